@@ -1,0 +1,287 @@
+"""The grouped matmul of a CPU: each expert's rows times its weights, every thread a slice of every expert's outputs.
+
+    1. pack the rows, in expert order: as rows where an expert has few, as tiles where it has many
+    2. for each thread, each expert with rows, each TILE_N outputs of the thread's slice: dot or tile, then epilogue
+
+Slices of outputs balance whatever the routing, and each thread reads its weights as a few long streams.
+"""
+
+from std.math import align_up, ceildiv
+
+from max.algorithm import sync_parallelize
+from std.runtime import parallelism_level
+
+from .dot import DOT_ROWS, TILE_N, FloatPointer, dot
+from .epilogue import Epilogue
+from .float_mode import enable_subnormals, write_float_mode
+from .pack import WordPointer, pack_row, transpose_rows
+from .tile import tile
+from .weights import ConstPointer, WeightRows, chunk_k, chunk_words
+from .words import LANES, Floats, Words
+
+comptime _MAX_DOT_ROWS = 8
+"""Experts with at most this many rows take the dot path: measured, see NOTES N8."""
+
+comptime _MAX_TILE_ROWS = 6 * LANES
+"""Most rows of one tile call: a chunk of packed x then still fits L1; an expert with more takes several."""
+
+comptime _MIN_WORK_PER_THREAD = 1 << 18
+"""Multiplications worth a thread of their own: a fork-join costs about as much as a hundred thousand."""
+
+
+@fieldwise_init
+struct RowGather(TrivialRegisterPassable):
+    """Finds the row of x that a routed row multiplies: its own, or its token's.
+    """
+
+    var order: ConstPointer[DType.int32]
+    """Row order [P] of `moe.group`; not read where rows_per_token is 0."""
+    var rows_per_token: Int
+    """Experts per token, or 0 where x is already in expert order."""
+
+    @inline(.always)
+    def x_row(self, row: Int) -> Int:
+        """Gives the row of x for a routed row.
+
+        Args:
+            row: The routed row, in expert order.
+
+        Returns:
+            The row of x.
+        """
+        if self.rows_per_token == 0:
+            return row
+        return Int(self.order[unsafe_offset=row]) // self.rows_per_token
+
+
+@fieldwise_init
+struct _Part(Copyable, ImplicitlyCopyable, Movable):
+    """Rows of one expert that one kernel call multiplies together."""
+
+    var expert: Int
+    var first_row: Int
+    var rows: Int
+    var words_off: Int
+
+    def is_dot(self) -> Bool:
+        return self.rows <= _MAX_DOT_ROWS
+
+    def padded_rows(self) -> Int:
+        return self.rows if self.is_dot() else align_up(self.rows, LANES)
+
+
+def _cut_into_parts(
+    offsets: ConstPointer[DType.int32], experts: Int, row_words: Int
+) -> List[_Part]:
+    """Lists the parts of all experts that have rows, in order, and where each one's packed words begin.
+    """
+    var parts = List[_Part]()
+    var words_off = 0
+    for expert in range(experts):
+        var row = Int(offsets[unsafe_offset=expert])
+        var end = Int(offsets[unsafe_offset=expert + 1])
+        while row < end:
+            var calls = ceildiv(end - row, _MAX_TILE_ROWS)
+            var part = _Part(expert, row, ceildiv(end - row, calls), words_off)
+            words_off += part.padded_rows() * row_words
+            row += part.rows
+            parts.append(part)
+    return parts^
+
+
+def _pack_part[
+    Rows: WeightRows, round_to_bf16: Bool
+](
+    part: _Part,
+    x: ConstPointer[DType.float32],
+    gather: RowGather,
+    k: Int,
+    words: WordPointer,
+):
+    var chunks = ceildiv(k, chunk_k[Rows]())
+    var row_words = chunks * chunk_words[Rows]()
+    var target = words.unsafe_offset(part.words_off)
+    if part.is_dot():
+        for i in range(part.rows):
+            var x_row = gather.x_row(part.first_row + i)
+            pack_row[Rows, round_to_bf16](
+                x.unsafe_offset(x_row * k),
+                k,
+                chunks,
+                target.unsafe_offset(i * row_words),
+            )
+        return
+    var block = List[Words](unsafe_uninit_length=row_words)
+    var block_words = _words(block)
+    for first in range(0, part.rows, LANES):
+        var count = min(LANES, part.rows - first)
+        for i in range(count):
+            var x_row = gather.x_row(part.first_row + first + i)
+            pack_row[Rows, round_to_bf16](
+                x.unsafe_offset(x_row * k),
+                k,
+                chunks,
+                block_words.unsafe_offset(i * row_words),
+            )
+        transpose_rows(
+            block_words,
+            count,
+            row_words,
+            part.padded_rows(),
+            target.unsafe_offset(first),
+        )
+    _ = block^
+
+
+def _multiply_part[
+    Rows: WeightRows, Finish: Epilogue
+](
+    part: _Part,
+    weights: Rows,
+    words: WordPointer,
+    k: Int,
+    n: Int,
+    first_n: Int,
+    count: Int,
+    finish: Finish,
+    sums: FloatPointer,
+    transposed: FloatPointer,
+):
+    """Multiplies one part by TILE_N weight rows or fewer and hands the sums on, row by row.
+    """
+    var x = words.unsafe_offset(part.words_off)
+    var weight_row = part.expert * n + first_n
+    if part.is_dot():
+        var row_words = ceildiv(k, chunk_k[Rows]()) * chunk_words[Rows]()
+        for first in range(0, part.rows, DOT_ROWS):
+            comptime for m in range(1, DOT_ROWS + 1):
+                if min(DOT_ROWS, part.rows - first) == m:
+                    dot[Rows, m](
+                        weights,
+                        weight_row,
+                        count,
+                        k,
+                        x.unsafe_offset(first * row_words),
+                        sums.unsafe_offset(first * TILE_N),
+                    )
+    else:
+        var stride = part.padded_rows()
+        tile(weights, weight_row, count, k, x, stride, transposed)
+        for i in range(part.rows):
+            for j in range(count):
+                sums[unsafe_offset=i * TILE_N + j] = transposed[
+                    unsafe_offset=j * stride + i
+                ]
+    for i in range(part.rows):
+        finish.store(
+            sums.unsafe_offset(i * TILE_N),
+            part.first_row + i,
+            part.expert,
+            first_n,
+            count,
+        )
+
+
+def _words(buffer: List[Words]) -> WordPointer:
+    """Gives the words of a list of registers: a list of SIMD is aligned as SIMD is.
+    """
+    return (
+        buffer.unsafe_ptr()
+        .unsafe_bitcast[UInt32]()
+        .unsafe_mut_cast[True]()
+        .unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+
+
+def grouped_matmul[
+    Rows: WeightRows, Finish: Epilogue, round_to_bf16: Bool
+](
+    x: ConstPointer[DType.float32],
+    gather: RowGather,
+    weights: Rows,
+    offsets: ConstPointer[DType.int32],
+    experts: Int,
+    n: Int,
+    k: Int,
+    finish: Finish,
+):
+    """Multiplies each expert's rows by its weights: `sums[p, :] = x[row(p), :] @ W[e(p)].T`, then the epilogue.
+
+    Parameters:
+        Rows: The weights' format.
+        Finish: What makes outputs of sums.
+        round_to_bf16: Whether activations are rounded to bfloat16 first.
+
+    Args:
+        x: [P or T, k] float32.
+        gather: Which row of x a routed row takes.
+        weights: [experts * n, k] packed rows.
+        offsets: [experts + 1] int32, ascending from 0 to P.
+        experts: E.
+        n: Weight rows of an expert.
+        k: Elements in a row, at least 1.
+        finish: The epilogue.
+    """
+    var rows = Int(offsets[unsafe_offset=experts])
+    if rows == 0 or n == 0:
+        return
+    var row_words = ceildiv(k, chunk_k[Rows]()) * chunk_words[Rows]()
+    var parts = _cut_into_parts(offsets, experts, row_words)
+    var last = parts[len(parts) - 1]
+    var buffer = List[Words](
+        unsafe_uninit_length=ceildiv(
+            last.words_off + last.padded_rows() * row_words, LANES
+        )
+    )
+    var words = _words(buffer)
+
+    var threads = min(
+        parallelism_level(),
+        ceildiv(rows * n * k, _MIN_WORK_PER_THREAD),
+        ceildiv(n, 2),
+    )
+
+    def pack(thread: Int) {imm}:
+        for i in range(thread, len(parts), threads):
+            _pack_part[Rows, round_to_bf16](parts[i], x, gather, k, words)
+
+    def multiply(thread: Int) {imm}:
+        var mode = enable_subnormals()
+        # Slices begin at even rows: SwiGLU pairs them.
+        var pairs = ceildiv(n, 2)
+        var begin = pairs * thread // threads * 2
+        var end = min(n, pairs * (thread + 1) // threads * 2)
+        var sums = List[Words](
+            unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES
+        )
+        var transposed = List[Words](
+            unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES
+        )
+        for part in parts:
+            for first_n in range(begin, end, TILE_N):
+                _multiply_part(
+                    part,
+                    weights,
+                    words,
+                    k,
+                    n,
+                    first_n,
+                    min(TILE_N, end - first_n),
+                    finish,
+                    _words(sums).unsafe_bitcast[Float32](),
+                    _words(transposed).unsafe_bitcast[Float32](),
+                )
+        write_float_mode(mode)
+        _ = sums^
+        _ = transposed^
+
+    if len(parts) == 1 or rows <= _MAX_DOT_ROWS:
+        for i in range(len(parts)):
+            _pack_part[Rows, round_to_bf16](parts[i], x, gather, k, words)
+    else:
+        sync_parallelize(pack, threads)
+    if threads == 1:
+        multiply(0)
+    else:
+        sync_parallelize(multiply, threads)
+    _ = buffer^

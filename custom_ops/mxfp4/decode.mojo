@@ -1,0 +1,143 @@
+"""E2M1 codes and E8M0 scale bytes to floats: one pure function per trick, exact for every input."""
+
+from std.memory import bitcast
+from std.sys import CompilationTarget, llvm_intrinsic
+
+from .format import e2m1_value
+
+
+def _e2m1_table[dtype: DType, width: Int]() -> SIMD[dtype, width]:
+    var table = SIMD[dtype, width](0)
+    for i in range(width):
+        table[i] = e2m1_value(i & 15).cast[dtype]()
+    return table
+
+
+comptime _E2M1_BF16X32 = bitcast[DType.uint16, 32](
+    _e2m1_table[DType.bfloat16, 32]()
+)
+comptime _E2M1_F32X16 = _e2m1_table[DType.float32, 16]()
+
+
+@inline(.always)
+def decode_e8m0[
+    width: SIMDLength, //
+](s: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
+    """Decodes scale bytes to 2^(s - 127).
+
+    A float32 with exponent field s and mantissa 0 is 2^(s - 127) for 1 <= s <= 254. s = 0 is the subnormal 2^-127,
+    whose bits (1 << 22) lie below every other scale's, so one unsigned maximum puts it right. 255 becomes a quiet NaN.
+
+    Parameters:
+        width: Lanes.
+
+    Args:
+        s: Scale bytes, one to a lane.
+
+    Returns:
+        The scales, exact; NaN for 255.
+    """
+    var bits = max(s << 23, 0x0040_0000)
+    bits = s.eq(255).select(SIMD[DType.uint32, width](0x7FC0_0000), bits)
+    return bitcast[DType.float32, width](bits)
+
+
+@inline(.always)
+def decode_e2m1_bf16x32(
+    codes: SIMD[DType.uint16, 32]
+) -> SIMD[DType.uint32, 16]:
+    """Decodes the low nibble of each 16-bit lane to bfloat16 by one table lookup (AVX-512 BW).
+
+    The table holds the 16 values twice, so the fifth index bit that `vpermw` reads needs no mask.
+
+    Args:
+        codes: Codes in bits 0..3 of each lane; higher bits are ignored.
+
+    Returns:
+        32 bfloat16 values, two to a 32-bit word, the earlier lane in the low half.
+    """
+    var values = llvm_intrinsic[
+        "llvm.x86.avx512.permvar.hi.512",
+        SIMD[DType.uint16, 32],
+        has_side_effect=False,
+    ](_E2M1_BF16X32, codes)
+    return bitcast[DType.uint32, 16](values)
+
+
+@inline(.always)
+def decode_e2m1_f32[
+    width: SIMDLength, //
+](codes: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
+    """Decodes the low nibble of each 32-bit lane to float32.
+
+    Parameters:
+        width: Lanes.
+
+    Args:
+        codes: Codes in bits 0..3 of each lane; higher bits are ignored.
+
+    Returns:
+        The values, exact.
+    """
+    comptime if CompilationTarget.has_avx512f() and width == 16:
+        return bitcast[DType.float32, width](
+            llvm_intrinsic[
+                "llvm.x86.avx512.permvar.sf.512",
+                SIMD[DType.float32, 16],
+                has_side_effect=False,
+            ](_E2M1_F32X16, bitcast[DType.uint32, 16](codes))
+        )
+    else:
+        return decode_e2m1_f32_portable(codes)
+
+
+@inline(.always)
+def decode_e2m1_f32_portable[
+    width: SIMDLength, //
+](codes: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
+    """Decodes the low nibble of each 32-bit lane to float32 with integer arithmetic only.
+
+    Bits `e1 e0 m` shifted to 24..22 and added to exponent field 126 are the float for e > 0: E2M1's bias is 1,
+    float32's 127. The two codes with e = 0 are 0 and 0.5 and are put in by selection.
+
+    Parameters:
+        width: Lanes.
+
+    Args:
+        codes: Codes in bits 0..3 of each lane; higher bits are ignored.
+
+    Returns:
+        The values, exact.
+    """
+    comptime Bits = SIMD[DType.uint32, width]
+    var magnitude = codes & 7
+    var bits = (magnitude << 22) + 0x3F00_0000
+    bits = magnitude.eq(1).select(Bits(0x3F00_0000), bits)
+    bits = magnitude.eq(0).select(Bits(0), bits)
+    return bitcast[DType.float32, width](bits | ((codes & 8) << 28))
+
+
+@inline(.always)
+def narrow_exact[
+    width: SIMDLength, //, dtype: DType
+](values: SIMD[DType.float32, width]) -> SIMD[dtype, width]:
+    """Narrows floats that `dtype` represents exactly, subnormals included.
+
+    A hardware conversion to bfloat16 may flush subnormals to zero; dropping the low 16 bits, which are zero in every
+    MXFP4 value, cannot.
+
+    Parameters:
+        width: Lanes.
+        dtype: The wanted dtype, float32 or bfloat16.
+
+    Args:
+        values: Values of an MXFP4 group.
+
+    Returns:
+        The same values.
+    """
+    comptime if dtype == DType.bfloat16:
+        var bits = bitcast[DType.uint32, width](values)
+        return bitcast[dtype, width]((bits >> 16).cast[DType.uint16]())
+    else:
+        return values.cast[dtype]()

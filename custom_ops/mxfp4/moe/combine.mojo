@@ -1,0 +1,74 @@
+"""Expert outputs summed back into token order."""
+
+from ..cpu.weights import ConstPointer
+from ..cpu.words import LANES
+
+
+def invert_order(
+    order: ConstPointer[DType.int32], rows: Int
+) raises -> List[Int32]:
+    """Inverts a row order.
+
+    Args:
+        order: [rows] int32.
+        rows: P.
+
+    Returns:
+        For each routed row `t * k + j` its place in expert order.
+
+    Raises:
+        An order that is not a permutation of 0..P-1.
+    """
+    var places = List[Int32](length=rows, fill=-1)
+    for place in range(rows):
+        var row = Int(order[unsafe_offset=place])
+        if row < 0 or row >= rows or places[row] >= 0:
+            raise Error(
+                "moe.combine: row_order must be a permutation of 0..",
+                rows - 1,
+                ", got ",
+                row,
+                " at ",
+                place,
+            )
+        places[row] = Int32(place)
+    return places^
+
+
+def combine_token(
+    y: ConstPointer[DType.float32],
+    places: ConstPointer[DType.int32],
+    weights: ConstPointer[DType.float32],
+    top_k: Int,
+    hidden: Int,
+    result: MutPointer[Float32, MutUntrackedOrigin],
+):
+    """Writes `result = sum_j weights[j] * y[places[j]]`, j upwards, so that a token never depends on its batch.
+
+    Args:
+        y: [P, hidden] float32, rows in expert order.
+        places: [k] int32, the token's places in it.
+        weights: [k] float32.
+        top_k: Experts per token, k.
+        hidden: H.
+        result: [hidden] float32.
+    """
+
+    @inline(.always)
+    def weighted_sum[width: Int](h: Int) {imm} -> SIMD[DType.float32, width]:
+        var total = SIMD[DType.float32, width](0)
+        for j in range(top_k):
+            var row = Int(places[unsafe_offset=j])
+            var values = y.unsafe_load[width=width, alignment=4](
+                row * hidden + h
+            )
+            total = values.fma(
+                SIMD[DType.float32, width](weights[unsafe_offset=j]), total
+            )
+        return total
+
+    var whole = hidden // LANES * LANES
+    for h in range(0, whole, LANES):
+        result.unsafe_store[alignment=4](h, weighted_sum[LANES](h))
+    for h in range(whole, hidden):
+        result[unsafe_offset=h] = weighted_sum[1](h)[0]

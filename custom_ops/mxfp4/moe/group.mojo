@@ -1,0 +1,47 @@
+"""Routed rows sorted by expert, by counting: stable, one pass to count and one to place."""
+
+from ..cpu.weights import ConstPointer
+
+
+def group_rows(
+    ids: ConstPointer[DType.int32],
+    rows: Int,
+    experts: Int,
+    order: MutPointer[Int32, MutUntrackedOrigin],
+    offsets: MutPointer[Int32, MutUntrackedOrigin],
+) raises:
+    """Writes which routed row stands at each place in expert order, and where each expert's rows begin.
+
+    Args:
+        ids: [rows] int32, the expert of routed row `t * k + j`.
+        rows: P.
+        experts: E.
+        order: [rows] int32; `order[p]` is the routed row at place p.
+        offsets: [experts + 1] int32, from 0 to P.
+
+    Raises:
+        An id below 0 or not below E.
+    """
+    for expert in range(experts + 1):
+        offsets[unsafe_offset=expert] = 0
+    for row in range(rows):
+        var expert = Int(ids[unsafe_offset=row])
+        if expert < 0 or expert >= experts:
+            raise Error(
+                "moe.group: expert_ids[",
+                row,
+                "] must be in 0..",
+                experts - 1,
+                ", got ",
+                expert,
+            )
+        offsets[unsafe_offset=expert + 1] += 1
+    for expert in range(experts):
+        offsets[unsafe_offset=expert + 1] += offsets[unsafe_offset=expert]
+    var next_place = List[Int32](length=experts, fill=0)
+    for expert in range(experts):
+        next_place[expert] = offsets[unsafe_offset=expert]
+    for row in range(rows):
+        var expert = Int(ids[unsafe_offset=row])
+        order[unsafe_offset=Int(next_place[expert])] = Int32(row)
+        next_place[expert] += 1

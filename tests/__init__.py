@@ -1,0 +1,1 @@
+"""The tests: each file sits at the path of the source that it tests."""

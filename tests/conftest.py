@@ -1,0 +1,64 @@
+"""What all tests share: one MAX session, seeded random numbers, and Mojo test programs as pytest items."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from max.engine import InferenceSession
+
+ROOT = Path(__file__).resolve().parent.parent
+MOJO = Path(sys.executable).parent / "mojo"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20251120)
+
+
+@pytest.fixture(scope="session")
+def session() -> InferenceSession:
+    """One session for all graphs: its thread pool and kernel cache are made once."""
+    from max.driver import CPU
+    from max.engine import InferenceSession
+
+    return InferenceSession(devices=[CPU()])
+
+
+def pytest_collect_file(parent: pytest.Collector, file_path: Path) -> MojoFile | None:
+    """Collects test_*.mojo: programs that end in a TestSuite and exit with 1 on failure."""
+    if file_path.suffix == ".mojo" and file_path.name.startswith("test_"):
+        return MojoFile.from_parent(parent, path=file_path)
+    return None
+
+
+class MojoFile(pytest.File):
+    def collect(self) -> Iterator[pytest.Item]:
+        yield MojoProgram.from_parent(self, name=self.path.stem)
+
+
+class MojoFailure(Exception):
+    """A Mojo test program's own report."""
+
+
+class MojoProgram(pytest.Item):
+    def runtest(self) -> None:
+        command = [str(MOJO), "run", "-I", str(ROOT / "custom_ops"), str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise MojoFailure(f"{done.stdout}\n{done.stderr}")
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
+    ) -> str:
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"mojo run {self.path.relative_to(ROOT)}"

@@ -1,0 +1,138 @@
+"""The grouped matmul on words the CPU at hand would not pick by itself, against float64 loops.
+
+The ops choose bfloat16 words where the CPU multiplies them; CPUs without take float32 words of rounded activations.
+Both are run here, on both kernels, so that neither path goes untested on a machine that prefers the other.
+"""
+
+from std.sys import CompilationTarget
+from std.random import random_float64, random_ui64, seed
+from std.testing import TestSuite, assert_true
+
+from mxfp4.cpu.epilogue import BiasEpilogue
+from mxfp4.cpu.float_mode import (
+    enable_subnormals,
+    read_float_mode,
+    write_float_mode,
+)
+from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
+from mxfp4.cpu.weights import ConstPointer, Mxfp4Rows
+from mxfp4.cpu.words import HAS_BF16_DOT
+from mxfp4.format import e2m1_value
+
+
+def _const[dtype: DType, //](list: List[Scalar[dtype]]) -> ConstPointer[dtype]:
+    return list.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
+
+
+def _check[word: DType, round_to_bf16: Bool](k: Int, counts: List[Int]) raises:
+    """Compares every output with a float64 sum of the decoded, unrounded products.
+    """
+    comptime n = 34
+    var experts = len(counts)
+    var groups = k // 32
+    var offsets = List[Int32](length=experts + 1, fill=0)
+    for e in range(experts):
+        offsets[e + 1] = offsets[e] + Int32(counts[e])
+    var rows = Int(offsets[experts])
+    var blocks = List[UInt8](length=experts * n * groups * 16, fill=0)
+    for i in range(len(blocks)):
+        blocks[i] = UInt8(random_ui64(0, 255))
+    var scales = List[UInt8](length=experts * n * groups, fill=0)
+    for i in range(len(scales)):
+        scales[i] = UInt8(random_ui64(120, 126))
+    var bias = List[BFloat16](length=experts * n, fill=0)
+    for i in range(len(bias)):
+        bias[i] = BFloat16(random_float64(-1, 1))
+    var x = List[Float32](length=rows * k, fill=0)
+    for i in range(len(x)):
+        x[i] = Float32(random_float64(-1, 1))
+    var y = List[Float32](length=rows * n, fill=Float32(0) / Float32(0))
+    grouped_matmul[round_to_bf16=round_to_bf16](
+        _const(x),
+        RowGather(_const(offsets), 0),
+        Mxfp4Rows[word](_const(blocks), _const(scales), groups),
+        _const(offsets),
+        experts,
+        n,
+        k,
+        BiasEpilogue[True](
+            y.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin](),
+            _const(bias),
+            n,
+        ),
+    )
+    for e in range(experts):
+        for row in range(Int(offsets[e]), Int(offsets[e + 1])):
+            for j in range(n):
+                var want = bias[e * n + j].cast[DType.float64]()
+                for i in range(k):
+                    var byte = Int(blocks[((e * n + j) * k + i) // 2])
+                    var value = e2m1_value(byte >> 4 if i % 2 else byte & 15)
+                    var s = Int(scales[(e * n + j) * groups + i // 32])
+                    var activation = x[row * k + i]
+                    comptime if round_to_bf16:
+                        activation = activation.cast[DType.bfloat16]().cast[
+                            DType.float32
+                        ]()
+                    want += (
+                        value.cast[DType.float64]()
+                        * Float64(2) ** (s - 127)
+                        * activation.cast[DType.float64]()
+                    )
+                var got = y[row * n + j].cast[DType.float64]()
+                # Not `error > bound`: that is false for NaN, which is what unwritten outputs hold.
+                assert_true(
+                    abs(got - want) <= 2e-5,
+                    String(
+                        "row ",
+                        row,
+                        " output ",
+                        j,
+                        ": got ",
+                        got,
+                        ", want ",
+                        want,
+                    ),
+                )
+
+
+def _check_all[word: DType, round_to_bf16: Bool]() raises:
+    seed(7)
+    for k in [32, 160, 256]:
+        _check[word, round_to_bf16](k, [1, 0, 3, 5])
+        _check[word, round_to_bf16](k, [0, 9, 40])
+        _check[word, round_to_bf16](k, [100])
+
+
+def test_float32_words_of_float32_activations() raises:
+    _check_all[DType.float32, False]()
+
+
+def test_float32_words_of_rounded_activations() raises:
+    _check_all[DType.float32, True]()
+
+
+def test_bfloat16_words() raises:
+    comptime if HAS_BF16_DOT:
+        _check_all[DType.bfloat16, True]()
+
+
+def test_subnormals_are_enabled_and_the_mode_restored() raises:
+    var before = read_float_mode()
+    # Flushing on, as MAX's worker threads run: MXCSR bits 15 and 6, or FPCR bit 24.
+    write_float_mode(
+        before | (0x8040 if CompilationTarget.is_x86() else 1 << 24)
+    )
+    var flushing = read_float_mode()
+    _ = enable_subnormals()
+    var tiny = List[Float32](length=2, fill=1.17549435e-38)
+    assert_true(
+        tiny[0] * 0.5 > 0, "half of the smallest normal number is not zero"
+    )
+    write_float_mode(flushing)
+    assert_true(read_float_mode() == flushing)
+    write_float_mode(before)
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()

@@ -1,0 +1,491 @@
+"""Every op through a MAX graph against its NumPy twin; sizes stay symbolic, so a graph is compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from max.driver import Buffer
+from max.dtype import DType
+from max.engine import InferenceSession, Model
+from max.graph import DeviceRef, Graph, TensorType, TensorValue
+
+from gpt_oss_mxfp4 import ops
+from tests import tolerances
+from tests.reference import moe, mxfp4
+from tests.reference.bfloat16 import decode_bfloat16, encode_bfloat16
+
+CPU = DeviceRef.CPU()
+LIMIT = 7.0
+
+
+def compile_graph(
+    session: InferenceSession,
+    name: str,
+    inputs: list[tuple[DType, list[Any]]],
+    build: Callable[..., tuple[TensorValue, ...] | TensorValue],
+) -> Model:
+    types = [TensorType(dtype, shape, CPU) for dtype, shape in inputs]
+    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+        result = build(*(value.tensor for value in graph.inputs))
+        graph.output(*(result if isinstance(result, tuple) else (result,)))
+    return session.load(graph)
+
+
+def run(model: Model, *inputs: Any) -> list[Any]:
+    buffers = [
+        i if isinstance(i, Buffer) else Buffer.from_numpy(np.ascontiguousarray(i)) for i in inputs
+    ]
+    return [np.array(result.to_numpy()) for result in model.execute(*buffers)]
+
+
+def bfloat16(x: Any) -> Buffer:
+    """A BF16 tensor of the nearest values."""
+    return Buffer.from_numpy(encode_bfloat16(x)).view(DType.bfloat16)
+
+
+def assert_close(got: Any, want: Any, bound: tolerances.Bound) -> None:
+    """Bounds the largest and the RMS error relative to the largest and the RMS of what is wanted."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    if not want.size:
+        return
+    assert np.isfinite(got).all()
+    worst = np.unravel_index(np.abs(got - want).argmax(), want.shape)
+    where = f"at {tuple(map(int, worst))}: got {got[worst]}, want {want[worst]}"
+    assert np.abs(got - want).max() <= bound.max_error * np.abs(want).max(), where
+    rms = np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2))
+    assert rms <= bound.rms_error, f"RMS relative error {rms}; worst {where}"
+
+
+# --- dequantize ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dequantize_models(session: InferenceSession) -> dict[DType, Model]:
+    shapes: list[tuple[DType, list[Any]]] = [
+        (DType.uint8, ["e", "n", "g", 16]),
+        (DType.uint8, ["e", "n", "g"]),
+    ]
+    return {
+        dtype: compile_graph(
+            session,
+            f"dequantize_{dtype}",
+            shapes,
+            lambda b, s, dtype=dtype: ops.dequantize(b, s, dtype),
+        )
+        for dtype in (DType.float32, DType.bfloat16)
+    }
+
+
+def every_code_and_scale() -> tuple[np.ndarray, np.ndarray]:
+    """256 groups, one per scale byte, each holding all 16 codes in both nibbles."""
+    codes = np.arange(16, dtype=np.uint8)
+    blocks = np.broadcast_to(codes | codes[::-1] << 4, (1, 1, 256, 16))
+    return np.ascontiguousarray(blocks), np.arange(256, dtype=np.uint8).reshape(1, 1, 256)
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
+def test_dequantize_every_code_and_scale_bit_for_bit(
+    dequantize_models: dict[DType, Model], dtype: DType
+) -> None:
+    blocks, scales = every_code_and_scale()
+    buffers = [Buffer.from_numpy(blocks), Buffer.from_numpy(scales)]
+    (result,) = dequantize_models[dtype].execute(*buffers)
+    with np.errstate(over="ignore"):
+        want = mxfp4.dequantize(blocks, scales).astype(np.float32)
+    if dtype == DType.float32:
+        bits, want_bits = result.to_numpy().view(np.uint32), want.view(np.uint32)
+    else:
+        bits, want_bits = result.view(DType.uint16).to_numpy(), encode_bfloat16(want)
+    bits, want_bits, want = (a.reshape(-1) for a in (bits, want_bits, want))
+    finite = ~np.isnan(want)
+    np.testing.assert_array_equal(bits[finite], want_bits[finite])
+    assert finite.sum() == 255 * 32, "one scale byte, 255, is NaN"
+    got_nan = bits[~finite]
+    if dtype == DType.float32:
+        assert np.isnan(got_nan.view(np.float32)).all()
+    else:
+        assert np.isnan(decode_bfloat16(got_nan)).all()
+
+
+def test_dequantize_shapes(dequantize_models: dict[DType, Model], rng: np.random.Generator) -> None:
+    for shape in [(2, 3, 5), (1, 1, 1), (4, 64, 90), (0, 3, 2)]:
+        blocks = rng.integers(0, 256, (*shape, 16), dtype=np.uint8)
+        scales = rng.integers(0, 250, shape, dtype=np.uint8)
+        (got,) = run(dequantize_models[DType.float32], blocks, scales)
+        np.testing.assert_array_equal(got, mxfp4.dequantize(blocks, scales).astype(np.float32))
+
+
+# --- route, group, combine ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(
+    scope="module", params=[(32, 4), (128, 4), (3, 1), (8, 8)], ids=lambda p: f"{p[1]}of{p[0]}"
+)
+def routing(request: pytest.FixtureRequest, session: InferenceSession) -> tuple[int, int, Model]:
+    experts, top_k = request.param
+
+    def build(logits: TensorValue) -> tuple[TensorValue, ...]:
+        ids, weights = ops.route(logits, top_k)
+        return ids, weights, *ops.group(ids, experts)
+
+    return (
+        experts,
+        top_k,
+        compile_graph(session, "routing", [(DType.float32, ["t", experts])], build),
+    )
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 7, 129])
+def test_route_and_group(
+    routing: tuple[int, int, Model], tokens: int, rng: np.random.Generator
+) -> None:
+    experts, top_k, model = routing
+    # Few distinct values: ties everywhere, which go to the lower id.
+    for logits in (
+        rng.standard_normal((tokens, experts), dtype=np.float32),
+        rng.integers(-2, 3, (tokens, experts)).astype(np.float32),
+        np.zeros((tokens, experts), np.float32),
+        np.full((tokens, experts), -1e30, np.float32),
+    ):
+        ids, weights, order, offsets = run(model, logits)
+        want_ids, want_weights = moe.route(logits, top_k)
+        np.testing.assert_array_equal(ids, want_ids)
+        np.testing.assert_allclose(weights, want_weights, rtol=1e-6, atol=1e-30)
+        want_order, want_offsets = moe.group(want_ids, experts)
+        np.testing.assert_array_equal(order, want_order)
+        np.testing.assert_array_equal(offsets, want_offsets)
+
+
+def test_route_survives_nan_and_infinity(routing: tuple[int, int, Model]) -> None:
+    experts, top_k, model = routing
+    logits = np.zeros((3, experts), np.float32)
+    logits[0] = np.nan
+    logits[1, ::2] = np.nan
+    logits[2, 0] = np.inf
+    ids = run(model, logits)[0]
+    assert ((ids >= 0) & (ids < experts)).all()
+    assert all(len(set(row)) == top_k for row in ids.tolist())
+
+
+@pytest.fixture(scope="module")
+def group_model(session: InferenceSession) -> Model:
+    return compile_graph(session, "group", [(DType.int32, ["t", 2])], lambda ids: ops.group(ids, 4))
+
+
+@pytest.mark.parametrize("bad", [-1, 4, 2**31 - 1])
+def test_group_refuses_ids_out_of_range(group_model: Model, bad: int) -> None:
+    with pytest.raises(ValueError, match=rf"moe.group: expert_ids\[3\] must be in 0..3, got {bad}"):
+        run(group_model, np.array([[0, 1], [2, bad]], np.int32))
+
+
+@pytest.fixture(scope="module")
+def combine_model(session: InferenceSession) -> Model:
+    shapes: list[tuple[DType, list[Any]]] = [
+        (DType.float32, ["p", "h"]),
+        (DType.int32, ["p"]),
+        (DType.float32, ["t", "k"]),
+    ]
+    return compile_graph(session, "combine", shapes, ops.combine)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "top_k", "hidden"), [(0, 4, 8), (1, 4, 2880), (7, 4, 33), (129, 2, 64)]
+)
+def test_combine(
+    combine_model: Model, tokens: int, top_k: int, hidden: int, rng: np.random.Generator
+) -> None:
+    y = rng.standard_normal((tokens * top_k, hidden), dtype=np.float32)
+    order = rng.permutation(tokens * top_k).astype(np.int32)
+    weights = rng.random((tokens, top_k), dtype=np.float32)
+    (got,) = run(combine_model, y, order, weights)
+    assert_close(got, moe.combine(y, order, weights), tolerances.FLOAT32_SUM)
+
+
+def test_combine_refuses_an_order_that_is_no_permutation(combine_model: Model) -> None:
+    y, weights = np.zeros((4, 8), np.float32), np.ones((2, 2), np.float32)
+    for order in ([0, 1, 2, 2], [0, 1, 2, 4], [-1, 1, 2, 3]):
+        with pytest.raises(
+            ValueError, match=r"moe.combine: row_order must be a permutation of 0\.\.3"
+        ):
+            run(combine_model, y, np.array(order, np.int32), weights)
+
+
+# --- grouped matmuls ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows of each expert, outputs N and reduced size K."""
+
+    counts: tuple[int, ...]
+    n: int
+    k: int
+
+    def __str__(self) -> str:
+        rows = ",".join(map(str, self.counts))
+        return f"rows[{rows}]-n{self.n}-k{self.k}"
+
+
+CASES = [
+    Case((0, 0, 0, 0), 64, 128),  # P = 0
+    Case((1,), 2, 32),  # the smallest weight there is
+    Case((0, 1, 0, 0), 64, 96),
+    Case((4, 0, 3, 0), 66, 160),  # an empty expert, tails in N and K
+    Case((129, 0, 0, 0), 34, 224),  # all rows on one expert
+    Case(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33), 40, 64
+    ),  # both sides of every switch of kernel
+    Case((95, 96, 97), 32, 128),  # around a full tile
+    Case((250,), 6, 2880),  # several tiles of one expert
+    Case((1, 1, 1, 1), 5760, 2880),  # 20b and 120b, decode
+    Case((2, 0, 130), 2880, 2880),  # 20b and 120b, prefill
+]
+
+
+def expert_weights(
+    rng: np.random.Generator, experts: int, n: int, k: int
+) -> tuple[moe.ExpertWeights, Buffer]:
+    bias = rng.standard_normal((experts, n), dtype=np.float32)
+    weights = moe.ExpertWeights(
+        blocks=rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8),
+        scales=rng.integers(118, 126, (experts, n, k // 32), dtype=np.uint8),
+        bias=decode_bfloat16(encode_bfloat16(bias)),
+    )
+    return weights, bfloat16(bias)
+
+
+GROUPED_INPUTS: list[tuple[DType, list[Any]]] = [
+    (DType.float32, ["x", "k"]),
+    (DType.uint8, ["e", "n", "g", 16]),
+    (DType.uint8, ["e", "n", "g"]),
+    (DType.bfloat16, ["e", "n"]),
+    (DType.int32, ["o"]),
+]
+
+
+@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+def activations(request: pytest.FixtureRequest) -> ops.Activations:
+    value: ops.Activations = request.param
+    return value
+
+
+@pytest.fixture(scope="module")
+def grouped_model(session: InferenceSession, activations: ops.Activations) -> Model:
+    return compile_graph(
+        session,
+        f"grouped_matmul_{activations}",
+        GROUPED_INPUTS,
+        lambda x, b, s, bias, o: ops.grouped_matmul(x, b, s, bias, o, activations),
+    )
+
+
+@pytest.fixture(scope="module")
+def swiglu_model(session: InferenceSession, activations: ops.Activations) -> Model:
+    return compile_graph(
+        session,
+        f"grouped_matmul_swiglu_{activations}",
+        [*GROUPED_INPUTS, (DType.int32, ["p"])],
+        lambda x, b, s, bias, o, order: ops.grouped_matmul_swiglu(
+            x, b, s, bias, o, order, LIMIT, activations
+        ),
+    )
+
+
+def offsets_of(counts: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_grouped_matmul(
+    grouped_model: Model, activations: moe.Activations, case: Case, rng: np.random.Generator
+) -> None:
+    weights, bias = expert_weights(rng, len(case.counts), case.n, case.k)
+    offsets = offsets_of(case.counts)
+    x = rng.standard_normal((offsets[-1], case.k), dtype=np.float32)
+    (got,) = run(grouped_model, x, weights.blocks, weights.scales, bias, offsets)
+    want = moe.grouped_matmul(x, weights, offsets, activations)
+    assert_close(got, want, tolerances.FLOAT32_SUM)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_grouped_matmul_swiglu(
+    swiglu_model: Model, activations: moe.Activations, case: Case, rng: np.random.Generator
+) -> None:
+    weights, bias = expert_weights(rng, len(case.counts), case.n, case.k)
+    offsets = offsets_of(case.counts)
+    rows = int(offsets[-1])
+    top_k = next((k for k in (4, 2) if rows % k == 0), 1)
+    order = rng.permutation(rows).astype(np.int32)
+    x = rng.standard_normal((rows // top_k, case.k), dtype=np.float32)
+    (got,) = run(swiglu_model, x, weights.blocks, weights.scales, bias, offsets, order)
+    want = moe.grouped_matmul_swiglu(x, weights, offsets, order, LIMIT, activations)
+    assert_close(got, want, tolerances.FLOAT32_SUM)
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_grouped_matmul_takes_every_scale_byte(
+    grouped_model: Model, rows: int, rng: np.random.Generator
+) -> None:
+    """One scale byte to an output: each is exact (a power of two times a sum), 255 alone is NaN."""
+    blocks = np.broadcast_to(rng.integers(0, 256, 16, dtype=np.uint8), (1, 256, 1, 16)).copy()
+    scales = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+    x = rng.integers(-3, 4, (rows, 32)).astype(np.float32)
+    bias = bfloat16(np.zeros((1, 256)))
+    (got,) = run(grouped_model, x, blocks, scales, bias, np.array([0, rows], np.int32))
+    sums = mxfp4.dequantize(blocks, np.full_like(scales, 127))[0] @ x.T.astype(np.float64)
+    with np.errstate(over="ignore"):
+        want = np.ldexp(sums, np.arange(256)[:, None] - 127).T.astype(np.float32)
+    np.testing.assert_array_equal(got[:, :255], want[:, :255])
+    assert np.isnan(got[:, 255]).all()
+
+
+def test_rows_do_not_depend_on_their_batch_within_a_kernel(
+    grouped_model: Model, rng: np.random.Generator
+) -> None:
+    """A row's result has the same bits alone and beside others, as long as the same kernel multiplies it."""
+    weights, bias = expert_weights(rng, 1, 64, 2880)
+    x = rng.standard_normal((130, 2880), dtype=np.float32)
+
+    def multiply(rows: slice) -> np.ndarray:
+        part = x[rows]
+        offsets = np.array([0, len(part)], np.int32)
+        result: np.ndarray = run(
+            grouped_model, part, weights.blocks, weights.scales, bias, offsets
+        )[0]
+        return result
+
+    np.testing.assert_array_equal(multiply(slice(0, 1)), multiply(slice(0, 7))[:1])
+    np.testing.assert_array_equal(multiply(slice(0, 20)), multiply(slice(0, 130))[:20])
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ([0, 2, 1, 4], r"expert_offsets must ascend, got 2 then 1 at expert 1"),
+        ([1, 2, 3, 4], r"expert_offsets\[0\] must be 0, got 1"),
+        ([0, 1, 2, 5], r"expert_offsets\[experts\] = routed rows must be 4, got 5"),
+        ([0, -3, 2, 4], r"expert_offsets must ascend, got 0 then -3 at expert 0"),
+        ([0, 4], r"expert_offsets.shape\[0\] = experts \+ 1 must be 4, got 2"),
+    ],
+)
+def test_grouped_matmul_refuses_bad_offsets(
+    grouped_model: Model, rng: np.random.Generator, offsets: list[int], message: str
+) -> None:
+    weights, bias = expert_weights(rng, 3, 4, 32)
+    x = np.zeros((4, 32), np.float32)
+    with pytest.raises(ValueError, match="mxfp4.grouped_matmul: " + message):
+        run(grouped_model, x, weights.blocks, weights.scales, bias, np.array(offsets, np.int32))
+
+
+def test_grouped_matmul_refuses_sizes_that_disagree(
+    grouped_model: Model, rng: np.random.Generator
+) -> None:
+    weights, bias = expert_weights(rng, 2, 4, 64)
+    x, offsets = np.zeros((3, 96), np.float32), np.array([0, 1, 3], np.int32)
+    with pytest.raises(
+        ValueError, match=r"x.shape\[1\] = 32 \* blocks.shape\[2\] must be 64, got 96"
+    ):
+        run(grouped_model, x, weights.blocks, weights.scales, bias, offsets)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 4], [-1, 1, 2, 3]])
+def test_swiglu_refuses_a_row_order_out_of_range(
+    swiglu_model: Model, rng: np.random.Generator, order: list[int]
+) -> None:
+    weights, bias = expert_weights(rng, 1, 4, 32)
+    x, offsets = np.zeros((2, 32), np.float32), np.array([0, 4], np.int32)
+    with pytest.raises(ValueError, match=r"row_order must lie in 0\.\.3"):
+        run(
+            swiglu_model,
+            x,
+            weights.blocks,
+            weights.scales,
+            bias,
+            offsets,
+            np.array(order, np.int32),
+        )
+
+
+# --- dense --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dense_model(session: InferenceSession) -> Model:
+    shapes: list[tuple[DType, list[Any]]] = [
+        (DType.float32, ["t", "k"]),
+        (DType.bfloat16, ["n", "k"]),
+        (DType.bfloat16, ["n"]),
+    ]
+    return compile_graph(
+        session, "dense", shapes, lambda x, w, b: (ops.dense(x, w), ops.dense(x, w, b))
+    )
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 4, 8, 9, 129])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 33), (32, 2880), (64, 100), (4096, 2880)])
+def test_dense(dense_model: Model, tokens: int, n: int, k: int, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((tokens, k), dtype=np.float32)
+    w = rng.standard_normal((n, k), dtype=np.float32)
+    bias = rng.standard_normal(n, dtype=np.float32)
+    without_bias, with_bias = run(dense_model, x, bfloat16(w), bfloat16(bias))
+    want = x.astype(np.float64) @ decode_bfloat16(encode_bfloat16(w)).astype(np.float64).T
+    assert_close(without_bias, want, tolerances.FLOAT32_SUM)
+    assert_close(with_bias, want + decode_bfloat16(encode_bfloat16(bias)), tolerances.FLOAT32_SUM)
+
+
+# --- what is refused while the graph is built ---------------------------------------------------------------
+
+
+def build_error(
+    inputs: list[tuple[DType, list[Any]]], build: Callable[..., Any], device: DeviceRef = CPU
+) -> str:
+    types = [TensorType(dtype, shape, device) for dtype, shape in inputs]
+    with (
+        pytest.raises(ValueError, match=":") as error,
+        Graph("refused", input_types=types) as graph,
+    ):
+        build(*(value.tensor for value in graph.inputs))
+    return str(error.value)
+
+
+def test_sizes_are_checked_while_the_graph_is_built() -> None:
+    inputs: list[tuple[DType, list[Any]]] = [
+        (DType.float32, ["p", 96]),
+        (DType.uint8, [4, 64, 2, 16]),
+        (DType.uint8, [4, 64, 2]),
+        (DType.bfloat16, [4, 64]),
+        (DType.int32, [5]),
+    ]
+    assert build_error(inputs, ops.grouped_matmul) == (
+        "mxfp4.grouped_matmul: x.shape[1] must be 32 * blocks.shape[2] = 64, got 96"
+    )
+    inputs[0] = (DType.float32, ["p", 64])
+    inputs[2] = (DType.uint8, [4, 32, 2])
+    assert build_error(inputs, ops.grouped_matmul) == (
+        "mxfp4.grouped_matmul: scales.shape[1] must be blocks.shape[1] = 64, got 32"
+    )
+    assert build_error([(DType.float32, ["t", 4])], lambda x: ops.route(x, 5)) == (
+        "moe.route: top_k must be between 1 and the number of experts = 4, got 5"
+    )
+
+
+def test_activations_are_checked_while_the_graph_is_built() -> None:
+    inputs = [
+        (dtype, shape if i else ["p", "k"]) for i, (dtype, shape) in enumerate(GROUPED_INPUTS)
+    ]
+    message = build_error(inputs, lambda *values: ops.grouped_matmul(*values, "int8"))
+    assert (
+        message == 'mxfp4.grouped_matmul: activations must be "bfloat16" or "float32", got "int8"'
+    )
+
+
+def test_a_gpu_is_refused_while_the_graph_is_built() -> None:
+    message = build_error([(DType.float32, ["t", 32])], lambda x: ops.route(x, 4), DeviceRef.GPU())
+    assert message == (
+        "moe.route: has no GPU kernel yet, got inputs on gpu:0; run with --devices cpu"
+    )

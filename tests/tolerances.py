@@ -1,0 +1,36 @@
+"""Every bound that a test compares floats with, each with its reason.
+
+Packing, decoding, layouts, routing's choice and grouping are exact and have no bound here. Errors are
+those of `tests.measure`: of ops as shares of the wanted array's root mean square, of logits as shares
+of their range.
+"""
+
+from tests.measure import LogitError, RelativeError
+
+MATMUL = RelativeError(maximum=5e-5, rms=5e-6)
+"""A float32 sum of 2880 products in the worst order, one after the other: 8e-6 and 9e-7 (RUN); x 5.
+
+It holds for bfloat16 activations too, as the reference rounds the same inputs the same way, and a
+product of a bfloat16 and an E2M1 number times a power of two is exact in float32.
+"""
+
+MATMUL_SWIGLU = RelativeError(maximum=1e-4, rms=7e-6)
+"""As `MATMUL`; SwiGLU squares the largest elements, and their errors with them: 2e-5, 1.3e-6 (RUN)."""
+
+EXPERTS_BFLOAT16 = RelativeError(maximum=2e-3, rms=2e-4)
+"""Two multiplications with bfloat16 inputs: a float32 error ahead of the second rounding may tip an
+element to the next bfloat16, 2^-8 away, one among the hundreds that are summed."""
+
+ROUTING_WEIGHTS = RelativeError(maximum=1e-5, rms=1e-6)
+"""exp of float32 logits below 32: a logit's own rounding, 2^-20, is the relative error of its exp."""
+
+ATTENTION = RelativeError(maximum=2e-4, rms=2e-5)
+"""float32 angles: at position 4200 an angle is rounded to 2^-12 radians, and so is what it turns."""
+
+REFERENCE_LOGITS = LogitError(maximum=2e-5, mean=2e-6, top1=1.0)
+"""The float64 reference against transformers in float32, whose angles are rounded as in `ATTENTION`:
+6e-7 up to 200 tokens, 2e-5 at worst of all positions of 4200 (RUN)."""
+
+LOGITS_FLOAT32 = LogitError(maximum=2e-4, mean=2e-5, top1=1.0)
+"""Our model with float32 activations against transformers in float32: the project's promise. What is
+wrong in one part, even slightly, moves logits by 2e-3 and more (`tests/reference/test_model.py`)."""
