@@ -1,0 +1,7 @@
+"""A checkpoint folder, checked whole before a byte of weight is read.
+
+errors -> {strict_json, fields, layout} -> {config, index} -> schema -> checkpoint -> {hub, adapt}:
+each imports only what stands left of it. This file re-exports nothing, because
+``gpt_oss_mxfp4.config`` needs ``errors`` and must not thereby import ``checkpoint``, which needs
+the config.
+"""

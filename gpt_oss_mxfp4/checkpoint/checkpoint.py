@@ -1,0 +1,210 @@
+"""open_checkpoint: a folder's files and tensors, found, counted and checked from headers alone.
+
+Every ``*.safetensors`` file directly in the folder counts; sub-folders (``original/``, ``metal/``)
+never do. An index is a claim about those files and is checked, not trusted: what is loaded follows
+from the headers.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.index import TensorEntry, read_header
+from gpt_oss_mxfp4.checkpoint.layout import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    PUBLISHED,
+    check_layout,
+    is_original,
+)
+from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, check_tensors
+from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.config import GptOssConfig
+
+_DOWNLOAD_AGAIN = "The download is incomplete or mixed: download the checkpoint again"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that passed every check. No weight has been read.
+
+    Args:
+        folder: Where it lies.
+        config: Its config.
+        files: The files that hold the tensors of ``entries``, sorted by name.
+        entries: Every tensor to load, by name: those of ``expected_tensors(config)``, no other.
+        notes: A line for each thing that lies in the folder and is not loaded.
+    """
+
+    folder: Path
+    config: GptOssConfig
+    files: tuple[Path, ...]
+    entries: Mapping[str, TensorEntry]
+    notes: tuple[str, ...]
+
+
+def open_checkpoint(folder: str | Path) -> Checkpoint:
+    """Checks a checkpoint folder.
+
+    Args:
+        folder: A folder with config.json and safetensors files in the Hugging Face layout.
+
+    Returns:
+        The checkpoint; its tensors are complete, packed as MXFP4 and of the config's shapes.
+
+    Raises:
+        CheckpointError: If anything is wrong. Each stage reports all it finds: files, headers,
+            index, layout, config, tensors.
+    """
+    folder = Path(folder)
+    files = _find_files(folder)
+    claims = _read_index(folder, files)
+    by_file = _read_headers(folder, files)
+    entries = _merge(folder, by_file, claims)
+    check_layout(entries, folder)
+    entries, notes = _drop_original(entries)
+
+    config = GptOssConfig.from_file(folder / CONFIG_FILE)
+    if config.tie_word_embeddings and LM_HEAD in entries:
+        unused = entries.pop(LM_HEAD)
+        notes.append(
+            f"{LM_HEAD} ({unused.nbytes} bytes) is not loaded: tie_word_embeddings is true,"
+            " the embedding serves"
+        )
+    check_tensors(config, entries, folder)
+    used = sorted({entry.file for entry in entries.values()})
+    return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
+
+
+def index_names(folder: Path) -> list[str]:
+    """Tensor names in the folder's index.
+
+    Args:
+        folder: A checkpoint folder, its weights not necessarily there yet.
+
+    Returns:
+        The names the index lists, none where there is no index.
+
+    Raises:
+        CheckpointError: If the index is no sound one.
+    """
+    path = folder / INDEX_FILE
+    return list(_weight_map(path)) if path.is_file() else []
+
+
+def _find_files(folder: Path) -> list[Path]:
+    """The folder's own safetensors files; hidden ones are other programs' leftovers."""
+    if not folder.is_dir():
+        fault = Fault("no folder", "must be a folder, is not", "Check the path")
+        raise CheckpointError(folder, [fault])
+    if not (folder / CONFIG_FILE).is_file():
+        fault = Fault("missing file", f"must hold {CONFIG_FILE}, does not", _root_cure(folder))
+        raise CheckpointError(folder, [fault])
+    files = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("."))
+    if not files and not (folder / INDEX_FILE).is_file():
+        fault = Fault("missing file", "must hold *.safetensors files, has none", _root_cure(folder))
+        raise CheckpointError(folder, [fault])
+    # A pruned download cache leaves dangling links; reading anything but a file could block.
+    faults = [_missing_shard(p.name) for p in files if not p.is_file()]
+    if faults:
+        raise CheckpointError(folder, faults)
+    return files
+
+
+def _root_cure(folder: Path) -> str:
+    cure = f"Give the root folder of a checkpoint such as {PUBLISHED}"
+    if (folder / "original").is_dir():
+        return f"{cure}; its sub-folder original/ is not read"
+    return cure
+
+
+def _missing_shard(name: str) -> Fault:
+    text = f"{quoted(name)} must be in the folder, is missing"
+    return Fault("missing shard", text, _DOWNLOAD_AGAIN)
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """The index's claims, tensor name -> file name, checked to name files of this folder only."""
+    weights = read_object(path).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        fault = Fault("bad index", "weight_map must be an object, not empty", _DOWNLOAD_AGAIN)
+        raise CheckpointError(path, [fault])
+    faults = []
+    for file in {str(file): file for file in weights.values()}.values():
+        sound = isinstance(file, str) and file.endswith(".safetensors") and file.isprintable()
+        if not sound or file.startswith(".") or "/" in file or "\\" in file:
+            rule = "weight_map must name *.safetensors files of its own folder"
+            faults.append(Fault("bad index", f"{rule}, got {quoted(file)}", _DOWNLOAD_AGAIN))
+    if faults:
+        raise CheckpointError(path, faults)
+    return weights
+
+
+def _read_index(folder: Path, files: list[Path]) -> dict[str, str]:
+    """The claims of the folder's index, empty where it has none; every file it names is there."""
+    if not (folder / INDEX_FILE).is_file():
+        return {}
+    claims = _weight_map(folder / INDEX_FILE)
+    missing = set(claims.values()) - {file.name for file in files}
+    if missing:
+        raise CheckpointError(folder, map(_missing_shard, missing))
+    return claims
+
+
+def _read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, TensorEntry]]:
+    by_file, faults = {}, []
+    for file in files:
+        try:
+            by_file[file] = read_header(file)
+        except CheckpointError as error:
+            faults += [Fault(f.kind, f"{file.name}: {f.text}", f.cure) for f in error.faults]
+    if faults:
+        raise CheckpointError(folder, faults)
+    return by_file
+
+
+def _merge(
+    folder: Path, by_file: Mapping[Path, dict[str, TensorEntry]], claims: Mapping[str, str]
+) -> dict[str, TensorEntry]:
+    """All files' entries as one, if the files contradict neither each other nor the index."""
+    holders = defaultdict(list)
+    for file, entries in by_file.items():
+        for name in entries:
+            holders[name].append(file.name)
+    faults = []
+    for name, files in holders.items():
+        if len(files) > 1:
+            text = f"{quoted(name)} must be in one file, is in {' and '.join(files)}"
+            cure = "Remove the files that are leftovers of another download"
+            faults.append(Fault("tensor twice", text, cure))
+        elif claims and name not in claims and not is_original(name):
+            text = f"{quoted(name)} in {files[0]} must be listed in {INDEX_FILE}, is not"
+            cure = (
+                "Move a file that is no part of the model out of the folder, or download it again"
+            )
+            faults.append(Fault("index and files differ", text, cure))
+    for name, claimed in claims.items():
+        if claimed not in holders.get(name, ()):
+            text = f"{quoted(name)} must be in {claimed} by {INDEX_FILE}, is not"
+            faults.append(Fault("index and files differ", text, _DOWNLOAD_AGAIN))
+    if faults:
+        raise CheckpointError(folder, faults)
+    return {name: entry for entries in by_file.values() for name, entry in entries.items()}
+
+
+def _drop_original(
+    entries: dict[str, TensorEntry],
+) -> tuple[dict[str, TensorEntry], list[str]]:
+    """The entries without those of the original layout, and the note that says so."""
+    dropped = [entry for name, entry in entries.items() if is_original(name)]
+    if not dropped:
+        return entries, []
+    nbytes = sum(entry.nbytes for entry in dropped)
+    files = ", ".join(sorted({entry.file.name for entry in dropped}))
+    note = (
+        f"{len(dropped)} block.* tensors ({nbytes} bytes, in {files}) are a second copy in the"
+        " original/ layout and are not loaded: the model.* tensors are"
+    )
+    return {name: entry for name, entry in entries.items() if not is_original(name)}, [note]

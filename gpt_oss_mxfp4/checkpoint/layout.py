@@ -1,0 +1,68 @@
+"""Which layout a checkpoint's tensor names are of, and the refusal of those that cannot be loaded.
+
+Names suffice, so an index can be judged before its weights are downloaded.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+
+PUBLISHED = "openai/gpt-oss-20b (or openai/gpt-oss-120b)"
+"""The repositories whose root folder is what this package loads."""
+
+BLOCKS = "_blocks"
+"""Ending of a tensor of E2M1 codes."""
+
+SCALES = "_scales"
+"""Ending of the tensor of E8M0 scales beside it."""
+
+BF16_CURE = (
+    f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; a BF16 fine-tune must first be quantised to"
+    " MXFP4 tensors of the same names, which this package cannot do yet"
+)
+
+_PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
+_ORIGINAL_NAMES = ("embedding.weight", "norm.scale", "unembedding.weight")
+
+
+def is_original(name: str) -> bool:
+    """Whether a tensor name is of the layout of the published ``original/`` folders."""
+    return name.startswith("block.") or name in _ORIGINAL_NAMES
+
+
+def check_layout(names: Iterable[str], folder: Path) -> None:
+    """Refuses a checkpoint that has only the original layout, or only BF16 experts.
+
+    Args:
+        names: The tensor names.
+        folder: Where they were found.
+
+    Raises:
+        CheckpointError: If all names are of the original layout; or if experts are there and not
+            one ``_blocks`` tensor is.
+    """
+    names = sorted(names)
+    plain = [name for name in names if name.endswith(_PLAIN_EXPERTS)]
+    if names and all(map(is_original, names)):
+        text = (
+            "must hold model.* tensors, got only the block.* names of the original/ layout"
+            f" ({len(names)} tensors such as {quoted(names[0])}), which is not read here"
+        )
+        raise CheckpointError(folder, [Fault("original layout", text, _original_cure(folder))])
+    if plain and not any(name.endswith(BLOCKS) for name in names):
+        text = (
+            f"experts must be MXFP4 (gate_up_proj_blocks and so on), got {len(plain)} unpacked"
+            f" tensors such as {quoted(plain[0])}: this package multiplies straight from 4 bits"
+        )
+        raise CheckpointError(folder, [Fault("BF16 experts", text, BF16_CURE)])
+
+
+def _original_cure(folder: Path) -> str:
+    above = folder.resolve().parent
+    if (above / CONFIG_FILE).is_file() and any(above.glob("*.safetensors")):
+        return f"Give the folder above it, {above}"
+    return f"Give the root folder of {PUBLISHED}: it holds the same weights as model.* tensors"

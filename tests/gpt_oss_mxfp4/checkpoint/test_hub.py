@@ -1,0 +1,272 @@
+"""resolve_model against a stand-in for the Hub on this machine: which files are asked for, and which never.
+
+The real huggingface_hub runs in a process of its own, because it reads HF_ENDPOINT when imported.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.hub import resolve_model
+from tests.gpt_oss_mxfp4.checkpoint.small import ORIGINAL, config_fields, file_bytes, small_tensors
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WANTED = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+    "model-00001-of-00001.safetensors",
+}
+
+
+class StandIn(ThreadingHTTPServer):
+    """One repository, test/tiny, served by the paths that snapshot_download asks for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requested: list[str] = []
+
+    @property
+    def downloads(self) -> set[str]:
+        """The repository's files that were asked for by HEAD or GET."""
+        marker = f"/test/tiny/resolve/{COMMIT}/"
+        return {path.removeprefix(marker) for path in self.requested if path.startswith(marker)}
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: StandIn
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self.server.requested.append(path)
+        files = self.server.files
+        resolve = f"/test/tiny/resolve/{COMMIT}/"
+        if path in ("/api/models/test/tiny/revision/main", "/api/models/test/tiny/revision/v2"):
+            self.answer(
+                200, json.dumps({"id": "test/tiny", "sha": COMMIT, "siblings": []}).encode()
+            )
+        elif path == f"/api/models/test/tiny/tree/{COMMIT}":
+            tree = [
+                {"type": "file", "path": name, "size": len(content), "oid": etag(content)}
+                for name, content in files.items()
+            ]
+            self.answer(200, json.dumps(tree).encode())
+        elif path.startswith(resolve) and (name := path.removeprefix(resolve)) in files:
+            self.answer(
+                200, files[name], {"ETag": f'"{etag(files[name])}"', "X-Repo-Commit": COMMIT}
+            )
+        elif path.startswith("/api/models/test/tiny/revision/"):
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        else:
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps the test's output clean."""
+
+
+def etag(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@pytest.fixture
+def hub() -> Iterator[StandIn]:
+    server = StandIn()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def published_files() -> dict[str, bytes]:
+    """A repository with all that the published ones have: three copies of the weights, papers, pictures."""
+    shard = "model-00001-of-00001.safetensors"
+    weight_map = dict.fromkeys(small_tensors(), shard)
+    return {
+        **dict.fromkeys(WANTED, b"{}"),
+        "config.json": json.dumps(config_fields()).encode(),
+        "model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode(),
+        shard: file_bytes(small_tensors()),
+        ".gitattributes": b"",
+        "LICENSE": b"",
+        "README.md": b"",
+        "USAGE_POLICY": b"",
+        "original/config.json": b"{}",
+        "original/model.safetensors": file_bytes(ORIGINAL),
+        "metal/model.bin": b"weights",
+        "metal/model.safetensors": b"weights",
+    }
+
+
+def resolve(
+    hub: StandIn, cache: Path, *arguments: str, offline: bool = False
+) -> subprocess.CompletedProcess[str]:
+    program = (
+        "import sys\n"
+        "from gpt_oss_mxfp4.checkpoint.errors import CheckpointError\n"
+        "from gpt_oss_mxfp4.checkpoint.hub import resolve_model\n"
+        "try: print(resolve_model(*sys.argv[1:]))\n"
+        "except CheckpointError as error: sys.exit(f'refused: {error}')\n"
+    )
+    environment = {
+        **{
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("HF_", "HUGGING"))
+        },
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HOME": str(cache),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "NO_PROXY": "127.0.0.1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_root_files_are_downloaded_and_sub_folders_never_asked_for(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    hub.files = published_files()
+    first = resolve(hub, tmp_path, "test/tiny")
+    assert first.returncode == 0, first.stderr
+    folder = Path(first.stdout.strip())
+    assert hub.downloads == WANTED
+    assert not [path for path in hub.requested if "original" in path or "metal" in path]
+    assert {path.name for path in folder.iterdir()} == WANTED
+    assert set(open_checkpoint(folder).entries) == set(small_tensors())
+
+    hub.requested.clear()
+    again = resolve(hub, tmp_path, "test/tiny", offline=True)
+    assert (again.returncode, again.stdout, hub.requested) == (0, first.stdout, [])
+
+
+def test_revision_is_asked_for(hub: StandIn, tmp_path: Path) -> None:
+    hub.files = published_files()
+    assert resolve(hub, tmp_path, "test/tiny", "v2").returncode == 0
+    assert "/api/models/test/tiny/revision/v2" in hub.requested
+
+
+def test_bf16_repository_is_refused_before_its_weights_travel(hub: StandIn, tmp_path: Path) -> None:
+    hub.files = published_files()
+    names = [name.removesuffix("_blocks") for name in small_tensors() if "_scales" not in name]
+    index = {"weight_map": dict.fromkeys(names, "model.safetensors")}
+    hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    result = resolve(hub, tmp_path, "test/tiny")
+    assert result.returncode == 1
+    assert "experts must be MXFP4 (gate_up_proj_blocks and so on), got 4 unpacked" in result.stderr
+    assert not [name for name in hub.downloads if name.endswith(".safetensors")]
+
+
+def test_other_model_is_refused_before_its_weights_travel(hub: StandIn, tmp_path: Path) -> None:
+    hub.files = published_files()
+    hub.files["config.json"] = json.dumps(config_fields(model_type="llama")).encode()
+    result = resolve(hub, tmp_path, "test/tiny")
+    assert 'model_type must be "gpt_oss", got "llama"' in result.stderr
+    assert not [name for name in hub.downloads if name.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "offline", "cause"),
+    [
+        (("test/absent",), False, "404 Client Error"),
+        (("test/tiny", "absent"), False, "404 Client Error"),
+        (("test/tiny",), True, "Cannot find an appropriate cached snapshot folder"),
+        (("test/a--b",), False, "Cannot have -- or .. in repo_id"),
+    ],
+)
+def test_failed_download_is_refused_with_its_cause(
+    hub: StandIn, tmp_path: Path, arguments: tuple[str, ...], offline: bool, cause: str
+) -> None:
+    result = resolve(hub, tmp_path, *arguments, offline=offline)
+    assert result.returncode == 1
+    start = f"refused: {arguments[0]}: cannot be downloaded ({cause}"
+    assert result.stderr.splitlines()[-1].startswith(start), result.stderr
+    assert result.stderr.endswith("Where there is no network, give a local folder.\n")
+
+
+def test_unreachable_hub_is_refused(hub: StandIn, tmp_path: Path) -> None:
+    hub.server_port = 9  # the discard service, which no machine of today runs
+    result = resolve(hub, tmp_path, "test/tiny")
+    assert "refused: test/tiny: cannot be downloaded (Got: ConnectError" in result.stderr
+
+
+def test_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert resolve_model(tmp_path) == tmp_path
+    assert resolve_model(str(tmp_path)) == tmp_path
+
+
+def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_model("~") == tmp_path
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-oss-20b", "./absent/folder", "a/b/c", "/absent", "~/absent/x"]
+)
+def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        resolve_model(model)
+    assert str(caught.value) == (
+        f"{model}: must be an existing folder or a Hub id of the form owner/name, is neither. Check"
+        " the path, or give a repository such as openai/gpt-oss-20b (or openai/gpt-oss-120b)."
+    )
+
+
+def test_path_object_is_never_a_hub_id() -> None:
+    with pytest.raises(CheckpointError, match=r"absent/folder: must be an existing folder or"):
+        resolve_model(Path("absent/folder"))
+
+
+def test_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(CheckpointError) as caught:
+        resolve_model(file)
+    text = "must be a folder, is a file. Give the folder that holds it"
+    assert str(caught.value) == f"{file}: {text}, {tmp_path}."
+
+
+def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        resolve_model(tmp_path, "main")
+    assert str(caught.value) == (
+        f"{tmp_path}: must be a Hub id to have a revision, is a folder (revision main)."
+        " Leave the revision out, or give a Hub id."
+    )
