@@ -106,7 +106,9 @@ def unpack(packed: ArrayLike) -> UInt8:
         [..., 2n] uint8 codes 0..15.
     """
     packed = np.asarray(packed, np.uint8)
-    return np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(*packed.shape[:-1], 2 * packed.shape[-1])
+    return np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(
+        *packed.shape[:-1], 2 * packed.shape[-1]
+    )
 
 
 def dequantize(blocks: ArrayLike, scales: ArrayLike) -> Float64:

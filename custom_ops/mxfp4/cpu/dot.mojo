@@ -7,7 +7,7 @@ Limited by reading the weights, so rows go strictly in order and memory is asked
 """
 
 from .pack import WordPointer
-from .weights import WeightRows, chunk_words
+from .weights import WeightRows, chunk_k, chunk_words
 from .words import LANES, Floats, multiply_add
 
 comptime FloatPointer = MutPointer[Float32, MutUntrackedOrigin]
@@ -73,13 +73,12 @@ def dot[
         x: [m, chunks * chunk_words] packed words.
         y: [m, TILE_N] float32, of which the first `rows` columns are written.
     """
-    comptime size = chunk_words[Rows]() * (
-        2 if Rows.word == DType.bfloat16 else 1
-    )
+    comptime size = chunk_k[Rows]()
     var full_chunks = k // size
     var has_tail = k % size != 0
     var row_words = (full_chunks + Int(has_tail)) * chunk_words[Rows]()
     for n in range(rows):
+        weights.prefetch_row(first_row + n)
         var sums = Array[Floats, m](fill=Floats(0))
         for chunk in range(full_chunks):
             _add_chunk[Rows, m, False](

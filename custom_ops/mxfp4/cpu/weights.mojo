@@ -68,8 +68,16 @@ trait WeightRows(TrivialRegisterPassable):
         """
         ...
 
+    def prefetch_row(self, row: Int):
+        """Asks for what belongs to a whole row, scales, some kilobytes of weights ahead.
+
+        Args:
+            row: The row about to be multiplied.
+        """
+        ...
+
     def prefetch_chunk(self, row: Int, chunk: Int):
-        """Asks for the memory that a multiply will want some kilobytes after this chunk.
+        """Asks for the weights that a multiply will want some kilobytes after this chunk.
 
         Args:
             row: The row.
@@ -223,22 +231,31 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
         return decode_e8m0((Words(packed) >> _GROUP_SHIFTS) & 0xFF)
 
     @inline(.always)
+    def prefetch_row(self, row: Int):
+        """Asks for the scales of the rows that the codes asked for belong to.
+
+        Args:
+            row: The row about to be multiplied.
+        """
+        comptime groups_ahead = _PREFETCH_BYTES // BYTES_PER_GROUP
+        var first = row * self.k_groups + groups_ahead
+        for line in range(0, self.k_groups + 64, 64):
+            _prefetch(self.scales.unsafe_offset(first + line))
+
+    @inline(.always)
     def prefetch_chunk(self, row: Int, chunk: Int):
-        """Asks for codes and, once a row, for scales.
+        """Asks for codes.
 
         Args:
             row: The row.
             chunk: The chunk within the row.
         """
-        var byte_off = row * self.k_groups * BYTES_PER_GROUP + chunk * (
-            4 * LANES
+        var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
+        _prefetch(
+            self.blocks.unsafe_offset(
+                first_group * BYTES_PER_GROUP + _PREFETCH_BYTES
+            )
         )
-        _prefetch(self.blocks.unsafe_offset(byte_off + _PREFETCH_BYTES))
-        if chunk == 0:
-            comptime ahead = _PREFETCH_BYTES // BYTES_PER_GROUP
-            var scale_off = row * self.k_groups + ahead
-            for line in range(0, self.k_groups + 64, 64):
-                _prefetch(self.scales.unsafe_offset(scale_off + line))
 
 
 def _lane_index() -> SIMD[DType.int32, LANES]:
@@ -317,6 +334,15 @@ struct Bf16Rows(WeightRows):
             Ones.
         """
         return Floats(1)
+
+    @inline(.always)
+    def prefetch_row(self, row: Int):
+        """Does nothing: there are no scales.
+
+        Args:
+            row: The row about to be multiplied.
+        """
+        pass
 
     @inline(.always)
     def prefetch_chunk(self, row: Int, chunk: Int):
