@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,7 +52,11 @@ class MojoFailure(Exception):
 class MojoProgram(pytest.Item):
     def runtest(self) -> None:
         command = [str(MOJO), "run", "-I", str(ROOT / "custom_ops"), str(self.path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Importing MAX sets variables behind os.environ's back, with which another Python does not
+        # find its packages; an environment named here holds only what os.environ knows.
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=dict(os.environ)
+        )
         if done.returncode != 0:
             raise MojoFailure(f"{done.stdout}\n{done.stderr}")
 

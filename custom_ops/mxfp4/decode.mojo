@@ -13,16 +13,12 @@ def _e2m1_table[dtype: DType, width: Int]() -> SIMD[dtype, width]:
     return table
 
 
-comptime _E2M1_BF16X32 = bitcast[DType.uint16, 32](
-    _e2m1_table[DType.bfloat16, 32]()
-)
+comptime _E2M1_BF16X32 = bitcast[DType.uint16, 32](_e2m1_table[DType.bfloat16, 32]())
 comptime _E2M1_F32X16 = _e2m1_table[DType.float32, 16]()
 
 
 @inline(.always)
-def decode_e8m0[
-    width: SIMDLength, //
-](s: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
+def decode_e8m0[width: SIMDLength, //](s: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
     """Decodes scale bytes to 2^(s - 127).
 
     A float32 with exponent field s and mantissa 0 is 2^(s - 127) for 1 <= s <= 254. s = 0 is the subnormal 2^-127,
@@ -43,9 +39,7 @@ def decode_e8m0[
 
 
 @inline(.always)
-def decode_e2m1_bf16x32(
-    codes: SIMD[DType.uint16, 32]
-) -> SIMD[DType.uint32, 16]:
+def decode_e2m1_bf16x32(codes: SIMD[DType.uint16, 32]) -> SIMD[DType.uint32, 16]:
     """Decodes the low nibble of each 16-bit lane to bfloat16 by one table lookup (AVX-512 BW).
 
     The table holds the 16 values twice, so the fifth index bit that `vpermw` reads needs no mask.

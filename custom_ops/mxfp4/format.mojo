@@ -24,7 +24,5 @@ def e2m1_value(code: Int) -> Float32:
     """
     var exponent = (code >> 1) & 3
     var mantissa = Float32(code & 1) * 0.5
-    var magnitude = mantissa if exponent == 0 else (1 + mantissa) * Float32(
-        1 << (exponent - 1)
-    )
+    var magnitude = mantissa if exponent == 0 else (1 + mantissa) * Float32(1 << (exponent - 1))
     return -magnitude if code & 8 else magnitude

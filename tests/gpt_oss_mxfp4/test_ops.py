@@ -467,10 +467,10 @@ def test_sizes_are_checked_while_the_graph_is_built() -> None:
 
 
 def test_activations_are_checked_while_the_graph_is_built() -> None:
-    inputs = [
-        (dtype, shape if i else ["p", "k"]) for i, (dtype, shape) in enumerate(GROUPED_INPUTS)
-    ]
-    message = build_error(inputs, lambda *values: ops.grouped_matmul(*values, "int8"))
+    int8: Any = "int8"
+    message = build_error(
+        GROUPED_INPUTS, lambda x, b, s, bias, o: ops.grouped_matmul(x, b, s, bias, o, int8)
+    )
     assert (
         message == 'mxfp4.grouped_matmul: activations must be "bfloat16" or "float32", got "int8"'
     )

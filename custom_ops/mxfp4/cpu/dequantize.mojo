@@ -33,12 +33,8 @@ def dequantize_groups[
             group * BYTES_PER_GROUP
         ).cast[DType.uint32]()
         var scale = decode_e8m0(
-            SIMD[DType.uint32, 1](
-                scales[unsafe_offset=group].cast[DType.uint32]()
-            )
+            SIMD[DType.uint32, 1](scales[unsafe_offset=group].cast[DType.uint32]())
         )
         var codes = bytes.interleave(bytes >> 4)
-        var values = decode_e2m1_f32_portable(codes) * SIMD[
-            DType.float32, GROUP_SIZE
-        ](scale[0])
+        var values = decode_e2m1_f32_portable(codes) * SIMD[DType.float32, GROUP_SIZE](scale[0])
         y.unsafe_store(group * GROUP_SIZE, narrow_exact[dtype](values))

@@ -23,21 +23,12 @@ comptime DOT_ROWS = 4
 @inline(.always)
 def _add_chunk[
     Rows: WeightRows, m: Int, tail: Bool
-](
-    weights: Rows,
-    row: Int,
-    chunk: Int,
-    x: WordPointer,
-    row_words: Int,
-    mut sums: Array[Floats, m],
-):
+](weights: Rows, row: Int, chunk: Int, x: WordPointer, row_words: Int, mut sums: Array[Floats, m],):
     weights.prefetch_chunk(row, chunk)
     var words = weights.decode[tail](row, chunk)
     var scale = weights.scale[tail](row, chunk)
     comptime for i in range(m):
-        var source = x.unsafe_offset(
-            i * row_words + chunk * chunk_words[Rows]()
-        )
+        var source = x.unsafe_offset(i * row_words + chunk * chunk_words[Rows]())
         var products = Floats(0)
         comptime for v in range(Rows.vectors):
             products = multiply_add[Rows.word](
@@ -51,14 +42,7 @@ def _add_chunk[
 
 def dot[
     Rows: WeightRows, m: Int
-](
-    weights: Rows,
-    first_row: Int,
-    rows: Int,
-    k: Int,
-    x: WordPointer,
-    y: FloatPointer,
-):
+](weights: Rows, first_row: Int, rows: Int, k: Int, x: WordPointer, y: FloatPointer,):
     """Multiplies `rows` weight rows by m rows of activations.
 
     Parameters:
@@ -81,12 +65,8 @@ def dot[
         weights.prefetch_row(first_row + n)
         var sums = Array[Floats, m](fill=Floats(0))
         for chunk in range(full_chunks):
-            _add_chunk[Rows, m, False](
-                weights, first_row + n, chunk, x, row_words, sums
-            )
+            _add_chunk[Rows, m, False](weights, first_row + n, chunk, x, row_words, sums)
         if has_tail:
-            _add_chunk[Rows, m, True](
-                weights, first_row + n, full_chunks, x, row_words, sums
-            )
+            _add_chunk[Rows, m, True](weights, first_row + n, full_chunks, x, row_words, sums)
         comptime for i in range(m):
             y[unsafe_offset=i * TILE_N + n] = sums[i].reduce_add()

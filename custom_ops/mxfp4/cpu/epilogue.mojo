@@ -13,8 +13,7 @@ comptime OutputPointer = MutPointer[Float32, MutUntrackedOrigin]
 
 
 trait Epilogue(TrivialRegisterPassable):
-    """Turns the sums of up to TILE_N consecutive outputs of one row into what the op returns.
-    """
+    """Turns the sums of up to TILE_N consecutive outputs of one row into what the op returns."""
 
     def store(
         self,
@@ -44,19 +43,17 @@ def _biased[
     bias: ConstPointer[DType.bfloat16],
     bias_off: Int,
     count: Int,
-) -> SIMD[DType.float32, TILE_N]:
+) -> SIMD[
+    DType.float32, TILE_N
+]:
     """Gives sums plus bias; lanes from `count` on are unspecified."""
     var values = sums.unsafe_load[width=TILE_N]()
     comptime if has_bias:
         if count == TILE_N:
-            values += bias.unsafe_load[width=TILE_N, alignment=2](
-                bias_off
-            ).cast[DType.float32]()
+            values += bias.unsafe_load[width=TILE_N, alignment=2](bias_off).cast[DType.float32]()
         else:
             for i in range(count):
-                values[i] += bias[unsafe_offset=bias_off + i].cast[
-                    DType.float32
-                ]()
+                values[i] += bias[unsafe_offset=bias_off + i].cast[DType.float32]()
     return values
 
 
@@ -104,12 +101,8 @@ struct BiasEpilogue[has_bias: Bool](Epilogue):
             first_n: The first output.
             count: Outputs.
         """
-        var values = _biased[Self.has_bias](
-            sums, self.bias, expert * self.n + first_n, count
-        )
-        _store_first(
-            self.y.unsafe_offset(row * self.n + first_n), values, count
-        )
+        var values = _biased[Self.has_bias](sums, self.bias, expert * self.n + first_n, count)
+        _store_first(self.y.unsafe_offset(row * self.n + first_n), values, count)
 
 
 @fieldwise_init
@@ -148,9 +141,7 @@ struct SwigluEpilogue(Epilogue):
             sums, self.bias, expert * self.n + first_n, count
         ).deinterleave()
         var y = swiglu(gate_up[0], gate_up[1], self.limit)
-        _store_first(
-            self.y.unsafe_offset((row * self.n + first_n) // 2), y, count // 2
-        )
+        _store_first(self.y.unsafe_offset((row * self.n + first_n) // 2), y, count // 2)
 
 
 @inline(.always)
@@ -160,7 +151,9 @@ def swiglu[
     gate: SIMD[DType.float32, width],
     up: SIMD[DType.float32, width],
     limit: Float32,
-) -> SIMD[DType.float32, width]:
+) -> SIMD[
+    DType.float32, width
+]:
     """Gives `(up + 1) * gate * sigmoid(1.702 * gate)` of clamped inputs; NaN stays NaN.
 
     Parameters:

@@ -31,8 +31,7 @@ comptime _MIN_WORK_PER_THREAD = 1 << 18
 
 @fieldwise_init
 struct RowGather(TrivialRegisterPassable):
-    """Finds the row of x that a routed row multiplies: its own, or its token's.
-    """
+    """Finds the row of x that a routed row multiplies: its own, or its token's."""
 
     var order: ConstPointer[DType.int32]
     """Row order [P] of `moe.group`; not read where rows_per_token is 0."""
@@ -91,13 +90,7 @@ def _cut_into_parts(
 
 def _pack_part[
     Rows: WeightRows, round_to_bf16: Bool
-](
-    part: _Part,
-    x: ConstPointer[DType.float32],
-    gather: RowGather,
-    k: Int,
-    words: WordPointer,
-):
+](part: _Part, x: ConstPointer[DType.float32], gather: RowGather, k: Int, words: WordPointer,):
     var chunks = ceildiv(k, chunk_k[Rows]())
     var row_words = chunks * chunk_words[Rows]()
     var target = words.unsafe_offset(part.words_off)
@@ -147,8 +140,7 @@ def _multiply_part[
     sums: FloatPointer,
     transposed: FloatPointer,
 ):
-    """Multiplies one part by TILE_N weight rows or fewer and hands the sums on, row by row.
-    """
+    """Multiplies one part by TILE_N weight rows or fewer and hands the sums on, row by row."""
     var x = words.unsafe_offset(part.words_off)
     var weight_row = part.expert * n + first_n
     if part.is_dot():
@@ -169,9 +161,7 @@ def _multiply_part[
         tile(weights, weight_row, count, k, x, stride, transposed)
         for i in range(part.rows):
             for j in range(count):
-                sums[unsafe_offset=i * TILE_N + j] = transposed[
-                    unsafe_offset=j * stride + i
-                ]
+                sums[unsafe_offset=i * TILE_N + j] = transposed[unsafe_offset=j * stride + i]
     for i in range(part.rows):
         finish.store(
             sums.unsafe_offset(i * TILE_N),
@@ -183,8 +173,7 @@ def _multiply_part[
 
 
 def _words(buffer: List[Words]) -> WordPointer:
-    """Gives the words of a list of registers: a list of SIMD is aligned as SIMD is.
-    """
+    """Gives the words of a list of registers: a list of SIMD is aligned as SIMD is."""
     return (
         buffer.unsafe_ptr()
         .unsafe_bitcast[UInt32]()
@@ -229,9 +218,7 @@ def grouped_matmul[
     var parts = _cut_into_parts(offsets, experts, row_words)
     var last = parts[len(parts) - 1]
     var buffer = List[Words](
-        unsafe_uninit_length=ceildiv(
-            last.words_off + last.padded_rows() * row_words, LANES
-        )
+        unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * row_words, LANES)
     )
     var words = _words(buffer)
 
@@ -251,12 +238,8 @@ def grouped_matmul[
         var pairs = ceildiv(n, 2)
         var begin = pairs * thread // threads * 2
         var end = min(n, pairs * (thread + 1) // threads * 2)
-        var sums = List[Words](
-            unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES
-        )
-        var transposed = List[Words](
-            unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES
-        )
+        var sums = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
+        var transposed = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
         for part in parts:
             for first_n in range(begin, end, TILE_N):
                 _multiply_part(

@@ -12,12 +12,7 @@ comptime WordPointer = MutPointer[UInt32, MutUntrackedOrigin]
 @inline(.always)
 def _split[
     width: SIMDLength, //, stride: Int, Rows: WeightRows, round_to_bf16: Bool
-](
-    values: SIMD[DType.float32, width],
-    vector: Int,
-    step: Int,
-    target: WordPointer,
-):
+](values: SIMD[DType.float32, width], vector: Int, step: Int, target: WordPointer,):
     """Separates a chunk's elements by their residue modulo the number of vectors, one halving a level.
 
     At a leaf, `values` are the elements of one vector, in order.
@@ -35,12 +30,8 @@ def _split[
         target.unsafe_store(vector * LANES, words)
     else:
         var even_odd = values.deinterleave()
-        _split[stride // 2, Rows, round_to_bf16](
-            even_odd[0], vector, 2 * step, target
-        )
-        _split[stride // 2, Rows, round_to_bf16](
-            even_odd[1], vector + step, 2 * step, target
-        )
+        _split[stride // 2, Rows, round_to_bf16](even_odd[0], vector, 2 * step, target)
+        _split[stride // 2, Rows, round_to_bf16](even_odd[1], vector + step, 2 * step, target)
 
 
 def pack_row[

@@ -32,21 +32,12 @@ comptime _GROUPS = LANES // _LANES_PER_GROUP
 @inline(.always)
 def _multiply_chunk[
     Rows: WeightRows, tm: Int
-](
-    words: WordPointer,
-    scales: FloatPointer,
-    x: WordPointer,
-    stride: Int,
-    y: FloatPointer,
-):
-    """Adds one chunk's products of NR weight rows and tm registers of tokens to y.
-    """
+](words: WordPointer, scales: FloatPointer, x: WordPointer, stride: Int, y: FloatPointer,):
+    """Adds one chunk's products of NR weight rows and tm registers of tokens to y."""
     var sums = Array[Floats, _NR * tm](fill=Floats(0))
     comptime for r in range(_NR):
         comptime for t in range(tm):
-            sums[r * tm + t] = y.unsafe_load[width=LANES](
-                r * stride + t * LANES
-            )
+            sums[r * tm + t] = y.unsafe_load[width=LANES](r * stride + t * LANES)
     for g in range(_GROUPS):
         var products = Array[Floats, _NR * tm](fill=Floats(0))
         comptime for v in range(Rows.vectors):
@@ -54,13 +45,9 @@ def _multiply_chunk[
                 var word = v * LANES + g * _LANES_PER_GROUP + i
                 var tokens = Array[Words, tm](fill=Words(0))
                 comptime for t in range(tm):
-                    tokens[t] = x.unsafe_load[width=LANES](
-                        word * stride + t * LANES
-                    )
+                    tokens[t] = x.unsafe_load[width=LANES](word * stride + t * LANES)
                 comptime for r in range(_NR):
-                    var weight = Words(
-                        words[unsafe_offset=r * chunk_words[Rows]() + word]
-                    )
+                    var weight = Words(words[unsafe_offset=r * chunk_words[Rows]() + word])
                     comptime for t in range(tm):
                         products[r * tm + t] = multiply_add[Rows.word](
                             products[r * tm + t], weight, tokens[t]
@@ -68,12 +55,8 @@ def _multiply_chunk[
         comptime for r in range(_NR):
             comptime for t in range(tm):
                 comptime if Rows.scaled:
-                    var scale = Floats(
-                        scales[unsafe_offset=r * LANES + g * _LANES_PER_GROUP]
-                    )
-                    sums[r * tm + t] = products[r * tm + t].fma(
-                        scale, sums[r * tm + t]
-                    )
+                    var scale = Floats(scales[unsafe_offset=r * LANES + g * _LANES_PER_GROUP])
+                    sums[r * tm + t] = products[r * tm + t].fma(scale, sums[r * tm + t])
                 else:
                     sums[r * tm + t] += products[r * tm + t]
     comptime for r in range(_NR):
@@ -84,16 +67,8 @@ def _multiply_chunk[
 @inline(.always)
 def _decode_rows[
     Rows: WeightRows, tail: Bool
-](
-    weights: Rows,
-    first_row: Int,
-    rows: Int,
-    chunk: Int,
-    words: WordPointer,
-    scales: FloatPointer,
-):
-    """Decodes a chunk of NR rows; past `rows` the last one again, whose results nobody reads.
-    """
+](weights: Rows, first_row: Int, rows: Int, chunk: Int, words: WordPointer, scales: FloatPointer,):
+    """Decodes a chunk of NR rows; past `rows` the last one again, whose results nobody reads."""
     comptime for r in range(_NR):
         var row = first_row + min(r, rows - 1)
         var decoded = weights.decode[tail](row, chunk)
@@ -104,15 +79,7 @@ def _decode_rows[
 
 def tile[
     Rows: WeightRows
-](
-    weights: Rows,
-    first_row: Int,
-    rows: Int,
-    k: Int,
-    x: WordPointer,
-    stride: Int,
-    y: FloatPointer,
-):
+](weights: Rows, first_row: Int, rows: Int, k: Int, x: WordPointer, stride: Int, y: FloatPointer,):
     """Multiplies `rows` weight rows by `stride` rows of activations.
 
     Parameters:
@@ -130,9 +97,7 @@ def tile[
     var words_buffer = Array[Words, _NR * Rows.vectors](fill=Words(0))
     var scales_buffer = Array[Floats, _NR](fill=Floats(0))
     var words = (
-        words_buffer.unsafe_ptr()
-        .unsafe_bitcast[UInt32]()
-        .unsafe_origin_cast[MutUntrackedOrigin]()
+        words_buffer.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var scales = (
         scales_buffer.unsafe_ptr()
@@ -147,13 +112,9 @@ def tile[
         var is_tail = (chunk + 1) * chunk_k[Rows]() > k
         for n in range(0, rows, _NR):
             if is_tail:
-                _decode_rows[Rows, True](
-                    weights, first_row + n, rows - n, chunk, words, scales
-                )
+                _decode_rows[Rows, True](weights, first_row + n, rows - n, chunk, words, scales)
             else:
-                _decode_rows[Rows, False](
-                    weights, first_row + n, rows - n, chunk, words, scales
-                )
+                _decode_rows[Rows, False](weights, first_row + n, rows - n, chunk, words, scales)
             var y_rows = y.unsafe_offset(n * stride)
             var t = 0
             while t < token_registers:
@@ -164,9 +125,7 @@ def tile[
                 var y_part = y_rows.unsafe_offset(t * LANES)
                 comptime for width in range(1, _TM + 1):
                     if tm == width:
-                        _multiply_chunk[Rows, width](
-                            words, scales, x_part, stride, y_part
-                        )
+                        _multiply_chunk[Rows, width](words, scales, x_part, stride, y_part)
                 t += tm
     _ = words_buffer^
     _ = scales_buffer^

@@ -8,9 +8,7 @@ from ..decode import decode_e2m1_bf16x32, decode_e2m1_f32, decode_e8m0
 from ..format import BYTES_PER_GROUP, E8M0_BIAS, GROUP_SIZE
 from .words import LANES, Floats, Words, per_word
 
-comptime ConstPointer[dtype: DType] = ImmPointer[
-    Scalar[dtype], ImmUntrackedOrigin
-]
+comptime ConstPointer[dtype: DType] = ImmPointer[Scalar[dtype], ImmUntrackedOrigin]
 """A pointer into a tensor that an op's caller keeps alive.
 
 Parameters:
@@ -36,9 +34,7 @@ trait WeightRows(TrivialRegisterPassable):
     comptime scaled: Bool
     """Whether a chunk's sums are multiplied by `scale` afterwards."""
 
-    def decode[
-        tail: Bool
-    ](self, row: Int, chunk: Int) -> Array[Words, Self.vectors]:
+    def decode[tail: Bool](self, row: Int, chunk: Int) -> Array[Words, Self.vectors]:
         """Decodes one chunk of a row.
 
         Parameters:
@@ -112,14 +108,11 @@ def chunk_k[Rows: WeightRows]() -> Int:
 
 @inline(.always)
 def _prefetch(address: ConstPointer[DType.uint8]):
-    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
-        address
-    )
+    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](address)
 
 
 def _group_shifts() -> Words:
-    """Shift that brings lane l's scale byte, of LANES/4 in a word, down to bits 0..7.
-    """
+    """Shift that brings lane l's scale byte, of LANES/4 in a word, down to bits 0..7."""
     var shifts = Words(0)
     for lane in range(LANES):
         shifts[lane] = UInt32(8 * (lane // 4))
@@ -160,9 +153,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
     comptime _groups_per_chunk = LANES // 4
 
     @inline(.always)
-    def decode[
-        tail: Bool
-    ](self, row: Int, chunk: Int) -> Array[Words, Self.vectors]:
+    def decode[tail: Bool](self, row: Int, chunk: Int) -> Array[Words, Self.vectors]:
         """Decodes one chunk of a row by table lookup.
 
         Parameters:
@@ -188,9 +179,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
                     decode_e2m1_bf16x32(halves >> UInt16(4 * v))
                 )
             else:
-                words[v] = bitcast[DType.uint32, LANES](
-                    decode_e2m1_f32(codes >> UInt32(4 * v))
-                )
+                words[v] = bitcast[DType.uint32, LANES](decode_e2m1_f32(codes >> UInt32(4 * v)))
         return words^
 
     @inline(.always)
@@ -198,9 +187,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
         var codes = self.blocks.unsafe_offset(byte_off).unsafe_bitcast[UInt32]()
         comptime if tail:
             var words_left = SIMD[DType.int32, LANES](Int32(4 * groups_left))
-            return masked_load[LANES](
-                codes, _LANE_INDEX.lt(words_left), Words(0)
-            )
+            return masked_load[LANES](codes, _LANE_INDEX.lt(words_left), Words(0))
         else:
             return codes.unsafe_load[width=LANES, alignment=1]()
 
@@ -251,11 +238,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             chunk: The chunk within the row.
         """
         var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
-        _prefetch(
-            self.blocks.unsafe_offset(
-                first_group * BYTES_PER_GROUP + _PREFETCH_BYTES
-            )
-        )
+        _prefetch(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + _PREFETCH_BYTES))
 
 
 def _lane_index() -> SIMD[DType.int32, LANES]:
@@ -286,9 +269,7 @@ struct Bf16Rows(WeightRows):
     """Elements in a row."""
 
     @inline(.always)
-    def decode[
-        tail: Bool
-    ](self, row: Int, chunk: Int) -> Array[Words, Self.vectors]:
+    def decode[tail: Bool](self, row: Int, chunk: Int) -> Array[Words, Self.vectors]:
         """Widens one chunk of a row.
 
         Parameters:
@@ -307,13 +288,9 @@ struct Bf16Rows(WeightRows):
         comptime if tail:
             for i in range(min(2 * LANES, self.k - k_off)):
                 var bits = bitcast[DType.uint16](source[unsafe_offset=i])
-                pairs[i // 2] |= bits.cast[DType.uint32]() << UInt32(
-                    16 * (i % 2)
-                )
+                pairs[i // 2] |= bits.cast[DType.uint32]() << UInt32(16 * (i % 2))
         else:
-            pairs = source.unsafe_bitcast[UInt32]().unsafe_load[
-                width=LANES, alignment=1
-            ]()
+            pairs = source.unsafe_bitcast[UInt32]().unsafe_load[width=LANES, alignment=1]()
         var words = Array[Words, Self.vectors](fill=Words(0))
         words[0] = pairs << 16
         words[1] = pairs & 0xFFFF_0000

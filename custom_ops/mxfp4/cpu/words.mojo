@@ -12,9 +12,7 @@ comptime Words = SIMD[DType.uint32, LANES]
 comptime Floats = SIMD[DType.float32, LANES]
 """A register of float32 sums, one to a word."""
 
-comptime HAS_BF16_DOT = CompilationTarget._has_feature[
-    "avx512bf16"
-]() and LANES == 16
+comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]() and LANES == 16
 """Whether the CPU multiplies pairs of bfloat16 into float32 sums (vdpbf16ps)."""
 
 
@@ -59,6 +57,4 @@ def multiply_add[word: DType](acc: Floats, a: Words, b: Words) -> Floats:
             )
         )
     else:
-        return bitcast[DType.float32, LANES](a).fma(
-            bitcast[DType.float32, LANES](b), acc
-        )
+        return bitcast[DType.float32, LANES](a).fma(bitcast[DType.float32, LANES](b), acc)

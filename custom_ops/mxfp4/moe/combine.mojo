@@ -4,9 +4,7 @@ from ..cpu.weights import ConstPointer
 from ..cpu.words import LANES
 
 
-def invert_order(
-    order: ConstPointer[DType.int32], rows: Int
-) raises -> List[Int32]:
+def invert_order(order: ConstPointer[DType.int32], rows: Int) raises -> List[Int32]:
     """Inverts a row order.
 
     Args:
@@ -59,12 +57,8 @@ def combine_token(
         var total = SIMD[DType.float32, width](0)
         for j in range(top_k):
             var row = Int(places[unsafe_offset=j])
-            var values = y.unsafe_load[width=width, alignment=4](
-                row * hidden + h
-            )
-            total = values.fma(
-                SIMD[DType.float32, width](weights[unsafe_offset=j]), total
-            )
+            var values = y.unsafe_load[width=width, alignment=4](row * hidden + h)
+            total = values.fma(SIMD[DType.float32, width](weights[unsafe_offset=j]), total)
         return total
 
     var whole = hidden // LANES * LANES

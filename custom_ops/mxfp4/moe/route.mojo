@@ -32,18 +32,13 @@ def route_token(
                 taken = taken or Int(ids[unsafe_offset=i]) == expert
             if taken:
                 continue
-            if (
-                best < 0
-                or logits[unsafe_offset=expert] > logits[unsafe_offset=best]
-            ):
+            if best < 0 or logits[unsafe_offset=expert] > logits[unsafe_offset=best]:
                 best = expert
         ids[unsafe_offset=j] = Int32(best)
     var largest = logits[unsafe_offset=Int(ids[unsafe_offset=0])]
     var total = Float32(0)
     for j in range(top_k):
-        var weight = exp(
-            logits[unsafe_offset=Int(ids[unsafe_offset=j])] - largest
-        )
+        var weight = exp(logits[unsafe_offset=Int(ids[unsafe_offset=j])] - largest)
         weights[unsafe_offset=j] = weight
         total += weight
     for j in range(top_k):

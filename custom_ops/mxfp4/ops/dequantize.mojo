@@ -63,9 +63,7 @@ struct Dequantize:
         var blocks_data = data(blocks)
         var scales_data = data(scales)
         var y_data = data(y)
-        var threads = max(
-            1, min(parallelism_level(), groups // _GROUPS_PER_TASK)
-        )
+        var threads = max(1, min(parallelism_level(), groups // _GROUPS_PER_TASK))
 
         def expand(thread: Int) {imm}:
             var mode = enable_subnormals()

@@ -85,8 +85,7 @@ def _multiply[
     offsets: InputTensor[dtype=DType.int32, rank=1, ...],
     finish: Finish,
 ):
-    """Runs the grouped matmul with the words that `activations` and the CPU allow.
-    """
+    """Runs the grouped matmul with the words that `activations` and the CPU allow."""
     comptime rounds = activations == DType.bfloat16
     comptime word = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
     var k_groups = blocks.shape()[2]
@@ -200,9 +199,7 @@ struct GroupedMatmulSwiglu:
         _check_weights(op, blocks, scales, bias, x.shape()[1])
         _check_offsets(op, offsets, blocks.shape()[0], rows)
         require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
-        require_equal(
-            op, "2 * y.shape[1] = blocks.shape[1]", 2 * y.shape()[1], n
-        )
+        require_equal(op, "2 * y.shape[1] = blocks.shape[1]", 2 * y.shape()[1], n)
         if rows == 0:
             return
         if tokens == 0 or rows % tokens != 0:
@@ -244,14 +241,10 @@ def _dense[
     finish: Finish,
 ) raises:
     """Multiplies as the grouped matmul of a single expert does."""
-    require_equal(
-        "dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1]
-    )
+    require_equal("dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1])
     var offsets = List[Int32](length=2, fill=0)
     offsets[1] = Int32(x.shape()[0])
-    var offsets_data = (
-        offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
-    )
+    var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
     var k = x.shape()[1]
     grouped_matmul[round_to_bf16=False](
         data(x),

@@ -46,13 +46,9 @@ struct Route:
         var tokens = logits.shape()[0]
         var experts = logits.shape()[1]
         var top_k = ids.shape()[1]
-        require_equal(
-            "moe.route", "ids.shape[0] = tokens", ids.shape()[0], tokens
-        )
+        require_equal("moe.route", "ids.shape[0] = tokens", ids.shape()[0], tokens)
         if top_k > experts:
-            raise Error(
-                "moe.route: top_k must be at most ", experts, ", got ", top_k
-            )
+            raise Error("moe.route: top_k must be at most ", experts, ", got ", top_k)
         var logits_data = data(logits)
         var ids_data = data(ids)
         var weights_data = data(weights)
@@ -95,12 +91,8 @@ struct Group:
         """
         require_cpu["moe.group", target]()
         var rows = ids.shape()[0] * ids.shape()[1]
-        require_equal(
-            "moe.group", "order.shape[0] = T * k", order.shape()[0], rows
-        )
-        group_rows(
-            data(ids), rows, offsets.shape()[0] - 1, data(order), data(offsets)
-        )
+        require_equal("moe.group", "order.shape[0] = T * k", order.shape()[0], rows)
+        group_rows(data(ids), rows, offsets.shape()[0] - 1, data(order), data(offsets))
 
 
 @extensibility.register("moe.combine")
@@ -136,9 +128,7 @@ struct Combine:
         var tokens = weights.shape()[0]
         var top_k = weights.shape()[1]
         var hidden = y.shape()[1]
-        require_equal(
-            "moe.combine", "y.shape[0] = T * k", y.shape()[0], tokens * top_k
-        )
+        require_equal("moe.combine", "y.shape[0] = T * k", y.shape()[0], tokens * top_k)
         require_equal(
             "moe.combine",
             "row_order.shape[0] = T * k",
@@ -146,22 +136,14 @@ struct Combine:
             tokens * top_k,
         )
         var places = invert_order(data(order), tokens * top_k)
-        var places_data = (
-            places.unsafe_ptr()
-            .as_imm()
-            .unsafe_origin_cast[ImmUntrackedOrigin]()
-        )
+        var places_data = places.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
         var y_data = data(y)
         var weights_data = data(weights)
         var result_data = data(result)
-        var threads = max(
-            1, min(parallelism_level(), tokens // _TOKENS_PER_TASK)
-        )
+        var threads = max(1, min(parallelism_level(), tokens // _TOKENS_PER_TASK))
 
         def combine(thread: Int) {imm}:
-            for token in range(
-                tokens * thread // threads, tokens * (thread + 1) // threads
-            ):
+            for token in range(tokens * thread // threads, tokens * (thread + 1) // threads):
                 combine_token(
                     y_data,
                     places_data.unsafe_offset(token * top_k),

@@ -55,9 +55,7 @@ def data[
     return tensor.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
 
 
-def require_equal(
-    op: StaticString, what: StaticString, got: Int, want: Int
-) raises:
+def require_equal(op: StaticString, what: StaticString, got: Int, want: Int) raises:
     """Refuses a size that is not what the other tensors say.
 
     Args:

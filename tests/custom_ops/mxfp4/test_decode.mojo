@@ -15,8 +15,7 @@ from mxfp4.cpu.words import HAS_BF16_DOT
 
 
 def _value(code: Int) -> Float64:
-    """Value of a code, from the table of magnitudes of OCP MX v1.0, section 5.3.3.
-    """
+    """Value of a code, from the table of magnitudes of OCP MX v1.0, section 5.3.3."""
     var magnitudes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
     return -magnitudes[code & 7] if code & 8 else magnitudes[code & 7]
 
@@ -41,9 +40,7 @@ def test_bfloat16_decoder_gives_every_code() raises:
     comptime if HAS_BF16_DOT:
         for code in range(16):
             for garbage in range(0, 1 << 12, 257):
-                var words = decode_e2m1_bf16x32(
-                    SIMD[DType.uint16, 32](UInt16(code | garbage << 4))
-                )
+                var words = decode_e2m1_bf16x32(SIMD[DType.uint16, 32](UInt16(code | garbage << 4)))
                 var want = _bits(Float32(_value(code))) >> 16
                 assert_equal(words[5], want << 16 | want, String("code ", code))
 
@@ -60,9 +57,7 @@ def test_bfloat16_decoder_keeps_lane_order() raises:
 
 def test_every_scale_byte() raises:
     for s in range(255):
-        var got = decode_e8m0(SIMD[DType.uint32, 4](UInt32(s)))[2].cast[
-            DType.float64
-        ]()
+        var got = decode_e8m0(SIMD[DType.uint32, 4](UInt32(s)))[2].cast[DType.float64]()
         var want = Float64(2) ** (s - 127)
         assert_equal(got, want, String("scale ", s))
     assert_true(isnan(decode_e8m0(SIMD[DType.uint32, 4](255))[0]))
@@ -72,20 +67,11 @@ def test_every_product_is_exact_or_overflows() raises:
     for s in range(255):
         var scale = decode_e8m0(SIMD[DType.uint32, 1](UInt32(s)))[0]
         for code in range(16):
-            var got = (
-                decode_e2m1_f32_portable(SIMD[DType.uint32, 1](UInt32(code)))[0]
-                * scale
-            )
+            var got = decode_e2m1_f32_portable(SIMD[DType.uint32, 1](UInt32(code)))[0] * scale
             # float64 holds every product; casting it to float32 is exact or overflows to infinity.
-            var want = (_value(code) * Float64(2) ** (s - 127)).cast[
-                DType.float32
-            ]()
-            assert_equal(
-                _bits(got), _bits(want), String("code ", code, " scale ", s)
-            )
-            var narrow = narrow_exact[DType.bfloat16](
-                SIMD[DType.float32, 1](got)
-            )[0]
+            var want = (_value(code) * Float64(2) ** (s - 127)).cast[DType.float32]()
+            assert_equal(_bits(got), _bits(want), String("code ", code, " scale ", s))
+            var narrow = narrow_exact[DType.bfloat16](SIMD[DType.float32, 1](got))[0]
             assert_equal(
                 bitcast[DType.uint16](narrow).cast[DType.uint32]() << 16,
                 _bits(want),

@@ -25,8 +25,7 @@ def _const[dtype: DType, //](list: List[Scalar[dtype]]) -> ConstPointer[dtype]:
 
 
 def _check[word: DType, round_to_bf16: Bool](k: Int, counts: List[Int]) raises:
-    """Compares every output with a float64 sum of the decoded, unrounded products.
-    """
+    """Compares every output with a float64 sum of the decoded, unrounded products."""
     comptime n = 34
     var experts = len(counts)
     var groups = k // 32
@@ -71,9 +70,7 @@ def _check[word: DType, round_to_bf16: Bool](k: Int, counts: List[Int]) raises:
                     var s = Int(scales[(e * n + j) * groups + i // 32])
                     var activation = x[row * k + i]
                     comptime if round_to_bf16:
-                        activation = activation.cast[DType.bfloat16]().cast[
-                            DType.float32
-                        ]()
+                        activation = activation.cast[DType.bfloat16]().cast[DType.float32]()
                     want += (
                         value.cast[DType.float64]()
                         * Float64(2) ** (s - 127)
@@ -120,15 +117,11 @@ def test_bfloat16_words() raises:
 def test_subnormals_are_enabled_and_the_mode_restored() raises:
     var before = read_float_mode()
     # Flushing on, as MAX's worker threads run: MXCSR bits 15 and 6, or FPCR bit 24.
-    write_float_mode(
-        before | (0x8040 if CompilationTarget.is_x86() else 1 << 24)
-    )
+    write_float_mode(before | UInt64(0x8040 if CompilationTarget.is_x86() else 1 << 24))
     var flushing = read_float_mode()
     _ = enable_subnormals()
     var tiny = List[Float32](length=2, fill=1.17549435e-38)
-    assert_true(
-        tiny[0] * 0.5 > 0, "half of the smallest normal number is not zero"
-    )
+    assert_true(tiny[0] * 0.5 > 0, "half of the smallest normal number is not zero")
     write_float_mode(flushing)
     assert_true(read_float_mode() == flushing)
     write_float_mode(before)

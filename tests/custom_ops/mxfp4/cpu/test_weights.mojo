@@ -27,11 +27,8 @@ def _element(word: DType, words: Words, lane: Int, half: Int) -> Float32:
     return bitcast[DType.float32](words[lane])
 
 
-def _check_order[
-    Rows: WeightRows
-](weights: Rows, row: Int, k: Int, want: List[Float32]) raises:
-    """Element i of vector v is k = chunk * chunk_k + vectors * i + v; zero past the row's end.
-    """
+def _check_order[Rows: WeightRows](weights: Rows, row: Int, k: Int, want: List[Float32]) raises:
+    """Element i of vector v is k = chunk * chunk_k + vectors * i + v; zero past the row's end."""
     for chunk in range(ceildiv(k, chunk_k[Rows]())):
         var is_tail = (chunk + 1) * chunk_k[Rows]() > k
         var words = weights.decode[True](row, chunk)
@@ -76,10 +73,7 @@ def _mxfp4_order[word: DType]() raises:
                 var got = weights.scale[True](row, chunk)
                 for lane in range(LANES):
                     var group = chunk * (LANES // 4) + lane // 4
-                    var s = (
-                        Int(scales[row * groups + group]) if group
-                        < groups else 127
-                    )
+                    var s = Int(scales[row * groups + group]) if group < groups else 127
                     assert_equal(
                         got[lane].cast[DType.float64](),
                         Float64(2) ** (s - 127),
@@ -105,12 +99,8 @@ def test_mxfp4_worked_address() raises:
         var scales = List[UInt8](length=18 * 90, fill=127)
         blocks[24672] = 0x07
         scales[1542] = 130
-        var weights = Mxfp4Rows[DType.float32](
-            _const(blocks), _const(scales), 90
-        )
-        assert_equal(
-            bitcast[DType.float32](weights.decode[False](17, 3)[0][0]), 6
-        )
+        var weights = Mxfp4Rows[DType.float32](_const(blocks), _const(scales), 90)
+        assert_equal(bitcast[DType.float32](weights.decode[False](17, 3)[0][0]), 6)
         assert_equal(weights.scale[False](17, 3)[3], 8)
         assert_equal(weights.scale[False](17, 3)[4], 1)
         _ = blocks^
@@ -138,16 +128,12 @@ def _packs_like_decode[Rows: WeightRows](k: Int) raises:
     for i in range(k):
         x[i] = Float32(i % 256) - 77
     var chunks = ceildiv(k, chunk_k[Rows]())
-    var packed = List[Words](
-        length=chunks * Rows.vectors, fill=Words(0xFFFF_FFFF)
-    )
+    var packed = List[Words](length=chunks * Rows.vectors, fill=Words(0xFFFF_FFFF))
     pack_row[Rows, False](
         _const(x),
         k,
         chunks,
-        packed.unsafe_ptr()
-        .unsafe_bitcast[UInt32]()
-        .unsafe_origin_cast[MutUntrackedOrigin](),
+        packed.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin](),
     )
     for chunk in range(chunks):
         for v in range(Rows.vectors):
@@ -159,9 +145,7 @@ def _packs_like_decode[Rows: WeightRows](k: Int) raises:
                     i // per_word(Rows.word),
                     i % per_word(Rows.word),
                 )
-                assert_equal(
-                    got, x[at] if at < k else Float32(0), String("k ", at)
-                )
+                assert_equal(got, x[at] if at < k else Float32(0), String("k ", at))
     _ = x^
     _ = packed^
 
@@ -187,15 +171,11 @@ def test_transpose_places_each_word_and_zeroes_absent_rows() raises:
         count,
         row_words,
         stride,
-        target.unsafe_ptr()
-        .unsafe_bitcast[UInt32]()
-        .unsafe_origin_cast[MutUntrackedOrigin](),
+        target.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin](),
     )
     for word in range(row_words):
         for lane in range(LANES):
-            var want = UInt32(
-                lane * row_words + word
-            ) if lane < count else UInt32(0)
+            var want = UInt32(lane * row_words + word) if lane < count else UInt32(0)
             assert_equal(target[2 * word][lane], want)
         assert_equal(target[2 * word + 1], Words(0xFFFF_FFFF))
     _ = rows^

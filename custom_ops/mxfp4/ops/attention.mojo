@@ -1,0 +1,110 @@
+"""Registers `attention.paged`."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor, _MutableInputTensor
+from max.gpu.host import DeviceContext
+
+from ..cpu.attention import TILE_KEYS, Attention
+from ..cpu.paged_cache import PagedCache
+from .tensors import data, require_cpu, require_equal
+
+
+@extensibility.register("attention.paged")
+struct PagedAttention:
+    """Causal attention with sinks over MAX's paged KV cache."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        out_heads: OutputTensor[dtype=DType.float32, rank=3, ...],
+        q: InputTensor[dtype=DType.float32, rank=3, ...],
+        row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
+        sinks: InputTensor[dtype=DType.float32, rank=1, ...],
+        pages: _MutableInputTensor[dtype=DType.float32, rank=6, ...],
+        page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
+        cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
+        table: InputTensor[dtype=DType.uint32, rank=2, ...],
+        layer: UInt32,
+        scale: Float32,
+        window: Int32,
+        ctx: DeviceContext,
+    ) raises:
+        """Attends each query to the keys of its sequence, which are in the cache already.
+
+        Parameters:
+            target: Where the op runs.
+
+        Args:
+            out_heads: [T, heads, head_dim] float32.
+            q: [T, heads, head_dim] float32, rotated.
+            row_offsets: [B + 1] uint32.
+            sinks: [heads] float32.
+            pages: [pages, 2, layers, page_size, kv_heads, head_dim] float32; read only.
+            page_stride: [1] int64, elements from page to page, or -1 where they are packed.
+            cache_lengths: [B] uint32.
+            table: [B, pages of the longest sequence] uint32.
+            layer: The layer's place in the cache.
+            scale: What scores are multiplied by.
+            window: Positions a query sees, itself included; below 1 for all.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree, or that the kernel cannot cut into registers.
+        """
+        comptime op = "attention.paged"
+        require_cpu[op, target]()
+        var heads = q.shape()[1]
+        var head_dim = q.shape()[2]
+        var kv_heads = pages.shape()[4]
+        comptime for axis in range(3):
+            require_equal(
+                op,
+                "out.shape = q.shape",
+                out_heads.shape()[axis],
+                q.shape()[axis],
+            )
+        require_equal(op, "pages.shape[1] (key, value)", pages.shape()[1], 2)
+        require_equal(op, "pages.shape[5] = q.shape[2]", pages.shape()[5], head_dim)
+        require_equal(op, "sinks.shape[0] = q.shape[1]", sinks.shape()[0], heads)
+        require_equal(op, "q.shape[1] modulo kv heads", heads % kv_heads, 0)
+        require_equal(
+            op,
+            "page_size modulo the tile of keys",
+            pages.shape()[3] % TILE_KEYS,
+            0,
+        )
+        require_equal(op, "head_dim modulo the tile of keys", head_dim % TILE_KEYS, 0)
+        var sequences = cache_lengths.shape()[0]
+        require_equal(
+            op,
+            "row_offsets.shape[0] = sequences + 1",
+            row_offsets.shape()[0],
+            sequences + 1,
+        )
+        require_equal(op, "table.shape[0] = sequences", table.shape()[0], sequences)
+        if Int(layer) >= pages.shape()[2]:
+            raise Error(op, ": layer must be below ", pages.shape()[2], ", got ", layer)
+        var page_elements = Int(data(page_stride)[])
+        if page_elements < 0:
+            page_elements = 2 * pages.shape()[2] * pages.shape()[3] * kv_heads * head_dim
+        var cache = PagedCache(
+            pages.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin](),
+            page_elements,
+            data(table),
+            table.shape()[1],
+            pages.shape()[2],
+            Int(layer),
+            pages.shape()[3],
+            kv_heads,
+            head_dim,
+        )
+        Attention(
+            data(out_heads),
+            data(q),
+            data(sinks),
+            cache,
+            heads,
+            scale,
+            Int(window),
+        ).run(data(row_offsets), data(cache_lengths), sequences)

@@ -1,0 +1,93 @@
+"""No kernel reads a byte past its tensors: each ends where a page without access begins.
+
+A load past the end ends the program; prefetches may point there, for they never fault. Linux only: the constants of
+mmap are its own.
+"""
+
+from std.ffi import external_call
+from std.math import align_up
+from std.sys import CompilationTarget, size_of
+from std.testing import TestSuite, assert_equal
+
+from mxfp4.cpu.epilogue import BiasEpilogue
+from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
+from mxfp4.cpu.weights import Bf16Rows, Mxfp4Rows, WeightRows
+from mxfp4.cpu.words import HAS_BF16_DOT
+
+comptime _PAGE = 4096
+comptime _READ_WRITE = Int32(3)
+comptime _PRIVATE_ANONYMOUS = Int32(0x22)
+
+
+def _guarded[dtype: DType](count: Int) -> MutPointer[Scalar[dtype], MutUntrackedOrigin]:
+    """Maps `count` zeroed elements whose end is the end of accessible memory; the test's process gives them back.
+    """
+    var bytes = count * size_of[Scalar[dtype]]()
+    var size = align_up(bytes, _PAGE)
+    var address = external_call["mmap", MutPointer[UInt8, MutUntrackedOrigin]](
+        Int(0), size + _PAGE, _READ_WRITE, _PRIVATE_ANONYMOUS, Int32(-1), Int(0)
+    )
+    var refused = external_call["mprotect", Int32](address.unsafe_offset(size), _PAGE, Int32(0))
+    debug_assert(refused == 0, "mprotect failed")
+    return address.unsafe_offset(size - bytes).unsafe_bitcast[Scalar[dtype]]()
+
+
+def _multiply[Rows: WeightRows](weights: Rows, counts: List[Int], n: Int, k: Int) raises:
+    """Runs one grouped matmul of zeros, every tensor guarded; the sum of outputs is that of the biases.
+    """
+    var experts = len(counts)
+    var offsets = _guarded[DType.int32](experts + 1)
+    for e in range(experts):
+        offsets[unsafe_offset=e + 1] = offsets[unsafe_offset=e] + Int32(counts[e])
+    var rows = Int(offsets[unsafe_offset=experts])
+    var bias = _guarded[DType.bfloat16](experts * n)
+    for i in range(experts * n):
+        bias[unsafe_offset=i] = 1
+    var y = _guarded[DType.float32](rows * n)
+    grouped_matmul[round_to_bf16=False](
+        _guarded[DType.float32](rows * k).as_imm(),
+        RowGather(offsets.as_imm(), 0),
+        weights,
+        offsets.as_imm(),
+        experts,
+        n,
+        k,
+        BiasEpilogue[True](y, bias.as_imm(), n),
+    )
+    for i in range(rows * n):
+        assert_equal(y[unsafe_offset=i], 1)
+
+
+def _mxfp4[word: DType](n: Int, k: Int) raises:
+    for rows in [1, 7, 9, 33]:
+        _multiply(
+            Mxfp4Rows[word](
+                _guarded[DType.uint8](2 * n * k // 2).as_imm(),
+                _guarded[DType.uint8](2 * n * k // 32).as_imm(),
+                k // 32,
+            ),
+            [1, rows],
+            n,
+            k,
+        )
+
+
+def test_mxfp4_rows() raises:
+    comptime if CompilationTarget.is_linux():
+        for n in [2, 6, 34]:
+            for k in [32, 96, 160, 256]:
+                _mxfp4[DType.float32](n, k)
+                comptime if HAS_BF16_DOT:
+                    _mxfp4[DType.bfloat16](n, k)
+
+
+def test_bf16_rows() raises:
+    comptime if CompilationTarget.is_linux():
+        for n in [1, 3, 33]:
+            for k in [1, 31, 33, 64]:
+                for rows in [1, 7, 9, 33]:
+                    _multiply(Bf16Rows(_guarded[DType.bfloat16](n * k).as_imm(), k), [rows], n, k)
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()
