@@ -1,0 +1,33 @@
+"""What MAX registers: gpt-oss under its Hugging Face name, in place of MAX's own."""
+
+from __future__ import annotations
+
+from max.graph.weights import WeightsFormat
+from max.pipelines.context import TextContext
+from max.pipelines.lib import SupportedArchitecture, TextTokenizer
+from max.pipelines.modeling.types import PipelineTask
+
+from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
+from gpt_oss_mxfp4.model_config import DEFAULT_ENCODING, SUPPORTED_ENCODINGS, GptOssArchConfig
+from gpt_oss_mxfp4.pipeline import GptOssBatchProcessor, GptOssPipelineModel
+
+GPT_OSS = SupportedArchitecture(
+    name="GptOssForCausalLM",
+    example_repo_ids=["openai/gpt-oss-20b", "openai/gpt-oss-120b"],
+    default_encoding=DEFAULT_ENCODING,
+    supported_encodings=SUPPORTED_ENCODINGS,
+    pipeline_model=GptOssPipelineModel,
+    batching=GptOssBatchProcessor,
+    task=PipelineTask.TEXT_GENERATION,
+    tokenizer=TextTokenizer,
+    context_type=TextContext,
+    default_weights_format=WeightsFormat.safetensors,
+    config=GptOssArchConfig,
+    memory_planner=GptOssMemoryPlanner,
+    multi_gpu_supported=False,
+    supports_overlap_scheduler=False,
+    supports_device_graph_capture=False,
+)
+
+ARCHITECTURES = [GPT_OSS]
+"""MAX imports this list and lets each entry replace a built-in of the same name."""

@@ -1,0 +1,149 @@
+"""The gpt-oss-mxfp4 command: parses arguments, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import NoReturn, get_args
+
+from gpt_oss_mxfp4.generate import DEFAULT_MODEL, Activations, GenerateOptions, run_generate
+
+MAX_TEMPERATURE = 2.0
+"""MAX's own limit."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line; ``--help`` tells the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process unless given.
+
+    Returns:
+        The exit code: 0, 2 where the arguments, the checkpoint or the machine do not allow it, 130 if interrupted,
+        141 where whoever read the text has stopped.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # --help, or a wrong argument
+        return int(end.code or 0)
+    sampled = arguments.top_k is not None or arguments.top_p is not None
+    return run_generate(
+        GenerateOptions(
+            model=arguments.model,
+            prompt=arguments.prompt,
+            max_new_tokens=arguments.max_new_tokens,
+            temperature=float(sampled) if arguments.temperature is None else arguments.temperature,
+            top_k=arguments.top_k,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+            devices=arguments.devices,
+            activations=arguments.activations,
+            verbose=arguments.verbose,
+        )
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="gpt-oss-mxfp4", description="gpt-oss from its MXFP4 weights, on MAX."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    generate = verbs.add_parser(
+        "generate",
+        help="continue a prompt",
+        description="Prints what the model says to a prompt: the text alone on standard output, everything else on "
+        "standard error. A checkpoint with a chat template gets the prompt as a user's message.",
+    )
+    add = generate.add_argument
+    add("--model", default=DEFAULT_MODEL, metavar="PATH_OR_HUB_ID", help="default: %(default)s")
+    add("--prompt", required=True, type=_prompt, help="the text to continue or to answer")
+    add("--max-new-tokens", type=_positive, default=256, metavar="N", help="default: %(default)s")
+    add(
+        "--temperature",
+        type=_temperature,
+        metavar="T",
+        help="0, the default, always takes the likeliest token; 1 is the default with --top-k or --top-p",
+    )
+    add("--top-k", type=_positive, metavar="K", help="sample from the K likeliest tokens only")
+    add(
+        "--top-p",
+        type=_share,
+        metavar="P",
+        help="sample from the likeliest tokens that make up the share P only",
+    )
+    add(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="S",
+        help="equal seeds give equal texts; default: %(default)s",
+    )
+    add("--devices", choices=("cpu", "gpu"), default="cpu", help="default: %(default)s")
+    add(
+        "--activations",
+        choices=get_args(Activations),
+        default="bfloat16",
+        help="what the experts' inputs are rounded to; default: %(default)s",
+    )
+    add("--verbose", action="store_true", help="show what MAX logs")
+    return parser
+
+
+def _prompt(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def _positive(text: str) -> int:
+    value = _integer(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = _integer(text)
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 2^64 - 1, got {text}")
+    return value
+
+
+def _temperature(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"must be between 0 and {MAX_TEMPERATURE:g}, got {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return value
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return value

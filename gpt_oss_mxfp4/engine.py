@@ -1,0 +1,137 @@
+"""MAX's own text generation pipeline, set up for one prompt on a CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from max.driver import DeviceSpec
+from max.pipelines import PIPELINE_REGISTRY
+from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib import PipelineArgs, PipelineConfig
+from max.pipelines.lib.generate import BatchPipeline, GenerateIterator
+from max.pipelines.lib.pipeline_runtime_config import (
+    DEFAULT_MAX_BATCH_INPUT_TOKENS,
+    PipelineRuntimeConfig,
+)
+from transformers import AutoTokenizer
+
+import gpt_oss_mxfp4
+from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
+from gpt_oss_mxfp4.generate import Refused
+from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE
+from gpt_oss_mxfp4.ops import Activations
+
+if TYPE_CHECKING:
+    from gpt_oss_mxfp4.generate import GenerateOptions
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in the model's tokens.
+
+    Args:
+        ids: token ids, at least one.
+        tokenizer: what made them.
+    """
+
+    ids: list[int]
+    tokenizer: Any
+
+
+def encode_prompt(folder: Path, text: str) -> Prompt:
+    """Encodes a prompt: as a user's message where the checkpoint has a chat template, as it is where it has none.
+
+    Args:
+        folder: the checkpoint.
+        text: the prompt.
+
+    Raises:
+        Refused: the folder has no tokenizer, or the prompt has no tokens.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        cause = str(error).splitlines()[0]
+        raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": text}]
+        rendered = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        ids = tokenizer.encode(rendered, add_special_tokens=False)
+    else:
+        ids = tokenizer.encode(text)
+    if not ids:
+        raise Refused("--prompt: has no tokens")
+    return Prompt([int(i) for i in ids], tokenizer)
+
+
+def load(
+    checkpoint: Checkpoint, prompt_tokens: int, max_new_tokens: int, activations: Activations
+) -> BatchPipeline:
+    """Compiles the model into a pipeline for one sequence, with a KV cache of just that length.
+
+    Args:
+        checkpoint: what to run.
+        prompt_tokens: length of the prompt.
+        max_new_tokens: most tokens that may follow.
+        activations: precision of the experts' inputs.
+
+    Raises:
+        Refused: MAX cannot run it on this machine, for want of memory say.
+    """
+    os.environ[ACTIVATIONS_VARIABLE] = activations
+    arguments = PipelineArgs(
+        model_path=str(checkpoint.folder),
+        # Named one by one and absolute, so that MAX looks for nothing else and reads no names for an encoding.
+        weight_path=[file.resolve() for file in checkpoint.files],
+        quantization_encoding="float32",
+        device_specs=[DeviceSpec.cpu()],
+        max_length=prompt_tokens + max_new_tokens,
+        kv_cache=KVCacheConfig(enable_prefix_caching=False),
+        runtime=PipelineRuntimeConfig(
+            custom_architectures=[gpt_oss_mxfp4.__name__],
+            max_batch_size=1,
+            max_batch_input_tokens=max(prompt_tokens, DEFAULT_MAX_BATCH_INPUT_TOKENS),
+        ),
+    )
+    try:
+        retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
+    except (RuntimeError, ValueError) as error:
+        raise Refused(" ".join(str(error).split())) from error
+    pipeline: BatchPipeline = retrieved.factory()
+    return pipeline
+
+
+def stream(
+    pipeline: BatchPipeline, prompt: Prompt, options: GenerateOptions
+) -> Iterator[tuple[str, int]]:
+    """Generates until the model ends its answer or the tokens are used up.
+
+    Args:
+        pipeline: from :func:`load`.
+        prompt: what to continue.
+        options: how to sample.
+
+    Yields:
+        Text, often empty, and the number of tokens generated since the last.
+    """
+    detokenizer = StreamingDetokenizer(prompt.tokenizer)
+    with GenerateIterator(
+        pipeline,
+        [prompt.ids],
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k or -1,
+        top_p=1.0 if options.top_p is None else options.top_p,
+        seed=options.seed,
+    ) as batch:
+        for step in batch:
+            ids = step.get(0, [])
+            yield detokenizer.add(ids), len(ids)
+    yield detokenizer.finish(), 0

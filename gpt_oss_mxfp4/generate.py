@@ -1,0 +1,191 @@
+"""The generate verb: from options to text on standard output, and everything that can go wrong on the way.
+
+MAX takes seconds to import, so this file does not: arguments and checkpoint are checked first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.hub import resolve_model
+from gpt_oss_mxfp4.progress import Progress
+
+DEFAULT_MODEL = "openai/gpt-oss-20b"
+
+Activations = Literal["bfloat16", "float32"]
+"""As in ``ops.Activations``, which cannot be imported without MAX."""
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_NOBODY_READS = 128 + signal.SIGPIPE
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """What the command line asks for; each field is the argument of the same name, checked by itself.
+
+    Args:
+        model: folder or Hub id.
+        prompt: text, not empty.
+        max_new_tokens: at least 1.
+        temperature: 0 for the likeliest token always.
+        top_k: tokens to sample from, or None for all.
+        top_p: share of probability to sample from, or None for all.
+        seed: of the sampling.
+        devices: "cpu" or "gpu".
+        activations: precision of the experts' inputs.
+        verbose: whether MAX's log is shown.
+    """
+
+    model: str
+    prompt: str
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+    devices: str
+    activations: Activations
+    verbose: bool
+
+
+class Refused(Exception):
+    """What was asked for cannot be done; the text says why and what can."""
+
+
+def run_generate(options: GenerateOptions) -> int:
+    """Generates, and reports what went wrong in one line.
+
+    Args:
+        options: what to generate.
+
+    Returns:
+        The exit code, see ``cli.main``.
+    """
+    # MAX reports usage and errors to its makers unless it is told not to; whoever sets the variables decides.
+    os.environ.setdefault("MODULAR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("MAX_SERVE_DISABLE_TELEMETRY", "1")
+    _configure_logging(options.verbose)
+    with _exit_on_interrupt(), _own_stdout() as write:
+        try:
+            _generate(options, write, Progress(sys.stderr))
+        except (CheckpointError, Refused) as error:
+            print(f"gpt-oss-mxfp4: {error}", file=sys.stderr)
+            return EXIT_REFUSED
+        except BrokenPipeError:
+            return EXIT_NOBODY_READS
+    return 0
+
+
+def _generate(options: GenerateOptions, write: Callable[[str], None], progress: Progress) -> None:
+    if options.devices == "gpu":
+        raise Refused("--devices gpu: has no kernels yet; run with --devices cpu")
+    checkpoint = open_checkpoint(resolve_model(options.model))
+    for note in checkpoint.notes:
+        progress.note(note)
+    with progress.step("loading MAX"):
+        from gpt_oss_mxfp4 import engine
+    prompt = engine.encode_prompt(checkpoint.folder, options.prompt)
+    room = checkpoint.config.max_position_embeddings - len(prompt.ids)
+    if options.max_new_tokens > room:
+        raise Refused(
+            f"--prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
+            f"model's {checkpoint.config.max_position_embeddings}"
+        )
+    with progress.step(f"compiling {options.model}", "a minute or two the first time"):
+        pipeline = engine.load(
+            checkpoint, len(prompt.ids), options.max_new_tokens, options.activations
+        )
+
+    begin = first = time.monotonic()
+    tokens = 0
+    for text, count in engine.stream(pipeline, prompt, options):
+        if not tokens:
+            first = time.monotonic()
+        tokens += count
+        write(text)
+    end = time.monotonic()
+    write("\n")
+    progress.note(
+        f"prompt: {len(prompt.ids)} tokens, {_rate(len(prompt.ids), first - begin)}; "
+        f"generation: {tokens} tokens, {_rate(tokens - 1, end - first)}"
+    )
+
+
+def _rate(tokens: int, seconds: float) -> str:
+    return f"{tokens / seconds:.2f} tokens/s" if tokens > 0 and seconds > 0 else "too few to time"
+
+
+def _configure_logging(verbose: bool) -> None:
+    if verbose:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    else:
+        logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it has a log handler of its own
+        warnings.simplefilter("ignore")
+
+
+@contextmanager
+def _own_stdout() -> Iterator[Callable[[str], None]]:
+    """Keeps standard output for the text: what MAX or a library prints there goes to standard error.
+
+    Yields:
+        Writes text as UTF-8 at once.
+    """
+    sys.stdout.flush()
+    text_fd = os.dup(1)
+    os.dup2(2, 1)
+
+    def write(text: str) -> None:
+        data = text.encode("utf-8", errors="replace")
+        while data:
+            data = data[os.write(text_fd, data) :]
+
+    try:
+        yield write
+    finally:
+        sys.stdout.flush()
+        os.dup2(text_fd, 1)
+        os.close(text_fd)
+
+
+@contextmanager
+def _exit_on_interrupt() -> Iterator[None]:
+    """Ends the process at Ctrl-C even while MAX compiles, when no Python of the main thread runs.
+
+    The signal's own handler writes to a pipe at once, and a thread waits at the other end. The work itself cannot
+    run in a thread: MAX's compiler wants to be shut down by the thread that used it.
+    """
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    handler = signal.signal(signal.SIGINT, lambda number, frame: None)
+    wakeup_fd = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while number := os.read(read_fd, 1):
+            if number[0] == signal.SIGINT:
+                print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr, flush=True)
+                os._exit(EXIT_INTERRUPTED)  # the compiler's threads cannot be asked to stop
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_fd)
+        signal.signal(signal.SIGINT, handler)
+        os.close(write_fd)
+        thread.join()
+        os.close(read_fd)

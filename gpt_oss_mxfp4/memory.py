@@ -1,0 +1,43 @@
+"""How much memory the model takes, for MAX to size the KV cache by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from max.driver import Device
+from max.pipelines.kv_cache.memory_planner import PagedMemoryPlanner
+from max.pipelines.lib import PipelineConfig
+
+from gpt_oss_mxfp4.model_config import GptOssArchConfig
+
+ACTIVATION_BYTES = 2**30
+"""Set aside for activations and compiled code; a prefill of 8192 tokens of 20b takes about as much."""
+
+CPU_BATCH_SIZE = 1
+"""Sequences at once unless the user asks for more: MAX's own default fills the memory with KV cache."""
+
+
+class GptOssMemoryPlanner(PagedMemoryPlanner):
+    """Counts the checkpoint's own files and keeps the KV cache on a CPU to what was asked for.
+
+    Args:
+        config: the architecture's config.
+    """
+
+    _config: GptOssArchConfig
+
+    def estimate_weights_size(self, pipeline_config: PipelineConfig) -> int:
+        """Bytes of the files that are read; copies that MAX found beside them do not count."""
+        return sum(file.stat().st_size for file in self._config.checkpoint.files)
+
+    def estimate_activation_memory(
+        self, pipeline_config: PipelineConfig, huggingface_config: Any
+    ) -> int:
+        """Bytes beyond weights and KV cache."""
+        return ACTIVATION_BYTES
+
+    def infer_max_batch_size(
+        self, pipeline_config: PipelineConfig, devices: list[Device], weights_size: int
+    ) -> int | None:
+        """One sequence at a time on a CPU; on a GPU MAX decides."""
+        return CPU_BATCH_SIZE if devices[0].is_host else None

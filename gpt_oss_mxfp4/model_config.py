@@ -1,0 +1,219 @@
+"""The config MAX asks of an architecture: the checkpoint's own, plus device, precision and KV cache."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_args
+
+from max.dtype import DType
+from max.graph import DeviceRef
+from max.nn.kv_cache import MultiKVCacheParams
+from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib import MAXModelConfig, PipelineConfig
+from max.pipelines.lib.interfaces.arch_config import (
+    ArchConfigWithKVCache,
+    ArchConfigWithStoredKVParams,
+)
+from max.pipelines.modeling.config_enums import SupportedEncoding
+
+from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from gpt_oss_mxfp4.checkpoint.hub import resolve_model
+from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.ops import Activations
+
+logger = logging.getLogger("max.pipelines.gpt_oss_mxfp4")  # MAX shows its own loggers only
+
+ACTIVATIONS_VARIABLE = "GPT_OSS_MXFP4_ACTIVATIONS"
+"""Environment variable that picks the experts' activations. MAX gives custom architectures no option of their
+own, and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
+
+DEFAULT_ENCODING: SupportedEncoding = "float32"
+"""MAX's name for what a CPU computes in; on a GPU it becomes bfloat16. The checkpoint stays packed in both."""
+
+SUPPORTED_ENCODINGS: set[SupportedEncoding] = {"float32", "bfloat16", "float4_e2m1fnx2"}
+
+CPU_MAX_LENGTH = 8192
+"""Tokens of a sequence on a CPU unless the user asks for another length (``--max-length``): MAX sizes the KV cache
+by it, and the model's own 131072 would claim 13 GB."""
+
+
+@dataclass(kw_only=True)
+class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
+    """Everything the graph and MAX's memory planning need to know.
+
+    Args:
+        checkpoint: the validated checkpoint.
+        devices: the one device the model runs on.
+        activations: precision the experts' inputs are rounded to.
+        kv_params: one paged KV cache per layer type.
+        max_seq_len: tokens a sequence may reach, prompt included.
+    """
+
+    DEFAULT_ENCODING: ClassVar[SupportedEncoding] = DEFAULT_ENCODING
+    SUPPORTED_ENCODINGS: ClassVar[set[SupportedEncoding]] = SUPPORTED_ENCODINGS
+
+    checkpoint: Checkpoint
+    devices: list[DeviceRef]
+    activations: Activations
+    kv_params: MultiKVCacheParams
+    max_seq_len: int
+
+    @property
+    def dtype(self) -> DType:
+        """Dtype of activations and KV cache: float32 on a CPU, bfloat16 on a GPU."""
+        return activation_dtype(self.devices[0])
+
+    @classmethod
+    def initialize(
+        cls,
+        pipeline_config: PipelineConfig,
+        model_config: MAXModelConfig | None = None,
+        *,
+        max_seq_len: int,
+    ) -> Self:
+        """Validates the checkpoint and derives the rest; MAX calls this before it reads weights.
+
+        Raises:
+            CheckpointError: the checkpoint is not one this package can run.
+            ValueError: more than one device, or an unknown value in GPT_OSS_MXFP4_ACTIVATIONS.
+        """
+        model_config = model_config or pipeline_config.model
+        checkpoint = checkpoint_of(model_config)
+        device = only_device(
+            [DeviceRef(spec.device_type, spec.id) for spec in model_config.device_specs]
+        )
+        return cls(
+            checkpoint=checkpoint,
+            devices=[device],
+            activations=requested_activations(),
+            kv_params=kv_cache_params(checkpoint.config, model_config.kv_cache, device),
+            max_seq_len=max_seq_len,
+        )
+
+    @classmethod
+    def calculate_max_seq_len(cls, huggingface_config: Any, model_config: MAXModelConfig) -> int:
+        """The length asked for, up to the model's own; on a CPU 8192 tokens where none is asked for.
+
+        Raises:
+            ValueError: more is asked for than the model has positions.
+        """
+        asked = model_config.max_length
+        if asked is None and model_config.default_device_spec.device_type == "cpu":
+            return min(CPU_MAX_LENGTH, int(huggingface_config.max_position_embeddings))
+        length: int = super().calculate_max_seq_len(huggingface_config, model_config)
+        return length
+
+    @classmethod
+    def construct_kv_params(
+        cls,
+        huggingface_config: Any,
+        pipeline_config: PipelineConfig,
+        devices: list[DeviceRef],
+        kv_cache_config: KVCacheConfig,
+        cache_dtype: DType,
+        *,
+        allow_kv_head_replication: bool = False,
+    ) -> MultiKVCacheParams:
+        """The same caches as :meth:`initialize` plans, asked for once more when MAX builds the model."""
+        config = checkpoint_of(pipeline_config.model).config
+        return kv_cache_params(config, kv_cache_config, only_device(devices))
+
+
+def checkpoint_of(model_config: MAXModelConfig) -> Checkpoint:
+    """Opens the checkpoint that MAX was told to run, once per process.
+
+    MAX lists weight files in sub-folders too, such as the copy in ``original/``. They are never read here, and not
+    downloaded either: that is an error instead.
+
+    Raises:
+        CheckpointError: the checkpoint is not one this package can run.
+        ValueError: MAX is about to download copies of the weights that nothing reads.
+    """
+    model = model_config.model_path
+    below = {
+        path.parts[0]
+        for path in model_config.weight_path
+        if not path.is_absolute() and path.parent.name
+    }
+    copies = ", ".join(f"{folder}/" for folder in sorted(below))
+    if copies and model_config.huggingface_weight_repo.repo_type == "online":
+        raise ValueError(
+            f"gpt_oss_mxfp4: MAX would also download {copies} of {model}, another copy of the same weights. Run "
+            f"`gpt-oss-mxfp4 generate --model {model}`, which downloads only what it reads, or give --model a folder."
+        )
+    return _open_once(model, model_config.huggingface_model_revision, copies)
+
+
+@functools.cache
+def _open_once(model: str, revision: str, copies: str) -> Checkpoint:
+    checkpoint = open_checkpoint(resolve_model(model, None if Path(model).exists() else revision))
+    if copies:
+        logger.warning("%s: %s holds copies of the weights and is not read", model, copies)
+    for note in checkpoint.notes:
+        logger.warning("%s: %s", model, note)
+    return checkpoint
+
+
+def requested_activations() -> Activations:
+    """Reads GPT_OSS_MXFP4_ACTIVATIONS; unset means bfloat16.
+
+    Raises:
+        ValueError: another value than bfloat16 or float32.
+    """
+    value = os.environ.get(ACTIVATIONS_VARIABLE, "bfloat16")
+    for known in get_args(Activations):
+        if value == known:
+            return known
+    raise ValueError(
+        f"gpt_oss_mxfp4: {ACTIVATIONS_VARIABLE} must be bfloat16 or float32, got {value!r}"
+    )
+
+
+def only_device(devices: list[DeviceRef]) -> DeviceRef:
+    """Returns the device of a list of one.
+
+    Raises:
+        ValueError: more than one device.
+    """
+    if len(devices) != 1:
+        raise ValueError(
+            f"gpt_oss_mxfp4: runs on one device, got {len(devices)}; pass --devices cpu or gpu:0"
+        )
+    return devices[0]
+
+
+def activation_dtype(device: DeviceRef) -> DType:
+    """float32 on a CPU, bfloat16 on a GPU."""
+    return DType.float32 if device.is_cpu() else DType.bfloat16
+
+
+def kv_cache_params(
+    config: GptOssConfig, cache: KVCacheConfig, device: DeviceRef
+) -> MultiKVCacheParams:
+    """Plans one paged KV cache per layer type: sliding layers keep only their window.
+
+    Args:
+        config: gives layers, heads and window.
+        cache: page size and the other settings of MAX's KV cache.
+        device: where the caches lie; their dtype is that of the activations there.
+
+    Returns:
+        The caches, keyed by layer type in order of first appearance.
+    """
+    return MultiKVCacheParams.from_params(
+        {
+            kind: cache.to_params(
+                dtype=activation_dtype(device),
+                n_kv_heads=config.num_key_value_heads,
+                head_dim=config.head_dim,
+                num_layers=config.layer_types.count(kind),
+                devices=[device],
+                window_size=config.sliding_window if kind == "sliding_attention" else None,
+            )
+            for kind in dict.fromkeys(config.layer_types)
+        }
+    )

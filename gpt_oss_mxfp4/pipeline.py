@@ -1,0 +1,160 @@
+"""The model as MAX's pipelines drive it: loading, inputs, one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from max import tree
+from max.driver import Buffer, Device
+from max.engine import InferenceSession, Model
+from max.graph.weights import WeightData, Weights, WeightsAdapter
+from max.nn.kv_cache import KVCacheInputs
+from max.nn.transformer import ReturnLogits
+from max.pipelines.context import TextContext
+from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib import ModelInputs, ModelOutputs, PipelineConfig, PipelineModelWithKVCache
+from max.pipelines.lib.graph_specs import GraphRole, GraphSpec
+from max.pipelines.lib.interfaces.batch_processor import (
+    SingleReplicaRaggedBatchProcessor,
+    process_ragged_kv_outputs,
+)
+from max.pipelines.lib.memory_estimation import MemoryPlan
+
+from gpt_oss_mxfp4.checkpoint.adapt import adapt
+from gpt_oss_mxfp4.layers.rope import rope_table
+from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
+from gpt_oss_mxfp4.model_config import GptOssArchConfig
+from gpt_oss_mxfp4.ops import CUSTOM_OPS
+
+
+@dataclass(kw_only=True)
+class GptOssInputs(ModelInputs):
+    """One step's batch, in the order of the graph's inputs.
+
+    Args:
+        tokens: [T] int64.
+        row_offsets: [B + 1] uint32.
+        return_n_logits: [1] int64.
+    """
+
+    tokens: Buffer
+    row_offsets: Buffer
+    return_n_logits: Buffer
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """The graph's inputs, flat."""
+        return (
+            self.tokens,
+            self.row_offsets,
+            self.return_n_logits,
+            *tree.leaves(self.kv_cache_inputs),
+        )
+
+
+class GptOssBatchProcessor(SingleReplicaRaggedBatchProcessor[TextContext, GptOssInputs]):
+    """Concatenates the sequences of a batch; MAX's base class does all of it but naming the result."""
+
+    def _make_inputs(
+        self,
+        *,
+        tokens: Buffer,
+        input_row_offsets: Buffer,
+        return_n_logits: Buffer,
+        kv_cache_inputs: KVCacheInputs[Buffer, Buffer] | None,
+        signal_buffers: list[Buffer],
+    ) -> GptOssInputs:
+        return GptOssInputs(
+            tokens=tokens,
+            row_offsets=input_row_offsets,
+            return_n_logits=return_n_logits,
+            kv_cache_inputs=kv_cache_inputs,
+        )
+
+
+def graph_spec(
+    config: GptOssArchConfig, weights: Mapping[str, WeightData], return_logits: ReturnLogits
+) -> GraphSpec:
+    """Describes the graph to compile: module, inputs, weights and the Mojo ops it needs.
+
+    Args:
+        config: sizes, device and precision.
+        weights: every tensor of the checkpoint, from :func:`adapt`.
+        return_logits: of each sequence's last token or of all tokens.
+
+    Raises:
+        ValueError: a device without kernels.
+    """
+    model = GptOss(
+        config.checkpoint.config,
+        config.kv_params,
+        config.devices[0],
+        config.dtype,
+        config.activations,
+        return_logits,
+    )
+    model.load_state_dict(
+        {**weights, ROPE_TABLE: rope_table(config.checkpoint.config)},
+        weight_alignment=1,  # a safetensors header may end anywhere
+    )
+    return GraphSpec(
+        model,
+        "gpt_oss_mxfp4",
+        tuple(tree.leaves(model.input_tree())),
+        weights=model.state_dict(auto_initialize=False),
+        custom_extensions=[CUSTOM_OPS],
+    )
+
+
+class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig, Model]):
+    """Compiles the graph when made, then runs it step by step; arguments as MAX's pipelines pass them."""
+
+    model_config_cls: ClassVar[type[Any]] = GptOssArchConfig
+
+    def __init__(
+        self,
+        pipeline_config: PipelineConfig,
+        session: InferenceSession,
+        devices: list[Device],
+        kv_cache_config: KVCacheConfig,
+        weights: Weights,
+        *,
+        memory_plan: MemoryPlan,
+        adapter: WeightsAdapter | None = None,
+        return_logits: ReturnLogits = ReturnLogits.LAST_TOKEN,
+        max_batch_size: int = 1,
+    ) -> None:
+        super().__init__(
+            pipeline_config,
+            session,
+            devices,
+            kv_cache_config,
+            weights,
+            adapter,
+            return_logits,
+            memory_plan=memory_plan,
+            max_batch_size=max_batch_size,
+        )
+        self.model = self.load_graphs(session)[GraphRole.DECODER]
+
+    def _load_state_dict(self) -> dict[str, WeightData]:
+        # Not from self.weights: those are all files MAX found in the folder, validated or not.
+        return adapt(self.arch_config.checkpoint)
+
+    def _create_model_config(self, state_dict: dict[str, Any]) -> GptOssArchConfig:
+        self._state_dict = state_dict
+        return self.arch_config_as(GptOssArchConfig)
+
+    def graph_specs(self, model_config: GptOssArchConfig) -> Mapping[str, GraphSpec]:
+        """The one graph, under MAX's name for it."""
+        return {GraphRole.DECODER: graph_spec(model_config, self._state_dict, self.return_logits)}
+
+    def execute(self, model_inputs: ModelInputs) -> ModelOutputs:
+        """Runs one step over inputs that the batch processor prepared."""
+        return process_ragged_kv_outputs(
+            self.model.execute(*model_inputs.buffers),
+            return_logits=self.return_logits,
+            return_hidden_states=self.return_hidden_states,
+        )

@@ -1,0 +1,111 @@
+"""Arguments: what is refused, in how many lines, and with which exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4.generate import GenerateOptions
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
+    """What the verb is called with, instead of running it."""
+    calls: list[GenerateOptions] = []
+
+    def remember(options: GenerateOptions) -> int:
+        calls.append(options)
+        return 0
+
+    monkeypatch.setattr(cli, "run_generate", remember)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "gpt-oss-mxfp4: the following arguments are required: VERB"),
+        (
+            ["serve"],
+            "gpt-oss-mxfp4: argument VERB: invalid choice: 'serve' (choose from 'generate')",
+        ),
+        (["generate"], "the following arguments are required: --prompt"),
+        (["generate", "--prompt", ""], "argument --prompt: must not be empty"),
+        (["--temperature", "-1"], "argument --temperature: must be between 0 and 2, got -1"),
+        (["--temperature", "nan"], "argument --temperature: must be a number, got 'nan'"),
+        (["--temperature", "hot"], "argument --temperature: must be a number, got 'hot'"),
+        (["--top-p", "0"], "argument --top-p: must be above 0 and at most 1, got 0"),
+        (["--top-k", "0"], "argument --top-k: must be at least 1, got 0"),
+        (
+            ["--max-new-tokens", "2.5"],
+            "argument --max-new-tokens: must be a whole number, got '2.5'",
+        ),
+        (["--seed", "-1"], "argument --seed: must be between 0 and 2^64 - 1, got -1"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line_and_exit_code_2(
+    capfd: pytest.CaptureFixture[str],
+    asked: list[GenerateOptions],
+    arguments: list[str],
+    message: str,
+) -> None:
+    if arguments and arguments[0].startswith("--"):
+        arguments = ["generate", "--prompt", "x", *arguments]
+    assert cli.main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    # Python 3.12 and later leave out the quotes around choices.
+    assert message.replace("'generate'", "generate") in err.replace("'generate'", "generate")
+    assert not asked
+
+
+def test_greedy_is_the_default(asked: list[GenerateOptions]) -> None:
+    assert cli.main(["generate", "--prompt", "x"]) == 0
+    assert asked[0].temperature == 0
+    assert asked[0].model == "openai/gpt-oss-20b"
+
+
+@pytest.mark.parametrize("option", [["--top-k", "5"], ["--top-p", "0.9"]])
+def test_top_k_and_top_p_alone_ask_for_sampling(
+    asked: list[GenerateOptions], option: list[str]
+) -> None:
+    assert cli.main(["generate", "--prompt", "x", *option]) == 0
+    assert cli.main(["generate", "--prompt", "x", *option, "--temperature", "0"]) == 0
+    assert [options.temperature for options in asked] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "./nowhere"], "must be an existing folder or a Hub id"),
+        (["--model", "{folder}"], "must hold config.json"),
+        (["--model", "{folder}", "--devices", "gpu"], "--devices gpu: has no kernels yet"),
+    ],
+)
+def test_what_cannot_be_run_ends_in_one_line_and_exit_code_2(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    assert cli.main(["generate", "--prompt", "x", *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("gpt-oss-mxfp4: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_help_does_not_wait_for_max() -> None:
+    script = (
+        "import sys; from gpt_oss_mxfp4.cli import main; code = main(['generate', '--help']);"
+        "sys.exit(code or 'max' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-new-tokens" in done.stdout

@@ -1,0 +1,129 @@
+"""The command as its users run it: what goes to which stream, the same text twice, the ways it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpt_oss_mxfp4.detokenize import INCOMPLETE
+from tests.golden import CHECKPOINT
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPT = "The keeper of the lighthouse counted the ships"
+
+pytestmark = pytest.mark.slow
+
+
+def command(*arguments: str, model: Path = CHECKPOINT) -> list[str]:
+    program = [sys.executable, "-m", "gpt_oss_mxfp4", "generate", "--model", str(model)]
+    return [*program, "--max-new-tokens", "12", "--prompt", PROMPT, *arguments]
+
+
+def generate(*arguments: str, model: Path = CHECKPOINT) -> tuple[bytes, str]:
+    """Text and what was told beside it."""
+    done = subprocess.run(
+        command(*arguments, model=model), cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout, done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def greedy() -> tuple[bytes, str]:
+    return generate()
+
+
+def test_text_alone_goes_to_standard_output(greedy: tuple[bytes, str]) -> None:
+    text, told = greedy
+    assert text.decode().endswith("\n")
+    assert len(text) > 1
+    lines = told.splitlines()
+    assert [line.split(":")[0] for line in lines if not line.endswith("...")] == [
+        "loading MAX",
+        f"compiling {CHECKPOINT}",
+        "prompt",
+    ]
+    # The model ends its text before the tokens are used up.
+    assert re.fullmatch(
+        r"prompt: 13 tokens, [\d.]+ tokens/s; generation: 9 tokens, [\d.]+ tokens/s", lines[-1]
+    )
+
+
+def test_max_speaks_on_standard_error_and_only_if_asked(greedy: tuple[bytes, str]) -> None:
+    text, told = generate("--verbose")
+    assert text == greedy[0]
+    assert "max.pipelines" in told
+    assert "max.pipelines" not in greedy[1]
+
+
+def test_sampling_repeats_with_its_seed_only() -> None:
+    sampled = ("--temperature", "1.5")
+    first, again, other = (generate(*sampled, "--seed", seed)[0] for seed in ("7", "7", "8"))
+    assert first == again
+    assert first != other
+
+
+def test_a_chat_template_wraps_the_prompt(greedy: tuple[bytes, str], tmp_path: Path) -> None:
+    for file in CHECKPOINT.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for message in messages %}<|start|>{{ message.role }}<|message|>{{ message.content }}<|end|>"
+        "{% endfor %}<|start|>assistant"
+    )
+    told = generate(model=tmp_path)[1]
+    plain_tokens, chat_tokens = (
+        int(text.splitlines()[-1].split()[1]) for text in (greedy[1], told)
+    )
+    assert chat_tokens > plain_tokens + 4
+
+
+def test_a_reader_that_stops_is_no_error_message() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command(), cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert b"Traceback" not in done.stderr
+
+
+def test_interrupt_ends_at_once_with_130() -> None:
+    with subprocess.Popen(
+        command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "compiling" in next(line for line in process.stderr if line.startswith("compiling"))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        told = process.stderr.read()
+        assert process.wait() == 130
+        assert time.monotonic() - begin < 5
+    assert "interrupted" in told
+    assert "Traceback" not in told
+
+
+def test_plain_max_generates_the_same_text(greedy: tuple[bytes, str]) -> None:
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "max"), "generate"),
+            *("--custom-architectures", "gpt_oss_mxfp4", "--model", str(CHECKPOINT)),
+            *("--devices", "cpu", "--quantization-encoding", "float32"),
+            *("--prompt", PROMPT, "--max-new-tokens", "12", "--top-k", "1"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "MODULAR_TELEMETRY_ENABLED": "0", "MAX_SERVE_DISABLE_TELEMETRY": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    printed = done.stdout.decode(errors="replace").split("\nPrompt size:")[0]
+    # It decodes token by token, so what follows a split character may differ.
+    assert printed.split(INCOMPLETE)[0] == greedy[0].decode().rstrip("\n").split(INCOMPLETE)[0]
+    assert "Prompt size: 13\nOutput size: 9\n" in done.stdout.decode(errors="replace")

@@ -1,0 +1,129 @@
+"""What MAX is told about the model: caches, lengths, devices, and which files are read."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from max.driver import DeviceSpec
+from max.graph import DeviceRef
+from max.nn.kv_cache import KVCacheParams
+from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib import PipelineArgs, PipelineConfig
+from max.pipelines.lib.memory_estimation import MemoryEstimator
+from max.pipelines.lib.pipeline_runtime_config import PipelineRuntimeConfig
+from safetensors.numpy import save_file
+
+from gpt_oss_mxfp4.arch import GPT_OSS
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.model_config import (
+    ACTIVATIONS_VARIABLE,
+    CPU_MAX_LENGTH,
+    GptOssArchConfig,
+    kv_cache_params,
+    only_device,
+)
+from tests.golden import CHECKPOINT
+
+
+def pipeline_config(model: Path, **arguments: Any) -> PipelineConfig:
+    """What plain ``max generate --devices cpu --quantization-encoding float32`` makes of a folder."""
+    return PipelineConfig.from_args(
+        PipelineArgs(
+            model_path=str(model),
+            quantization_encoding="float32",
+            device_specs=[DeviceSpec.cpu()],
+            runtime=PipelineRuntimeConfig(custom_architectures=["gpt_oss_mxfp4"]),
+            **arguments,
+        )
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A checkpoint of its own: open checkpoints are remembered by folder."""
+    return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+
+
+def test_each_layer_type_has_a_cache_of_its_own() -> None:
+    config = GptOssConfig.from_file(CHECKPOINT / "config.json")
+    params = kv_cache_params(config, KVCacheConfig(), DeviceRef.CPU())
+    sliding, full = (
+        params.child(kind, KVCacheParams) for kind in ("sliding_attention", "full_attention")
+    )
+    assert (sliding.num_layers, full.num_layers) == (2, 2)
+    assert (sliding.window_size, full.window_size) == (128, None)
+
+
+def test_one_device_only() -> None:
+    with pytest.raises(ValueError, match="runs on one device, got 2"):
+        only_device([DeviceRef.GPU(0), DeviceRef.GPU(1)])
+
+
+@pytest.mark.parametrize(
+    ("asked", "length"), [(None, CPU_MAX_LENGTH), (300, 300), (131072, 131072)]
+)
+def test_length_is_what_is_asked_for(asked: int | None, length: int) -> None:
+    config = pipeline_config(CHECKPOINT, max_length=asked)
+    assert config.model.max_length == length
+
+
+def test_more_length_than_the_model_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="exceeds the model's max_position_embeddings"):
+        pipeline_config(CHECKPOINT, max_length=131073)
+
+
+def test_kv_cache_is_sized_to_batch_and_length_not_to_the_machine() -> None:
+    plan = MemoryEstimator.plan(pipeline_config(CHECKPOINT, max_length=1024), GPT_OSS)
+    assert plan.planned_max_batch_size == 1
+    assert plan.available_cache_memory is not None
+    token_bytes = 4 * 2 * 2 * 64 * 4  # layers, key and value, kv heads, head_dim, float32
+    assert plan.available_cache_memory <= 2 * 1024 * token_bytes
+
+
+@pytest.mark.parametrize("activations", ["bfloat16", "float32"])
+def test_activations_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, activations: str
+) -> None:
+    monkeypatch.setenv(ACTIVATIONS_VARIABLE, activations)
+    config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
+    assert config.activations == activations
+
+
+def test_unknown_activations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ACTIVATIONS_VARIABLE, "int8")
+    with pytest.raises(ValueError, match="must be bfloat16 or float32, got 'int8'"):
+        GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
+
+
+def test_a_bad_checkpoint_fails_before_its_weights_are_read(copy: Path) -> None:
+    shard = next(copy.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CheckpointError):
+        MemoryEstimator.plan(pipeline_config(copy), GPT_OSS)
+
+
+def test_copies_in_sub_folders_are_neither_counted_nor_read(
+    copy: Path, caplog: pytest.LogCaptureFixture, rng: Any
+) -> None:
+    (copy / "original").mkdir()
+    save_file(
+        {"block.0.attn.sinks": rng.standard_normal(1000, "f4")},
+        copy / "original" / "model.safetensors",
+    )
+    config = pipeline_config(copy)
+    assert (
+        Path("original/model.safetensors") in config.model.weight_path
+    )  # MAX takes it for weights
+    with caplog.at_level(logging.WARNING, "max.pipelines"):
+        arch_config = GptOssArchConfig.initialize(config, max_seq_len=100)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{copy}: original/ holds copies of the weights and is not read"
+    ]
+    assert GPT_OSS.memory_planner is not None
+    size = GPT_OSS.memory_planner(arch_config).estimate_weights_size(config)
+    assert size == sum(file.stat().st_size for file in copy.glob("*.safetensors"))
