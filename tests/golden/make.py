@@ -12,6 +12,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,14 @@ MIN_TOP1_MARGIN = 4e-4
 """Least distance of the two largest logits as a share of the range: twice the float32 tolerance."""
 
 
-def load_model(dtype: torch.dtype) -> transformers.GptOssForCausalLM:
-    """The golden checkpoint in transformers, all of it in one dtype.
+def load_model(dtype: torch.dtype, folder: Path = CHECKPOINT) -> transformers.GptOssForCausalLM:
+    """A checkpoint in transformers, all of it in one dtype.
 
     NOTE: `dtype=torch.float32` alone leaves dequantized experts in bfloat16 (transformers 5.12.1), and
     their inputs are then rounded to bfloat16 too: `to` makes it float32 in truth.
     """
     model = transformers.GptOssForCausalLM.from_pretrained(
-        CHECKPOINT, quantization_config=transformers.Mxfp4Config(dequantize=True), dtype=dtype
+        folder, quantization_config=transformers.Mxfp4Config(dequantize=True), dtype=dtype
     )
     return model.to(dtype).eval()
 

@@ -1,0 +1,1 @@
+"""The whole model, as its users run it."""
