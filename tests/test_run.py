@@ -1,0 +1,85 @@
+"""./run where it downloads nothing: its words, when it makes the environment anew, what uv is told."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> dict[str, Any]:
+    """Load a copy of ./run in a project of its own, as its globals."""
+    for name in ("run", "pyproject.toml", "requirements/build.txt", "requirements/runtime.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "requirements" / "test.txt").write_text("pytest==9.2.0\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    return runpy.run_path(str(tmp_path / "run"))
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_goes_to_standard_output() -> None:
+    result = call("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "./run generate" in result.stdout
+
+
+def test_no_command_is_an_error_that_leaves_standard_output_empty() -> None:
+    result = call()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "./run generate" in result.stderr
+
+
+def test_environment_is_complete_once_it_is_stamped(run: dict[str, Any]) -> None:
+    assert not run["is_complete"]("runtime")
+    run["STAMP"].write_text(run["digest"]("runtime"))
+    assert run["is_complete"]("runtime")
+    assert not run["is_complete"]("test")
+
+
+def test_environment_for_tests_serves_the_runtime(run: dict[str, Any]) -> None:
+    run["STAMP"].write_text(run["digest"]("test"))
+    assert run["is_complete"]("test")
+    assert run["is_complete"]("runtime")
+
+
+@pytest.mark.parametrize("name", ["requirements/build.txt", "requirements/test.txt"])
+def test_environment_is_stale_when_a_pin_changes(run: dict[str, Any], name: str) -> None:
+    run["STAMP"].write_text(run["digest"]("test"))
+    with (run["ROOT"] / name).open("a") as file:
+        file.write("another==1.0\n")
+    assert not run["is_complete"]("test")
+
+
+def test_environment_without_its_python_is_stale(run: dict[str, Any]) -> None:
+    run["STAMP"].write_text(run["digest"]("test"))
+    run["PYTHON"].unlink()
+    run["PYTHON"].symlink_to("no-such-python")
+    assert not run["is_complete"]("test")
+
+
+def test_uv_is_told_where_pip_looks(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(variable)
+    pip = run["ROOT"] / "python-with-pip"
+    pip.write_text("#!/bin/sh\necho \"global.index-url='https://one.test'\"\n")
+    pip.chmod(0o755)
+    monkeypatch.setenv("PIP_FIND_LINKS", "/b /c")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://two.test")
+    monkeypatch.setenv("UV_INDEX", "https://three.test")
+    environment = run["uv_environment"](str(pip))
+    assert environment["UV_DEFAULT_INDEX"] == "https://one.test"
+    assert environment["UV_FIND_LINKS"] == "/b,/c"
+    assert environment["UV_INDEX"] == "https://three.test"
+    assert environment["UV_INDEX_STRATEGY"] == "unsafe-best-match"
