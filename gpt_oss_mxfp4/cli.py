@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import NoReturn, get_args
 
-from gpt_oss_mxfp4.generate import DEFAULT_MODEL, Activations, GenerateOptions, run_generate
+from gpt_oss_mxfp4.generate import run_generate
+from gpt_oss_mxfp4.options import DEFAULT_MODEL, Activations, GenerateOptions
 
 MAX_TEMPERATURE = 2.0
 """MAX's own limit."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from max.driver import DeviceSpec
 from max.pipelines import PIPELINE_REGISTRY
@@ -22,12 +22,8 @@ from transformers import AutoTokenizer
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
-from gpt_oss_mxfp4.generate import Refused
 from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE
-from gpt_oss_mxfp4.ops import Activations
-
-if TYPE_CHECKING:
-    from gpt_oss_mxfp4.generate import GenerateOptions
+from gpt_oss_mxfp4.options import Activations, GenerateOptions, Refused
 
 
 @dataclass(frozen=True)

@@ -14,55 +14,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
+from gpt_oss_mxfp4.options import GenerateOptions, Refused
 from gpt_oss_mxfp4.progress import Progress
-
-DEFAULT_MODEL = "openai/gpt-oss-20b"
-
-Activations = Literal["bfloat16", "float32"]
-"""As in ``ops.Activations``, which cannot be imported without MAX."""
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_NOBODY_READS = 128 + signal.SIGPIPE
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """What the command line asks for; each field is the argument of the same name, checked by itself.
-
-    Args:
-        model: folder or Hub id.
-        prompt: text, not empty.
-        max_new_tokens: at least 1.
-        temperature: 0 for the likeliest token always.
-        top_k: tokens to sample from, or None for all.
-        top_p: share of probability to sample from, or None for all.
-        seed: of the sampling.
-        devices: "cpu" or "gpu".
-        activations: precision of the experts' inputs.
-        verbose: whether MAX's log is shown.
-    """
-
-    model: str
-    prompt: str
-    max_new_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    seed: int
-    devices: str
-    activations: Activations
-    verbose: bool
-
-
-class Refused(Exception):
-    """What was asked for cannot be done; the text says why and what can."""
 
 
 def run_generate(options: GenerateOptions) -> int:

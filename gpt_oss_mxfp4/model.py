@@ -30,7 +30,8 @@ from max.pipelines.lib.interfaces.batch_processor import ragged_kv_symbolic_inpu
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.block import Block
 from gpt_oss_mxfp4.layers.dense import Dense
-from gpt_oss_mxfp4.ops import Activations, dense
+from gpt_oss_mxfp4.ops import dense
+from gpt_oss_mxfp4.options import Activations
 
 ROPE_TABLE = "rope_table"
 """Name of the one weight that no checkpoint holds: ``layers.rope.rope_table`` computes its value."""

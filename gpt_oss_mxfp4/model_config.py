@@ -23,7 +23,7 @@ from max.pipelines.modeling.config_enums import SupportedEncoding
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
 from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.ops import Activations
+from gpt_oss_mxfp4.options import Activations
 
 logger = logging.getLogger("max.pipelines.gpt_oss_mxfp4")  # MAX shows its own loggers only
 

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
 
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, TensorValueLike, ops
 from max.nn.kv_cache import PagedCacheValues
 
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
-
-Activations = Literal["bfloat16", "float32"]
-"""Precision the expert matmuls round their inputs to: bf16 (fast) or none (float32)."""
+from gpt_oss_mxfp4.options import Activations
 
 
 def _locate_custom_ops() -> Path:

@@ -21,7 +21,7 @@ from max.pipelines.modeling.types import RequestID
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
-from gpt_oss_mxfp4.ops import Activations
+from gpt_oss_mxfp4.options import Activations
 from gpt_oss_mxfp4.pipeline import GptOssInputs, graph_spec
 
 Logits = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ from max.nn.norm import RMSNorm
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.attention import Attention
 from gpt_oss_mxfp4.layers.moe import MoE
-from gpt_oss_mxfp4.ops import Activations
+from gpt_oss_mxfp4.options import Activations
 
 
 class Block(Module):

@@ -10,6 +10,7 @@ from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
+from gpt_oss_mxfp4.options import Activations
 
 
 class Experts(Module):
@@ -21,9 +22,7 @@ class Experts(Module):
         activations: precision the experts' inputs are rounded to.
     """
 
-    def __init__(
-        self, config: GptOssConfig, device: DeviceRef, activations: ops.Activations
-    ) -> None:
+    def __init__(self, config: GptOssConfig, device: DeviceRef, activations: Activations) -> None:
         super().__init__()
         self.limit = config.swiglu_limit
         self.activations = activations
@@ -82,9 +81,7 @@ class MoE(Module):
         activations: precision the experts' inputs are rounded to.
     """
 
-    def __init__(
-        self, config: GptOssConfig, device: DeviceRef, activations: ops.Activations
-    ) -> None:
+    def __init__(self, config: GptOssConfig, device: DeviceRef, activations: Activations) -> None:
         super().__init__()
         self.num_experts = config.num_local_experts
         self.top_k = config.num_experts_per_tok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt_oss_mxfp4 import cli
-from gpt_oss_mxfp4.generate import GenerateOptions
+from gpt_oss_mxfp4.options import GenerateOptions
 
 
 @pytest.fixture
@@ -105,7 +106,11 @@ def test_help_does_not_wait_for_max() -> None:
         "sys.exit(code or 'max' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
     assert "--max-new-tokens" in done.stdout

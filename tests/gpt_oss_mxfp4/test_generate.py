@@ -16,6 +16,9 @@ from gpt_oss_mxfp4.detokenize import INCOMPLETE
 from tests.golden import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = dict(os.environ)
+"""Given explicitly: importing MAX, as other tests do, changes what a child inherits (NOTES F2)."""
+
 PROMPT = "The keeper of the lighthouse counted the ships"
 
 pytestmark = pytest.mark.slow
@@ -29,7 +32,11 @@ def command(*arguments: str, model: Path = CHECKPOINT) -> list[str]:
 def generate(*arguments: str, model: Path = CHECKPOINT) -> tuple[bytes, str]:
     """Text and what was told beside it."""
     done = subprocess.run(
-        command(*arguments, model=model), cwd=ROOT, capture_output=True, check=False
+        command(*arguments, model=model),
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout, done.stderr.decode()
@@ -87,7 +94,9 @@ def test_a_chat_template_wraps_the_prompt(greedy: tuple[bytes, str], tmp_path: P
 def test_a_reader_that_stops_is_no_error_message() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command(), cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        command(), stdout=write, stderr=subprocess.PIPE, check=False, cwd=ROOT, env=ENVIRONMENT
+    )
     os.close(write)
     assert done.returncode == 128 + signal.SIGPIPE
     assert b"Traceback" not in done.stderr
@@ -95,7 +104,12 @@ def test_a_reader_that_stops_is_no_error_message() -> None:
 
 def test_interrupt_ends_at_once_with_130() -> None:
     with subprocess.Popen(
-        command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
     ) as process:
         assert process.stderr is not None
         assert "compiling" in next(line for line in process.stderr if line.startswith("compiling"))
@@ -118,7 +132,7 @@ def test_plain_max_generates_the_same_text(greedy: tuple[bytes, str]) -> None:
             *("--prompt", PROMPT, "--max-new-tokens", "12", "--top-k", "1"),
         ],
         cwd=ROOT,
-        env={**os.environ, "MODULAR_TELEMETRY_ENABLED": "0", "MAX_SERVE_DISABLE_TELEMETRY": "1"},
+        env={**ENVIRONMENT, "MODULAR_TELEMETRY_ENABLED": "0", "MAX_SERVE_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         check=False,
     )

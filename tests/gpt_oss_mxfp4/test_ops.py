@@ -14,6 +14,7 @@ from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
 from gpt_oss_mxfp4 import ops
+from gpt_oss_mxfp4.options import Activations
 from tests import tolerances
 from tests.measure import RelativeError, relative_error
 from tests.reference import moe, mxfp4
@@ -261,13 +262,13 @@ GROUPED_INPUTS: list[tuple[DType, list[Any]]] = [
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float32"])
-def activations(request: pytest.FixtureRequest) -> ops.Activations:
-    value: ops.Activations = request.param
+def activations(request: pytest.FixtureRequest) -> Activations:
+    value: Activations = request.param
     return value
 
 
 @pytest.fixture(scope="module")
-def grouped_model(session: InferenceSession, activations: ops.Activations) -> Model:
+def grouped_model(session: InferenceSession, activations: Activations) -> Model:
     return compile_graph(
         session,
         f"grouped_matmul_{activations}",
@@ -277,7 +278,7 @@ def grouped_model(session: InferenceSession, activations: ops.Activations) -> Mo
 
 
 @pytest.fixture(scope="module")
-def swiglu_model(session: InferenceSession, activations: ops.Activations) -> Model:
+def swiglu_model(session: InferenceSession, activations: Activations) -> Model:
     return compile_graph(
         session,
         f"grouped_matmul_swiglu_{activations}",
