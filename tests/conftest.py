@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -40,9 +41,18 @@ def pytest_collect_file(parent: pytest.Collector, file_path: Path) -> MojoFile |
     return None
 
 
+CPU_TARGETS = {"native": "", "x86-64-v3": "avx2", "x86-64-v4": "avx512f"}
+"""What Mojo test programs are compiled for, and the flag of /proc/cpuinfo without which it cannot run here.
+
+The kernels pick their instructions from the target's features: AVX2 and AVX-512 without BF16 are other paths than
+this machine's own.
+"""
+
+
 class MojoFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
-        yield MojoProgram.from_parent(self, name=self.path.stem)
+        for target in CPU_TARGETS:
+            yield MojoProgram.from_parent(self, name=f"{self.path.stem}[{target}]", target=target)
 
 
 class MojoFailure(Exception):
@@ -50,12 +60,25 @@ class MojoFailure(Exception):
 
 
 class MojoProgram(pytest.Item):
+    def __init__(self, *, target: str, **item: Any) -> None:
+        super().__init__(**item)
+        self.target = target
+        needs = CPU_TARGETS[target]
+        if needs and needs not in cpu_flags():
+            self.add_marker(pytest.mark.skip(reason=f"this CPU has no {needs}"))
+
     def runtest(self) -> None:
-        command = [str(MOJO), "run", "-I", str(ROOT / "custom_ops"), str(self.path)]
+        command = [str(MOJO), "run", "-I", str(ROOT / "custom_ops")]
+        if self.target != "native":
+            command += ["--target-cpu", self.target]
         # Importing MAX sets variables behind os.environ's back, with which another Python does not
         # find its packages; an environment named here holds only what os.environ knows.
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=dict(os.environ)
+            [*command, str(self.path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(os.environ),
         )
         if done.returncode != 0:
             raise MojoFailure(f"{done.stdout}\n{done.stderr}")
@@ -66,4 +89,16 @@ class MojoProgram(pytest.Item):
         return str(excinfo.value)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, 0, f"mojo run {self.path.relative_to(ROOT)}"
+        return self.path, 0, f"mojo run {self.path.relative_to(ROOT)} for {self.target}"
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Features of this machine's CPU, as Linux names them on x86-64; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return next(
+        (frozenset(line.split()) for line in lines if line.startswith("flags")), frozenset()
+    )

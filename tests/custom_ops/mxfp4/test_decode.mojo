@@ -80,4 +80,8 @@ def test_every_product_is_exact_or_overflows() raises:
 
 
 def main() raises:
-    TestSuite.discover_tests[__functions_in_module()]().run()
+    var suite = TestSuite.discover_tests[__functions_in_module()]()
+    comptime if not HAS_BF16_DOT:
+        suite.skip[test_bfloat16_decoder_gives_every_code]()
+        suite.skip[test_bfloat16_decoder_keeps_lane_order]()
+    suite^.run()

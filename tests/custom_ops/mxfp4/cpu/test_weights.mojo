@@ -183,4 +183,9 @@ def test_transpose_places_each_word_and_zeroes_absent_rows() raises:
 
 
 def main() raises:
-    TestSuite.discover_tests[__functions_in_module()]().run()
+    var suite = TestSuite.discover_tests[__functions_in_module()]()
+    comptime if not HAS_BF16_DOT:
+        suite.skip[test_mxfp4_rows_decode_in_order_to_bfloat16]()
+    comptime if LANES != 16:
+        suite.skip[test_mxfp4_worked_address]()
+    suite^.run()
