@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +134,16 @@ class Harness:
             for context in contexts:
                 self._cache.release(context)
 
+    def outputs(self, prompt: Sequence[int]) -> list[npt.NDArray[Any]]:
+        """Runs one prompt in one step and gives all that the graph returns, whatever that is."""
+        with self._contexts([prompt]) as contexts:
+            return [output.to_numpy().copy() for output in self._execute(contexts)]
+
     def _step(self, contexts: list[TextContext]) -> list[Logits]:
+        _, logits, offsets = self._execute(contexts)
+        return np.split(logits.to_numpy().copy(), offsets.to_numpy()[1:-1])
+
+    def _execute(self, contexts: list[TextContext]) -> list[Buffer]:
         for context in contexts:
             self._cache.alloc(context).synchronize()
         tokens, row_offsets = build_single_replica_ragged_token_arrays(contexts)
@@ -143,5 +153,4 @@ class Harness:
             return_n_logits=Buffer.from_numpy(np.ones(1, dtype=np.int64)),
             kv_cache_inputs=self._cache.runtime_inputs([contexts]),
         )
-        _, logits, offsets = self._model.execute(*inputs.buffers)
-        return np.split(logits.to_numpy().copy(), offsets.to_numpy()[1:-1])
+        return self._model.execute(*inputs.buffers)
