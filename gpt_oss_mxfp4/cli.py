@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
 def _prompt(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are none
+        raise argparse.ArgumentTypeError("must be valid UTF-8") from None
     return text
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from max.driver import DeviceSpec
 from max.pipelines import PIPELINE_REGISTRY
 from max.pipelines.kv_cache import KVCacheConfig
@@ -39,31 +39,40 @@ class Prompt:
     tokenizer: Any
 
 
-def encode_prompt(folder: Path, text: str) -> Prompt:
+def encode_prompt(checkpoint: Checkpoint, text: str) -> Prompt:
     """Encodes a prompt: as a user's message where the checkpoint has a chat template, as it is where it has none.
 
     Args:
-        folder: the checkpoint.
+        checkpoint: what the prompt is for.
         text: the prompt.
 
     Raises:
-        Refused: the folder has no tokenizer, or the prompt has no tokens.
+        Refused: the folder has no tokenizer of this model, its chat template fails, or the prompt has no tokens.
     """
+    folder = checkpoint.folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        cause = str(error).splitlines()[0]
+        cause = " ".join(str(error).split())
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": text}]
-        rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            rendered = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise Refused(f"{folder}: must hold a chat template that works ({error})") from error
         ids = tokenizer.encode(rendered, add_special_tokens=False)
     else:
         ids = tokenizer.encode(text)
     if not ids:
         raise Refused("--prompt: has no tokens")
+    if max(ids) >= checkpoint.config.vocab_size:
+        raise Refused(
+            f"{folder}: must hold this model's tokenizer, got token {max(ids)} of a vocabulary of "
+            f"{checkpoint.config.vocab_size}"
+        )
     return Prompt([int(i) for i in ids], tokenizer)
 
 
@@ -98,9 +107,9 @@ def load(
     )
     try:
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
+        pipeline: BatchPipeline = retrieved.factory()
     except (RuntimeError, ValueError) as error:
         raise Refused(" ".join(str(error).split())) from error
-    pipeline: BatchPipeline = retrieved.factory()
     return pipeline
 
 

@@ -38,6 +38,11 @@ def run_generate(options: GenerateOptions) -> int:
     # MAX reports usage and errors to its makers unless it is told not to; whoever sets the variables decides.
     os.environ.setdefault("MODULAR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("MAX_SERVE_DISABLE_TELEMETRY", "1")
+    if sys.stderr is None:  # closed by whoever started us
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the process's own, to its end)
+    if sys.stdout is None:
+        print("gpt-oss-mxfp4: standard output must be open, the text goes there", file=sys.stderr)
+        return EXIT_REFUSED
     _configure_logging(options.verbose)
     with _exit_on_interrupt(), _own_stdout() as write:
         try:
@@ -56,14 +61,16 @@ def _generate(options: GenerateOptions, write: Callable[[str], None], progress: 
     checkpoint = open_checkpoint(resolve_model(options.model))
     for note in checkpoint.notes:
         progress.note(note)
+    limit = checkpoint.config.max_position_embeddings
+    if options.max_new_tokens >= limit:  # told before the seconds that loading MAX takes
+        raise Refused(f"--max-new-tokens: must be less than the model's {limit} tokens")
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
-    prompt = engine.encode_prompt(checkpoint.folder, options.prompt)
-    room = checkpoint.config.max_position_embeddings - len(prompt.ids)
-    if options.max_new_tokens > room:
+    prompt = engine.encode_prompt(checkpoint, options.prompt)
+    if options.max_new_tokens > limit - len(prompt.ids):
         raise Refused(
             f"--prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
-            f"model's {checkpoint.config.max_position_embeddings}"
+            f"model's {limit}"
         )
     with progress.step(f"compiling {options.model}", "a minute or two the first time"):
         pipeline = engine.load(
@@ -112,7 +119,12 @@ def _own_stdout() -> Iterator[Callable[[str], None]]:
     def write(text: str) -> None:
         data = text.encode("utf-8", errors="replace")
         while data:
-            data = data[os.write(text_fd, data) :]
+            try:
+                data = data[os.write(text_fd, data) :]
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise Refused(f"standard output: {error.strerror}") from error
 
     try:
         yield write
@@ -129,6 +141,9 @@ def _exit_on_interrupt() -> Iterator[None]:
     The signal's own handler writes to a pipe at once, and a thread waits at the other end. The work itself cannot
     run in a thread: MAX's compiler wants to be shut down by the thread that used it.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job, say
+        yield
+        return
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
     handler = signal.signal(signal.SIGINT, lambda number, frame: None)

@@ -11,6 +11,7 @@ import pytest
 
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.options import GenerateOptions
+from tests.golden import CHECKPOINT
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         ),
         (["generate"], "the following arguments are required: --prompt"),
         (["generate", "--prompt", ""], "argument --prompt: must not be empty"),
+        (["generate", "--prompt", "\udcff"], "argument --prompt: must be valid UTF-8"),
         (["--temperature", "-1"], "argument --temperature: must be between 0 and 2, got -1"),
         (["--temperature", "nan"], "argument --temperature: must be a number, got 'nan'"),
         (["--temperature", "hot"], "argument --temperature: must be a number, got 'hot'"),
@@ -86,6 +88,10 @@ def test_top_k_and_top_p_alone_ask_for_sampling(
         (["--model", "./nowhere"], "must be an existing folder or a Hub id"),
         (["--model", "{folder}"], "must hold config.json"),
         (["--model", "{folder}", "--devices", "gpu"], "--devices gpu: has no kernels yet"),
+        (
+            ["--model", str(CHECKPOINT), "--max-new-tokens", "131072"],
+            "--max-new-tokens: must be less than the model's 131072 tokens",
+        ),
     ],
 )
 def test_what_cannot_be_run_ends_in_one_line_and_exit_code_2(

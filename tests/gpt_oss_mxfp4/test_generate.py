@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -100,6 +101,28 @@ def test_a_reader_that_stops_is_no_error_message() -> None:
     os.close(write)
     assert done.returncode == 128 + signal.SIGPIPE
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [
+        (">/dev/full", "gpt-oss-mxfp4: standard output: No space left on device"),
+        (">&-", "gpt-oss-mxfp4: standard output must be open, the text goes there"),
+    ],
+)
+def test_an_output_that_cannot_be_written_ends_in_one_line(redirection: str, message: str) -> None:
+    done = subprocess.run(
+        f"{shlex.join(command())} {redirection}",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == message
+    assert "Traceback" not in done.stderr
 
 
 def test_interrupt_ends_at_once_with_130() -> None:
