@@ -17,7 +17,6 @@ from tests import tolerances
 from tests.golden import CHECKPOINT, Prompt, load_prompts
 from tests.harness import Harness
 from tests.measure import LogitError, logit_error
-from tests.reference.model import forward, read_checkpoint
 
 PROMPTS = load_prompts()
 LENGTH = 4352
@@ -54,10 +53,16 @@ def test_float32_activations_match_transformers(float32: Harness, prompt: Prompt
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
 def test_default_is_no_worse_than_transformers_bfloat16(bfloat16: Harness, prompt: Prompt) -> None:
+    """Nor than rounding the experts' inputs costs by itself, which is a much closer bound."""
     [logits] = bfloat16.prefill([prompt.token_ids.tolist()])
     error = logit_error(logits[prompt.positions], prompt.logits)
     print(f"{prompt.name}: {error}, transformers' own bfloat16: {prompt.bfloat16_error}")
     assert_within(error, prompt.bfloat16_error)
+    rounded = prompt.rounded_error
+    slack = tolerances.ROUNDED_SLACK
+    assert_within(
+        error, LogitError(slack * rounded.maximum, slack * rounded.mean, prompt.rounded_error.top1)
+    )
 
 
 def test_token_by_token_gives_the_logits_of_one_prefill(float32: Harness) -> None:
@@ -69,13 +74,17 @@ def test_token_by_token_gives_the_logits_of_one_prefill(float32: Harness) -> Non
         assert_within(logit_error(stepped, whole), tolerances.SAME_MODEL)
 
 
-def test_a_batch_gives_each_prompt_what_it_gets_alone(bfloat16: Harness) -> None:
+def test_a_batch_gives_each_prompt_what_it_gets_alone(float32: Harness, bfloat16: Harness) -> None:
     long = next(p for p in PROMPTS if p.name == "window").token_ids.tolist()
     prompts = [long, long[60:97]]
-    alone = [bfloat16.prefill([prompt])[0] for prompt in prompts]
-    for together in (bfloat16.prefill(prompts), bfloat16.decode(prompts, first=30)):
-        for got, want in zip(together, alone, strict=True):
-            np.testing.assert_array_equal(got.argmax(axis=-1), want.argmax(axis=-1))
+    for harness, bound in (
+        (float32, tolerances.SAME_MODEL),
+        (bfloat16, tolerances.SAME_MODEL_ROUNDED),
+    ):
+        alone = [harness.prefill([prompt])[0] for prompt in prompts]
+        for together in (harness.prefill(prompts), harness.decode(prompts, first=30)):
+            for got, want in zip(together, alone, strict=True):
+                assert_within(logit_error(got, want), bound)
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +99,28 @@ def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_another_checkpoint_matches_live_transformers(other_checkpoint: Path) -> None:
+    """At all of 4200 positions of a prompt that nobody chose.
+
+    The likeliest token must be the same wherever transformers' own two likeliest are further apart than the bound on
+    errors; how many are not is printed.
+    """
     import torch
 
     from tests.golden.make import load_model, run
 
-    prompt = np.random.default_rng(3).integers(0, 370, 150)
+    prompt = np.random.default_rng(3).integers(0, 370, 4200)
     want = run(load_model(torch.float32, other_checkpoint), prompt)
     [got] = Harness(other_checkpoint, max_length=LENGTH, activations="float32").prefill(
         [prompt.tolist()]
     )
-    reference = forward(*read_checkpoint(other_checkpoint), prompt)
-    # A router's near tie may fall either way in float32; the seed is one where none does.
-    assert_within(logit_error(reference, want), tolerances.REFERENCE_LOGITS)
-    assert_within(logit_error(got, want), tolerances.LOGITS_FLOAT32)
+    error = logit_error(got, want)
+    best = np.sort(want, axis=-1)
+    clear = best[:, -1] - best[:, -2] > 2 * tolerances.LOGITS_FLOAT32.maximum * np.ptp(want)
+    same = got.argmax(axis=-1) == want.argmax(axis=-1)
+    print(
+        f"{error}; {(~clear).sum()} near ties, of which {(~same & ~clear).sum()} fell differently"
+    )
+    assert error.maximum <= tolerances.LOGITS_FLOAT32.maximum
+    assert error.mean <= tolerances.LOGITS_FLOAT32.mean
+    assert clear.mean() > 0.9
+    assert same[clear].all()

@@ -29,6 +29,9 @@ class Prompt:
     """[n]: where logits were kept: everywhere, but for the longest prompt."""
     logits: NDArray[np.float32]
     """[n, vocabulary], by transformers in float32."""
+    rounded_error: LogitError
+    """What the float64 reference gets wrong when the experts' inputs are rounded to bfloat16: what our
+    default rounds, and nothing else."""
     bfloat16_error: LogitError
     """What transformers' own bfloat16 run of the same checkpoint gets wrong, at these positions."""
 
@@ -43,6 +46,7 @@ def load_prompts() -> tuple[Prompt, ...]:
                 token_ids=arrays[f"{name}.token_ids"].astype(np.int64),
                 positions=arrays[f"{name}.positions"].astype(np.int64),
                 logits=arrays[f"{name}.logits"],
+                rounded_error=LogitError(**entry["reference_bfloat16_activations"]),
                 bfloat16_error=LogitError(**entry["transformers_bfloat16"]),
             )
             for name, entry in report["prompts"].items()
