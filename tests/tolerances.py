@@ -17,23 +17,16 @@ product of a bfloat16 and an E2M1 number times a power of two is exact in float3
 MATMUL_SWIGLU = RelativeError(maximum=1e-4, rms=7e-6)
 """As `MATMUL`; SwiGLU squares the largest elements, and their errors with them: 2e-5, 1.3e-6 (RUN)."""
 
-EXPERTS_BFLOAT16 = RelativeError(maximum=2e-3, rms=2e-4)
-"""Two multiplications with bfloat16 inputs: a float32 error ahead of the second rounding may tip an
-element to the next bfloat16, 2^-8 away, one among the hundreds that are summed."""
-
 ROUTING_WEIGHTS = RelativeError(maximum=1e-5, rms=1e-6)
 """exp of float32 logits below 32: a logit's own rounding, 2^-20, is the relative error of its exp."""
-
-ATTENTION = RelativeError(maximum=2e-4, rms=2e-5)
-"""float32 angles: at position 4200 an angle is rounded to 2^-12 radians, and so is what it turns."""
 
 PAGED_ATTENTION = RelativeError(maximum=5e-5, rms=3e-6)
 """Scores reach 100, where float32 steps by 2^-17, and an exp errs as much as its score: 1.2e-5, 6e-7
 (RUN); x 5."""
 
 REFERENCE_LOGITS = LogitError(maximum=2e-5, mean=2e-6, top1=1.0)
-"""The float64 reference against transformers in float32, whose angles are rounded as in `ATTENTION`:
-6e-7 up to 200 tokens, 2e-5 at worst of all positions of 4200 (RUN)."""
+"""The float64 reference against transformers in float32, whose angles are rounded to 2^-12 radians at
+position 4200: 6e-7 up to 200 tokens, 2e-5 at worst of all positions of 4200 (RUN)."""
 
 LOGITS_FLOAT32 = LogitError(maximum=2e-4, mean=2e-5, top1=1.0)
 """Our model with float32 activations against transformers in float32: the project's promise. What is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,23 @@ from max.graph import DeviceRef, TensorValue, ops
 from max.nn.kv_cache import PagedCacheValues
 
 from gpt_oss_mxfp4.model import GptOss
+from gpt_oss_mxfp4.ops import route
 from tests import tolerances
 from tests.golden import CHECKPOINT, load_prompts
 from tests.harness import Harness
 from tests.measure import RelativeError, relative_error
 from tests.reference.model import Stages, forward_stages, read_checkpoint
 
-STAGES = ("attention_input", "attention", "moe_input", "router_logits", "experts", "output")
+STAGES = (
+    "attention_input",
+    "attention",
+    "moe_input",
+    "router_logits",
+    "expert_ids",
+    "routing_weights",
+    "experts",
+    "output",
+)
 """Fields of the reference's LayerStages, in the order in which a layer computes them."""
 
 PROMPT = next(p for p in load_prompts() if p.name == "window")
@@ -49,8 +60,9 @@ class StagedGptOss(GptOss):
             moe_input = layer.post_attention_layernorm(h + attention)
             experts = layer.mlp(moe_input)
             h = h + attention + experts
-            stages += [attention_input, attention, moe_input]
-            stages += [layer.mlp.router(moe_input), experts, h]
+            logits = layer.mlp.router(moe_input)
+            stages += [attention_input, attention, moe_input, logits]
+            stages += [*route(logits, layer.mlp.top_k), experts, h]
         return tuple(stages)
 
 
@@ -58,7 +70,7 @@ class StagedGptOss(GptOss):
 class Computed:
     """What our modules and the reference computed of one prompt."""
 
-    ours: list[npt.NDArray[np.float32]]
+    ours: list[npt.NDArray[Any]]
     reference: Stages
 
 
@@ -89,4 +101,7 @@ def test_stage(computed: Computed, layer: int, stage: str) -> None:
     got = computed.ours[1 + layer * len(STAGES) + STAGES.index(stage)]
     want = getattr(computed.reference.layers[layer], stage)
     print(f"layer {layer}, {stage}: {relative_error(got, want)}")
-    assert_close(got, want, tolerances.STAGE)
+    if stage == "expert_ids":
+        np.testing.assert_array_equal(got, want)
+    else:
+        assert_close(got, want, tolerances.STAGE)

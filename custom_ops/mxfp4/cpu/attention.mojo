@@ -7,7 +7,7 @@
             rescale total and sums to the new largest; add exp(score - largest), and that times v
         out = sums / total
 
-MAX's own CPU kernel adds the sink once per 128 keys, so its outputs are wrong past 128 tokens (NOTES).
+MAX's own CPU kernel adds the sink once per 128 keys, so its outputs are wrong past 128 tokens (NOTES N8).
 """
 
 from std.bit import log2_floor

@@ -20,7 +20,7 @@ from .weights import ConstPointer, WeightRows, chunk_k, chunk_words
 from .words import LANES, Floats, Words
 
 comptime _MAX_DOT_ROWS = 8
-"""Experts with at most this many rows take the dot path: measured, see NOTES N8."""
+"""Experts with at most this many rows take the dot path: see NOTES N11."""
 
 comptime _MAX_TILE_ROWS = 6 * LANES
 """Most rows of one tile call: a chunk of packed x then still fits L1; an expert with more takes several."""

@@ -16,7 +16,7 @@ Parameters:
 """
 
 comptime _PREFETCH_BYTES = 8192
-"""How far ahead of the multiply weights are asked for; 4-8 KB is best on Zen 4 and 5 (NOTES N8)."""
+"""How far ahead of the multiply weights are asked for (NOTES N11)."""
 
 
 trait WeightRows(TrivialRegisterPassable):
