@@ -74,7 +74,7 @@ def dequantize(
     Args:
         blocks: [N, K/32, 16] or [E, N, K/32, 16] uint8, two E2M1 codes a byte, earlier element in the low nibble.
         scales: the same without the last axis, uint8 E8M0; 255 is NaN.
-        dtype: float32 or bfloat16; bfloat16 rounds to nearest even (only subnormal results ever round).
+        dtype: float32 or bfloat16; both are exact below their overflow to infinity.
 
     Returns:
         [..., K] of ``dtype`` on the inputs' device.

@@ -3,7 +3,7 @@
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic
 
-from .format import e2m1_value
+from .format import E8M0_NAN, e2m1_value
 
 
 def _e2m1_table[dtype: DType, width: Int]() -> SIMD[dtype, width]:
@@ -34,7 +34,7 @@ def decode_e8m0[width: SIMDLength, //](s: SIMD[DType.uint32, width]) -> SIMD[DTy
         The scales, exact; NaN for 255.
     """
     var bits = max(s << 23, 0x0040_0000)
-    bits = s.eq(255).select(SIMD[DType.uint32, width](0x7FC0_0000), bits)
+    bits = s.eq(E8M0_NAN).select(SIMD[DType.uint32, width](0x7FC0_0000), bits)
     return bitcast[DType.float32, width](bits)
 
 

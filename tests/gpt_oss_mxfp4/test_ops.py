@@ -233,7 +233,7 @@ CASES = [
     Case(
         (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33), 40, 64
     ),  # both sides of every switch of kernel
-    Case((95, 96, 97), 32, 128),  # around a full tile
+    Case((95, 96, 97, 100, 101), 32, 128),  # around a full tile
     Case((250,), 6, 2880),  # several tiles of one expert
     Case((1, 1, 1, 1), 5760, 2880),  # 20b and 120b, decode
     Case((2, 0, 130), 2880, 2880),  # 20b and 120b, prefill
@@ -353,7 +353,7 @@ def test_rows_do_not_depend_on_their_batch_within_a_kernel(
         return result
 
     np.testing.assert_array_equal(multiply(slice(0, 1)), multiply(slice(0, 7))[:1])
-    np.testing.assert_array_equal(multiply(slice(0, 20)), multiply(slice(0, 130))[:20])
+    np.testing.assert_array_equal(multiply(slice(0, 48)), multiply(slice(0, 130))[:48])
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,6 @@ struct Attention(TrivialRegisterPassable):
                 blocks.append(_Block(sequence, first, position, tokens))
                 var seen = position + tokens - self.first_seen(position)
                 work += tokens * seen * self.heads * self.cache.head_dim * 2
-        # The longest tasks, late queries of a long sequence, go first.
         var tasks = len(blocks) * self.cache.kv_heads
         var threads = max(
             1,

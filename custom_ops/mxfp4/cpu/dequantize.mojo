@@ -1,7 +1,5 @@
 """MXFP4 rows expanded to floats, for inspection and reference; no matmul here goes through it."""
 
-from std.memory import bitcast
-
 from ..decode import decode_e2m1_f32_portable, decode_e8m0, narrow_exact
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from .weights import ConstPointer

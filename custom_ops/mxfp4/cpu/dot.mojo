@@ -24,7 +24,7 @@ comptime DOT_ROWS = 4
 def _add_chunk[
     Rows: WeightRows, m: Int, tail: Bool
 ](weights: Rows, row: Int, chunk: Int, x: WordPointer, row_words: Int, mut sums: Array[Floats, m],):
-    weights.prefetch_chunk(row, chunk)
+    weights.prefetch_ahead(row, chunk)
     var words = weights.decode[tail](row, chunk)
     var scale = weights.scale[tail](row, chunk)
     comptime for i in range(m):
@@ -62,7 +62,6 @@ def dot[
     var has_tail = k % size != 0
     var row_words = (full_chunks + Int(has_tail)) * chunk_words[Rows]()
     for n in range(rows):
-        weights.prefetch_row(first_row + n)
         var sums = Array[Floats, m](fill=Floats(0))
         for chunk in range(full_chunks):
             _add_chunk[Rows, m, False](weights, first_row + n, chunk, x, row_words, sums)

@@ -17,13 +17,16 @@ from .float_mode import enable_subnormals, write_float_mode
 from .pack import WordPointer, pack_row, transpose_rows
 from .tile import tile
 from .weights import ConstPointer, WeightRows, chunk_k, chunk_words
-from .words import LANES, Floats, Words
-
-comptime _MAX_DOT_ROWS = 8
-"""Experts with at most this many rows take the dot path: see NOTES N11."""
+from .words import LANES, Words
 
 comptime _MAX_TILE_ROWS = 6 * LANES
-"""Most rows of one tile call: a chunk of packed x then still fits L1; an expert with more takes several."""
+"""Most rows of one tile call; an expert with more takes several. A chunk of its packed bfloat16 words then fits L1."""
+
+comptime _MAX_REMAINDER = 4
+"""Rows past a whole register of tokens that are cheaper by dot than as one more register, mostly padding (NOTES N11)."""
+
+comptime _MAX_SERIAL_PACK = 8
+"""Rows that one thread packs faster than several would begin to."""
 
 comptime _MIN_WORK_PER_THREAD = 1 << 18
 """Multiplications worth a thread of their own: a fork-join costs about as much as a hundred thousand."""
@@ -61,17 +64,27 @@ struct _Part(Copyable, ImplicitlyCopyable, Movable):
     var first_row: Int
     var rows: Int
     var words_off: Int
-
-    def is_dot(self) -> Bool:
-        return self.rows <= _MAX_DOT_ROWS
+    var by_dot: Bool
 
     def padded_rows(self) -> Int:
-        return self.rows if self.is_dot() else align_up(self.rows, LANES)
+        return self.rows if self.by_dot else align_up(self.rows, LANES)
 
 
-def _cut_into_parts(
-    offsets: ConstPointer[DType.int32], experts: Int, row_words: Int
-) -> List[_Part]:
+def max_dot_rows[word: DType]() -> Int:
+    """Gives the most rows of an expert that take the dot path (NOTES N11).
+
+    Parameters:
+        word: What a word of weights holds.
+
+    Returns:
+        The most rows.
+    """
+    return 24 if word == DType.bfloat16 else 8
+
+
+def _cut_into_parts[
+    word: DType
+](offsets: ConstPointer[DType.int32], experts: Int, row_words: Int) -> List[_Part]:
     """Lists the parts of all experts that have rows, in order, and where each one's packed words begin.
     """
     var parts = List[_Part]()
@@ -80,8 +93,15 @@ def _cut_into_parts(
         var row = Int(offsets[unsafe_offset=expert])
         var end = Int(offsets[unsafe_offset=expert + 1])
         while row < end:
-            var calls = ceildiv(end - row, _MAX_TILE_ROWS)
-            var part = _Part(expert, row, ceildiv(end - row, calls), words_off)
+            var rows = end - row
+            var by_dot = rows <= max_dot_rows[word]()
+            if not by_dot:
+                # Equal calls, in whole registers of tokens; a small remainder goes by dot afterwards.
+                var calls = ceildiv(rows, _MAX_TILE_ROWS)
+                rows = min(rows, align_up(ceildiv(rows, calls), LANES))
+                if rows % LANES <= _MAX_REMAINDER:
+                    rows -= rows % LANES
+            var part = _Part(expert, row, rows, words_off, by_dot)
             words_off += part.padded_rows() * row_words
             row += part.rows
             parts.append(part)
@@ -94,7 +114,7 @@ def _pack_part[
     var chunks = ceildiv(k, chunk_k[Rows]())
     var row_words = chunks * chunk_words[Rows]()
     var target = words.unsafe_offset(part.words_off)
-    if part.is_dot():
+    if part.by_dot:
         for i in range(part.rows):
             var x_row = gather.x_row(part.first_row + i)
             pack_row[Rows, round_to_bf16](
@@ -143,7 +163,7 @@ def _multiply_part[
     """Multiplies one part by TILE_N weight rows or fewer and hands the sums on, row by row."""
     var x = words.unsafe_offset(part.words_off)
     var weight_row = part.expert * n + first_n
-    if part.is_dot():
+    if part.by_dot:
         var row_words = ceildiv(k, chunk_k[Rows]()) * chunk_words[Rows]()
         for first in range(0, part.rows, DOT_ROWS):
             comptime for m in range(1, DOT_ROWS + 1):
@@ -208,24 +228,27 @@ def grouped_matmul[
         offsets: [experts + 1] int32, ascending from 0 to P.
         experts: E.
         n: Weight rows of an expert.
-        k: Elements in a row, at least 1.
+        k: Elements in a row.
         finish: The epilogue.
     """
     var rows = Int(offsets[unsafe_offset=experts])
     if rows == 0 or n == 0:
         return
     var row_words = ceildiv(k, chunk_k[Rows]()) * chunk_words[Rows]()
-    var parts = _cut_into_parts(offsets, experts, row_words)
+    var parts = _cut_into_parts[Rows.word](offsets, experts, row_words)
     var last = parts[len(parts) - 1]
     var buffer = List[Words](
         unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * row_words, LANES)
     )
     var words = _words(buffer)
 
-    var threads = min(
-        parallelism_level(),
-        ceildiv(rows * n * k, _MIN_WORK_PER_THREAD),
-        ceildiv(n, 2),
+    var threads = max(
+        1,
+        min(
+            parallelism_level(),
+            ceildiv(rows * n * k, _MIN_WORK_PER_THREAD),
+            ceildiv(n, 2),
+        ),
     )
 
     def pack(thread: Int) {imm}:
@@ -258,7 +281,7 @@ def grouped_matmul[
         _ = sums^
         _ = transposed^
 
-    if len(parts) == 1 or rows <= _MAX_DOT_ROWS:
+    if len(parts) == 1 or rows <= _MAX_SERIAL_PACK:
         for i in range(len(parts)):
             _pack_part[Rows, round_to_bf16](parts[i], x, gather, k, words)
     else:

@@ -71,6 +71,8 @@ def _decode_rows[
     """Decodes a chunk of NR rows; past `rows` the last one again, whose results nobody reads."""
     comptime for r in range(_NR):
         var row = first_row + min(r, rows - 1)
+        # The next call's rows: walked chunk by chunk, they are no stream that the hardware would see coming.
+        weights.prefetch_chunk(row + TILE_N, chunk)
         var decoded = weights.decode[tail](row, chunk)
         comptime for v in range(Rows.vectors):
             words.unsafe_store(r * chunk_words[Rows]() + v * LANES, decoded[v])

@@ -1,11 +1,10 @@
 """Packed weight rows as the CPU kernels read them: `WeightRows`, and its two formats."""
 
-from std.math import ceildiv
 from std.memory import bitcast
 from std.sys.intrinsics import PrefetchOptions, masked_load, prefetch
 
 from ..decode import decode_e2m1_bf16x32, decode_e2m1_f32, decode_e8m0
-from ..format import BYTES_PER_GROUP, E8M0_BIAS, GROUP_SIZE
+from ..format import BYTES_PER_GROUP, E8M0_BIAS
 from .words import LANES, Floats, Words, per_word
 
 comptime ConstPointer[dtype: DType] = ImmPointer[Scalar[dtype], ImmUntrackedOrigin]
@@ -64,16 +63,17 @@ trait WeightRows(TrivialRegisterPassable):
         """
         ...
 
-    def prefetch_row(self, row: Int):
-        """Asks for what belongs to a whole row, scales, some kilobytes of weights ahead.
+    def prefetch_ahead(self, row: Int, chunk: Int):
+        """Asks for what a walk along the rows in order will want some kilobytes after this chunk.
 
         Args:
             row: The row about to be multiplied.
+            chunk: The chunk within the row.
         """
         ...
 
     def prefetch_chunk(self, row: Int, chunk: Int):
-        """Asks for the weights that a multiply will want some kilobytes after this chunk.
+        """Asks for one chunk's weights; the row may lie past the last.
 
         Args:
             row: The row.
@@ -218,27 +218,30 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
         return decode_e8m0((Words(packed) >> _GROUP_SHIFTS) & 0xFF)
 
     @inline(.always)
-    def prefetch_row(self, row: Int):
-        """Asks for the scales of the rows that the codes asked for belong to.
+    def prefetch_ahead(self, row: Int, chunk: Int):
+        """Asks for codes and, once a row, for the scales of the rows that those codes belong to.
 
         Args:
             row: The row about to be multiplied.
+            chunk: The chunk within the row.
         """
-        comptime groups_ahead = _PREFETCH_BYTES // BYTES_PER_GROUP
-        var first = row * self.k_groups + groups_ahead
-        for line in range(0, self.k_groups + 64, 64):
-            _prefetch(self.scales.unsafe_offset(first + line))
+        var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
+        _prefetch(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + _PREFETCH_BYTES))
+        if chunk == 0:
+            comptime groups_ahead = _PREFETCH_BYTES // BYTES_PER_GROUP
+            for line in range(0, self.k_groups + 64, 64):
+                _prefetch(self.scales.unsafe_offset(first_group + groups_ahead + line))
 
     @inline(.always)
     def prefetch_chunk(self, row: Int, chunk: Int):
-        """Asks for codes.
+        """Asks for a chunk's codes.
 
         Args:
             row: The row.
             chunk: The chunk within the row.
         """
         var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
-        _prefetch(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + _PREFETCH_BYTES))
+        _prefetch(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP))
 
 
 def _lane_index() -> SIMD[DType.int32, LANES]:
@@ -313,20 +316,28 @@ struct Bf16Rows(WeightRows):
         return Floats(1)
 
     @inline(.always)
-    def prefetch_row(self, row: Int):
-        """Does nothing: there are no scales.
+    def prefetch_ahead(self, row: Int, chunk: Int):
+        """Asks for weights where a chunk is a whole cache line; with narrower registers that costs more than it saves.
 
         Args:
             row: The row about to be multiplied.
+            chunk: The chunk within the row.
         """
-        pass
+        comptime if LANES == 16:
+            comptime k_ahead = _PREFETCH_BYTES // 2 // 2  # half as far as for codes, two bytes each
+            self._prefetch_element(row * self.k + chunk * (2 * LANES) + k_ahead)
 
     @inline(.always)
     def prefetch_chunk(self, row: Int, chunk: Int):
-        """Does nothing: whole rows in order are what the hardware's own prefetcher is good at.
+        """Asks for a chunk's weights where it is a whole cache line.
 
         Args:
             row: The row.
             chunk: The chunk within the row.
         """
-        pass
+        comptime if LANES == 16:
+            self._prefetch_element(row * self.k + chunk * (2 * LANES))
+
+    @inline(.always)
+    def _prefetch_element(self, element: Int):
+        _prefetch(self.values.unsafe_offset(element).unsafe_bitcast[UInt8]())

@@ -4,7 +4,7 @@ from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
 
 comptime LANES = simd_width_of[DType.float32]()
-"""Words in a vector register: 16 with AVX-512, 8 with AVX2, 4 with NEON."""
+"""Words in a vector register: 16 with AVX-512, 8 with AVX and AVX2, 4 with NEON and SSE."""
 
 comptime Words = SIMD[DType.uint32, LANES]
 """A register of words."""

@@ -41,7 +41,8 @@ def combine_token(
     hidden: Int,
     result: MutPointer[Float32, MutUntrackedOrigin],
 ):
-    """Writes `result = sum_j weights[j] * y[places[j]]`, j upwards, so that a token never depends on its batch.
+    """Writes `result = sum_j weights[j] * y[places[j]]`, j upwards: the order of this sum does not depend on
+    the batch.
 
     Args:
         y: [P, hidden] float32, rows in expert order.

@@ -14,8 +14,8 @@ def route_token(
 ):
     """Picks one token's experts, largest logit first, ties to the lower id, and weighs them.
 
-    `weights[j] = exp(logit_j - logit_0) / sum_i exp(logit_i - logit_0)` over the picked k alone. A NaN logit is never
-    larger than another, so ids stay valid and distinct whatever the input.
+    `weights[j] = exp(logit_j - logit_0) / sum_i exp(logit_i - logit_0)` over the picked k alone. Ids stay
+    valid and distinct whatever the logits; which experts a NaN among them picks is unspecified.
 
     Args:
         logits: [experts] float32.

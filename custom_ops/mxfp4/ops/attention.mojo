@@ -6,7 +6,31 @@ from max.gpu.host import DeviceContext
 
 from ..cpu.attention import TILE_KEYS, Attention
 from ..cpu.paged_cache import PagedCache
+from ..cpu.weights import ConstPointer
 from .tensors import data, require_cpu, require_equal
+
+
+def _check_sequences(
+    op: StaticString,
+    row_offsets: ConstPointer[DType.uint32],
+    cache_lengths: ConstPointer[DType.uint32],
+    sequences: Int,
+    tokens: Int,
+    room: Int,
+) raises:
+    """Refuses sequences that would make a kernel read past its queries or its pages."""
+    require_equal(op, "row_offsets[0]", Int(row_offsets[unsafe_offset=0]), 0)
+    for i in range(sequences):
+        var begin = Int(row_offsets[unsafe_offset=i])
+        var end = Int(row_offsets[unsafe_offset=i + 1])
+        if end < begin:
+            raise Error(op, ": row_offsets must ascend, got ", begin, " then ", end)
+        var length = Int(cache_lengths[unsafe_offset=i]) + end - begin
+        if length > room:
+            raise Error(
+                op, ": sequence ", i, " must fit its pages' ", room, " tokens, got ", length
+            )
+    require_equal(op, "row_offsets[B] = tokens", Int(row_offsets[unsafe_offset=sequences]), tokens)
 
 
 @extensibility.register("attention.paged")
@@ -83,6 +107,14 @@ struct PagedAttention:
             sequences + 1,
         )
         require_equal(op, "table.shape[0] = sequences", table.shape()[0], sequences)
+        _check_sequences(
+            op,
+            data(row_offsets),
+            data(cache_lengths),
+            sequences,
+            q.shape()[0],
+            table.shape()[1] * pages.shape()[3],
+        )
         if Int(layer) >= pages.shape()[2]:
             raise Error(op, ": layer must be below ", pages.shape()[2], ", got ", layer)
         var page_elements = Int(data(page_stride)[])

@@ -6,9 +6,9 @@ from max.gpu.host import DeviceContext
 
 from ..cpu.epilogue import BiasEpilogue, Epilogue, SwigluEpilogue
 from ..cpu.grouped_matmul import RowGather, grouped_matmul
-from ..cpu.weights import Bf16Rows, ConstPointer, Mxfp4Rows
+from ..cpu.weights import Bf16Rows, Mxfp4Rows
 from ..cpu.words import HAS_BF16_DOT
-from ..format import GROUP_SIZE
+from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from .tensors import data, require_cpu, require_equal
 
 
@@ -19,6 +19,7 @@ def _check_weights(
     bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
     k: Int,
 ) raises:
+    require_equal(op, "blocks.shape[3]", blocks.shape()[3], BYTES_PER_GROUP)
     comptime for axis in range(3):
         require_equal(
             op,
@@ -142,6 +143,7 @@ struct GroupedMatmul:
         _check_weights(op, blocks, scales, bias, x.shape()[1])
         _check_offsets(op, offsets, blocks.shape()[0], rows)
         require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], rows)
+        require_equal(op, "y.shape[1] = blocks.shape[1]", y.shape()[1], n)
         _multiply[activations](
             x,
             RowGather(data(offsets), 0),

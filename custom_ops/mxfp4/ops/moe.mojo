@@ -12,7 +12,7 @@ from ..moe.route import route_token
 from .tensors import data, require_cpu, require_equal
 
 comptime _TOKENS_PER_TASK = 16
-"""Tokens worth a thread of their own in the cheap per-token ops."""
+"""Tokens worth a thread of their own in `moe.combine`."""
 
 
 @extensibility.register("moe.route")
