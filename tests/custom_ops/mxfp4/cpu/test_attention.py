@@ -130,12 +130,19 @@ class CachedAttention:
             max_num_input_tokens=BATCH * LENGTH,
         )
 
-    def step(self, contexts: list[TextContext], qkv: np.ndarray, sinks: np.ndarray) -> np.ndarray:
+    def step(
+        self,
+        contexts: list[TextContext],
+        qkv: np.ndarray,
+        sinks: np.ndarray,
+        offsets: np.ndarray | None = None,
+    ) -> np.ndarray:
         for context in contexts:
             self.manager.alloc(context).synchronize()
         table = np.tile(np.array([1, 0], np.float32), (LENGTH, HEAD_DIM // 2))  # cos 1, sin 0
         lengths = [context.tokens.active_length for context in contexts]
-        offsets = np.cumsum([0, *lengths], dtype=np.uint32)
+        if offsets is None:
+            offsets = np.cumsum([0, *lengths], dtype=np.uint32)
         inputs = [Buffer.from_numpy(x) for x in (qkv, offsets, sinks, table)]
         cache = tree.leaves(self.manager.runtime_inputs([contexts]))
         [out] = self.model.execute(*inputs, *cache)
@@ -217,6 +224,24 @@ def test_attention_matches_the_reference(
     results = run_steps(compiled(case), case, all_steps, sequences, sinks)
     for got, sequence in zip(results, sequences, strict=True):
         assert_attends(got, case, sequence, sinks)
+
+
+def test_offsets_that_do_not_cover_the_queries_are_refused(
+    compiled: Callable[[Heads], CachedAttention],
+) -> None:
+    attention = compiled(NARROW)
+    context = TextContext(
+        request_id=RequestID(), max_length=LENGTH, tokens=TokenBuffer(np.zeros(5, dtype=np.int64))
+    )
+    attention.manager.claim(context)
+    try:
+        qkv = np.zeros((5, (NARROW.heads + 2 * NARROW.kv_heads) * HEAD_DIM), np.float32)
+        sinks = np.zeros(NARROW.heads, np.float32)
+        message = r"attention.paged: row_offsets\[B\] = tokens must be 5, got 3"
+        with pytest.raises(ValueError, match=message):
+            attention.step([context], qkv, sinks, np.array([0, 3], np.uint32))
+    finally:
+        attention.manager.release(context)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from std.testing import TestSuite, assert_equal
 
 from mxfp4.cpu.paged_cache import PagedCache
-from mxfp4.cpu.weights import ConstPointer
 
 
 def _cache(table: List[UInt32], width: Int, page_stride: Int) -> PagedCache:

@@ -4,14 +4,13 @@ from std.math import ceildiv
 from std.memory import bitcast
 from std.testing import TestSuite, assert_equal
 
-from mxfp4.cpu.pack import WordPointer, pack_row, transpose_rows
+from mxfp4.cpu.pack import pack_row, transpose_rows
 from mxfp4.cpu.weights import (
     Bf16Rows,
     ConstPointer,
     Mxfp4Rows,
     WeightRows,
     chunk_k,
-    chunk_words,
 )
 from mxfp4.cpu.words import HAS_BF16_DOT, LANES, Words, per_word
 from mxfp4.format import e2m1_value
