@@ -107,6 +107,55 @@ def dequantize(
     return flat.reshape([*outer, k_groups * GROUP_SIZE])
 
 
+def quantize(x: TensorValueLike) -> tuple[TensorValue, TensorValue]:
+    """Rounds floats to MXFP4: ``code[..., 32g + i] = e2m1(x[..., 32g + i] / 2^(scales[..., g] - 127))``.
+
+    ``scales[..., g] = clamp(floor(log2(amax of group g)) - 2, -127, 127) + 127``; ``e2m1`` rounds to nearest, ties to
+    the even code, and saturates at 6. Zeros keep their sign.
+
+    Args:
+        x: [..., K] float32 or bfloat16 on the CPU, at least one axis, K a multiple of 32.
+
+    Returns:
+        blocks [..., K/32, 16] uint8, two E2M1 codes a byte, earlier element in the low nibble; scales [..., K/32]
+        uint8 E8M0. A group of zeros has scale 0. One with a NaN or an infinity has scale 255 and codes 0: all of it
+        is NaN.
+
+    Raises:
+        ValueError: wrong rank or dtype, a K that is no multiple of 32 (at run time where K is symbolic), or a GPU
+            device (no kernel yet).
+
+    Source: OCP Microscaling Formats (MX) v1.0, sections 5.3.3 and 6.3.
+
+    Example:
+        The scale is never raised to avoid saturation: a group whose largest element is 7.5 has scale 127 (2^0), and
+        7.5 becomes 6.
+    """
+    op = "mxfp4.quantize"
+    x = _tensor(x)
+    device = _cpu_only(op, x)
+    if x.rank < 1:
+        raise ValueError(f"{op}: x must have rank 1 or more, got shape {x.shape}")
+    _require(op, "x", x, x.rank, DType.float32, DType.bfloat16)
+    *outer, k = x.shape
+    if isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
+        raise ValueError(f"{op}: x.shape[-1] must be a multiple of {GROUP_SIZE}, got {k}")
+    rows, k_groups = math.prod(outer, start=Dim(1)), k // GROUP_SIZE
+    blocks, scales = ops.custom(
+        op,
+        device,
+        [x.reshape([rows, k])],
+        [
+            TensorType(DType.uint8, [rows, k_groups, BYTES_PER_GROUP], device),
+            TensorType(DType.uint8, [rows, k_groups], device),
+        ],
+    )
+    return (
+        blocks.tensor.reshape([*outer, k_groups, BYTES_PER_GROUP]),
+        scales.tensor.reshape([*outer, k_groups]),
+    )
+
+
 def route(logits: TensorValueLike, top_k: int) -> tuple[TensorValue, TensorValue]:
     """Picks each token's experts: top-k of the router logits, then softmax over those k alone.
 

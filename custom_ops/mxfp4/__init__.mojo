@@ -4,7 +4,9 @@ The format: 32 consecutive elements of the reduced axis share one scale. A byte 
 element in the low nibble; a group is 16 such bytes. The scale is one E8M0 byte s, 2^(s - 127), 255 is NaN.
 value = e2m1(code) * 2^(s - 127). Source: OCP Microscaling Formats (MX) v1.0.
 
-The package, imports pointing one way (left knows nothing of right): `format` <- `decode` <- {`cpu`, `moe`} <- `ops`.
-`format` holds the constants, `decode` turns bits into floats, `cpu` multiplies on a CPU, `moe` routes rows to experts
-and back, `ops` registers what a MAX graph calls: it checks shapes and dispatches, and does no arithmetic.
+The package, imports pointing one way (left knows nothing of right):
+`format` <- {`decode`, `encode`} <- {`cpu`, `moe`} <- `ops`.
+`format` holds the constants, `decode` turns bits into floats and `encode` floats into bits, `cpu` multiplies on a CPU,
+`moe` routes rows to experts and back, `ops` registers what a MAX graph calls: it checks shapes and dispatches, and does
+no arithmetic.
 """

@@ -107,6 +107,144 @@ def test_dequantize_shapes(dequantize_model: Model, rng: np.random.Generator) ->
         np.testing.assert_array_equal(wide.to_numpy(), want)
 
 
+# --- quantize -----------------------------------------------------------------------------------------------
+
+
+E2M1_MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0])
+
+
+def random_bits(rng: np.random.Generator, below: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 of either sign whose bits without it are below a bound."""
+    signs = rng.integers(0, 2, shape, dtype=np.uint32) << 31
+    return (rng.integers(0, below, shape, dtype=np.uint32) | signs).view(np.float32)
+
+
+def ties_under_every_scale(rng: np.random.Generator) -> np.ndarray:
+    """Each midpoint and its two neighbours, in groups whose largest element is 4 or 5 times their scale."""
+    exponents = np.arange(-127, 126)[:, None]
+    midpoints = np.ldexp(E2M1_MIDPOINTS, exponents).astype(np.float32).view(np.uint32)
+    four = np.ldexp(4.0, exponents).astype(np.float32).view(np.uint32)
+    below_5 = midpoints[:, :6]
+    beside = [below_5 - 1, below_5, below_5 + 1]
+    up_to_4 = np.concatenate([*beside, np.repeat(four, 14, axis=1)], axis=1)
+    up_to_5 = np.concatenate([midpoints, up_to_4[:, 7:]], axis=1)
+    bits = rng.permuted(np.concatenate([up_to_4, up_to_5]), axis=1)
+    signs = rng.integers(0, 2, bits.shape, dtype=np.uint32) << 31
+    return (bits | signs).view(np.float32)[None]
+
+
+def powers_of_two_and_their_neighbours(rng: np.random.Generator) -> np.ndarray:
+    """Groups whose largest element is 2^e, or the float just below or above it."""
+    power = np.arange(1, 255, dtype=np.uint32)[:, None] << 23
+    largest = np.concatenate([power - 1, power, power + 1])
+    rest = (largest * rng.random((len(largest), 31))).astype(np.uint32)
+    return rng.permuted(np.concatenate([largest, rest], axis=1), axis=1).view(np.float32)[:, None]
+
+
+def not_finite(rng: np.random.Generator) -> np.ndarray:
+    x = rng.standard_normal((4, 3, 64), dtype=np.float32)
+    x[0, 0, 5], x[1, 1, 40], x[2, 2, 63], x[3, 0, :32] = np.nan, np.inf, -np.inf, -np.nan
+    return x
+
+
+QUANTIZE_INPUTS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "no_rows": lambda rng: np.zeros((0, 3, 64), np.float32),
+    "no_columns": lambda rng: np.zeros((2, 3, 0), np.float32),
+    "one_group": lambda rng: rng.standard_normal((1, 1, 32), dtype=np.float32),
+    "weights": lambda rng: rng.standard_normal((4, 5, 2880), dtype=np.float32),
+    "zeros": lambda rng: np.copysign(0, rng.standard_normal((2, 3, 96))).astype(np.float32),
+    "ties": ties_under_every_scale,
+    "powers_of_two": powers_of_two_and_their_neighbours,
+    "not_finite": not_finite,
+    "largest": lambda rng: -np.full((1, 2, 32), np.finfo(np.float32).max),
+    # 23040 groups: several threads, those of MAX's pool among them, which flush subnormals.
+    "subnormals": lambda rng: random_bits(rng, 1 << 25, (4, 64, 2880)),
+    "any_bits": lambda rng: random_bits(rng, 1 << 31, (4, 64, 2880)),
+}
+
+
+@pytest.fixture(scope="module")
+def quantize_model(session: InferenceSession) -> Model:
+    return compile_graph(
+        session,
+        "quantize",
+        [(DType.float32, ["e", "n", "k"]), (DType.bfloat16, ["e", "n", "k"])],
+        lambda wide, narrow: (*ops.quantize(wide), *ops.quantize(narrow)),
+    )
+
+
+@pytest.mark.parametrize("name", QUANTIZE_INPUTS)
+def test_quantize(quantize_model: Model, name: str, rng: np.random.Generator) -> None:
+    x = QUANTIZE_INPUTS[name](rng)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaNs that signal; bfloat16's infinity
+        want = [*mxfp4.quantize(x), *mxfp4.quantize(decode_bfloat16(encode_bfloat16(x)))]
+        got = run(quantize_model, x, bfloat16(x))
+    for got_bytes, want_bytes in zip(got, want, strict=True):
+        np.testing.assert_array_equal(got_bytes, want_bytes)
+
+
+def test_quantize_gives_groups_that_are_not_finite_scale_255_and_codes_0(
+    quantize_model: Model, rng: np.random.Generator
+) -> None:
+    x = not_finite(rng)
+    blocks, scales, *_ = run(quantize_model, x, bfloat16(x))
+    bad = ~np.isfinite(x).reshape(4, 3, 2, 32).all(axis=-1)
+    assert bad.sum() == 4
+    np.testing.assert_array_equal(scales == 255, bad)
+    assert not blocks[bad].any()
+
+
+def test_quantize_gives_groups_of_zeros_scale_0_and_keeps_signs(quantize_model: Model) -> None:
+    x = np.array([0.0, -0.0] * 16, np.float32).reshape(1, 1, 32)
+    blocks, scales, *_ = run(quantize_model, x, bfloat16(x))
+    assert scales.tolist() == [[[0]]]
+    assert blocks.tolist() == [[[[0x80] * 16]]]
+
+
+@pytest.fixture(scope="module")
+def round_trip_model(session: InferenceSession) -> Model:
+    return compile_graph(
+        session,
+        "round_trip",
+        [(DType.uint8, ["n", "g", 16]), (DType.uint8, ["n", "g"])],
+        lambda b, s: (
+            *ops.quantize(ops.dequantize(b, s)),
+            *ops.quantize(ops.dequantize(b, s, DType.bfloat16)),
+        ),
+    )
+
+
+def test_quantize_inverts_dequantize(round_trip_model: Model, rng: np.random.Generator) -> None:
+    """Where a group's largest element is 4 or 6 its scale is the one that quantize picks."""
+    # Beyond scale 252 that element leaves float32.
+    scales = np.broadcast_to(np.arange(253, dtype=np.uint8), (66, 253))
+    codes = rng.integers(0, 16, (66, 253, 32), dtype=np.uint8)
+    codes[..., 0] = rng.choice(np.array([6, 7, 14, 15], np.uint8), (66, 253))
+    blocks = mxfp4.pack(rng.permuted(codes, axis=-1))
+    got = run(round_trip_model, blocks, scales)
+    for got_bytes, want_bytes in zip(got, [blocks, scales] * 2, strict=True):
+        np.testing.assert_array_equal(got_bytes, want_bytes)
+
+
+def test_quantize_refuses_a_partial_group_at_run_time(quantize_model: Model) -> None:
+    x = np.zeros((2, 3, 48), np.float32)
+    with pytest.raises(
+        ValueError, match=r"mxfp4.quantize: x.shape\[-1\] must be a multiple of 32, got 48"
+    ):
+        run(quantize_model, x, bfloat16(x))
+
+
+def test_quantize_knows_its_shapes_while_the_graph_is_built() -> None:
+    shapes: list[list[Any]] = [[], [0], [5], [2, 3], ["e", 3], ["a", 1, 2, "b"]]
+    types = [TensorType(DType.bfloat16, [*outer, 96], CPU) for outer in shapes]
+    with Graph("shapes", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+        for outer, x in zip(shapes, graph.inputs, strict=True):
+            blocks, scales = ops.quantize(x.tensor)
+            assert blocks.type == TensorType(DType.uint8, [*outer, 3, 16], CPU)
+            assert scales.type == TensorType(DType.uint8, [*outer, 3], CPU)
+        graph.output()
+
+
 # --- route, group, combine ----------------------------------------------------------------------------------
 
 
@@ -467,6 +605,20 @@ def test_sizes_are_checked_while_the_graph_is_built() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape", "message"),
+    [
+        (DType.float32, [], "x must have rank 1 or more, got shape []"),
+        (DType.float16, ["n", 32], "x must be DType.float32 or DType.bfloat16, got DType.float16"),
+        (DType.bfloat16, ["n", 48], "x.shape[-1] must be a multiple of 32, got 48"),
+    ],
+)
+def test_quantize_is_checked_while_the_graph_is_built(
+    dtype: DType, shape: list[Any], message: str
+) -> None:
+    assert build_error([(dtype, shape)], ops.quantize) == f"mxfp4.quantize: {message}"
+
+
 def test_activations_are_checked_while_the_graph_is_built() -> None:
     int8: Any = "int8"
     message = build_error(
@@ -481,4 +633,8 @@ def test_a_gpu_is_refused_while_the_graph_is_built() -> None:
     message = build_error([(DType.float32, ["t", 32])], lambda x: ops.route(x, 4), DeviceRef.GPU())
     assert message == (
         "moe.route: has no GPU kernel yet, got inputs on gpu:0; run with --devices cpu"
+    )
+    message = build_error([(DType.float32, ["n", 32])], ops.quantize, DeviceRef.GPU())
+    assert message == (
+        "mxfp4.quantize: has no GPU kernel yet, got inputs on gpu:0; run with --devices cpu"
     )

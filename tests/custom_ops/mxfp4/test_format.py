@@ -14,11 +14,18 @@ def test_mojo_and_python_have_the_same_constants() -> None:
     }
     assert constants == {
         name: getattr(mxfp4, name)
-        for name in ("GROUP_SIZE", "BYTES_PER_GROUP", "E8M0_BIAS", "E8M0_NAN")
+        for name in (
+            "GROUP_SIZE",
+            "BYTES_PER_GROUP",
+            "E2M1_MAX_EXPONENT",
+            "E8M0_BIAS",
+            "E8M0_NAN",
+        )
     }
 
 
 def test_python_has_the_values_of_the_specification() -> None:
     assert reference.E2M1_VALUES.tolist() == list(mxfp4.E2M1_VALUES)
     assert reference.GROUP_SIZE == mxfp4.GROUP_SIZE
+    assert reference.E2M1_MAX_EXPONENT == mxfp4.E2M1_MAX_EXPONENT
     assert reference.E8M0_BIAS == mxfp4.E8M0_BIAS
