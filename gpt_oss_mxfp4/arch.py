@@ -9,7 +9,7 @@ from max.pipelines.modeling.types import PipelineTask
 
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import DEFAULT_ENCODING, SUPPORTED_ENCODINGS, GptOssArchConfig
-from gpt_oss_mxfp4.pipeline import GptOssBatchProcessor, GptOssPipelineModel
+from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
 
 GPT_OSS = SupportedArchitecture(
     name="GptOssForCausalLM",
@@ -17,7 +17,7 @@ GPT_OSS = SupportedArchitecture(
     default_encoding=DEFAULT_ENCODING,
     supported_encodings=SUPPORTED_ENCODINGS,
     pipeline_model=GptOssPipelineModel,
-    batching=GptOssBatchProcessor,
+    batching=GptOssPipelineModel.batch_processor_cls,
     task=PipelineTask.TEXT_GENERATION,
     tokenizer=TextTokenizer,
     context_type=TextContext,
