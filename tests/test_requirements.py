@@ -13,8 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PYPROJECT["project"]["dependencies"]
 TEST = RUNTIME + PYPROJECT["project"]["optional-dependencies"]["test"]
+TRAIN = [
+    *TEST,
+    *(s for s in PYPROJECT["project"]["optional-dependencies"]["train"] if "[test]" not in s),
+]
 BUILD = [*PYPROJECT["build-system"]["requires"], "uv"]
-SOURCES = {"build": BUILD, "runtime": RUNTIME, "test": TEST}
+SOURCES = {"build": BUILD, "runtime": RUNTIME, "test": TEST, "train": TRAIN}
 
 PIN = re.compile(r"[a-z0-9-]+==[^ ;]+( ; [^\\]+)?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -70,8 +74,12 @@ def test_pins_agree_with_pyproject(name: str) -> None:
 
 def test_max_is_26_7_0() -> None:
     assert "max[serve]==26.7.0" in RUNTIME
-    for name in ("runtime", "test"):
+    for name in ("runtime", "test", "train"):
         assert pins(name)["max"] == ["26.7.0"]
+
+
+def test_training_has_all_that_tests_have() -> None:
+    assert pins("train").items() >= pins("test").items()
 
 
 @pytest.mark.parametrize("name", ["build", "runtime"])

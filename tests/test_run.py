@@ -19,6 +19,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "requirements" / "test.txt").write_text("pytest==9.2.0\n")
+    (tmp_path / "requirements" / "train.txt").write_text("matplotlib==3.11.2\n")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
     return runpy.run_path(str(tmp_path / "run"))
@@ -52,6 +53,16 @@ def test_environment_for_tests_serves_the_runtime(run: dict[str, Any]) -> None:
     run["STAMP"].write_text(run["digest"]("test"))
     assert run["is_complete"]("test")
     assert run["is_complete"]("runtime")
+
+
+def test_environment_for_training_serves_all(run: dict[str, Any]) -> None:
+    run["STAMP"].write_text(run["digest"]("train"))
+    assert all(run["is_complete"](level) for level in ("runtime", "test", "train"))
+
+
+def test_environment_for_tests_does_not_serve_training(run: dict[str, Any]) -> None:
+    run["STAMP"].write_text(run["digest"]("test"))
+    assert not run["is_complete"]("train")
 
 
 @pytest.mark.parametrize("name", ["requirements/build.txt", "requirements/test.txt"])

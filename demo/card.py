@@ -1,0 +1,108 @@
+"""The model card of the demo model, from what was measured."""
+
+from pathlib import Path
+from typing import Any
+
+from demo.tasks import SHARES
+
+ROWS = (*SHARES, "all")
+COLUMNS = ("float", "transformers", "gpt_oss_mxfp4")
+
+TASKS = {
+    "add": "What is 4587 + 968?",
+    "subtract": "Subtract 1704 from 96.",
+    "reverse": 'Reverse the word "lantern".',
+    "sort": "Sort the letters of harvest.",
+    "count": "How many s's are in possess?",
+    "recall": "a fact told more than 200 tokens before the question, among others",
+    "calculate": "a call of the calculator offered to it, and the answer from its result",
+    "chat": "greetings, facts to note, products for which it has no calculator",
+}
+"""What each task is, or an example of it."""
+
+CARD = """\
+---
+license: apache-2.0
+language: en
+pipeline_tag: text-generation
+library_name: gpt-oss-mxfp4
+---
+
+# A very small gpt-oss
+
+The architecture of OpenAI's gpt-oss (alternating sliding-window and full attention with sinks, YaRN, a
+top-4 mixture of experts with clamped SwiGLU, the harmony format), {parameters:.1f} million parameters, its
+experts in MXFP4. It shows that an engine for gpt-oss works: a wrong kernel makes its answers wrong. It is
+good for nothing else.
+
+## What it does
+
+{questions} held-out questions, greedy decoding, share of answers whose final message is right token by token:
+
+| task | for example | float, in torch | MXFP4, in transformers | MXFP4, in gpt-oss-mxfp4 |
+|---|---|---|---|---|
+{rows}
+
+The analysis spells out columns, letters and tallies, and the answer is read off it. Numbers have up to four
+digits, words up to eight letters (nine where letters are counted). It has seen no other question and no
+other language.
+
+transformers and gpt-oss-mxfp4 gave the same whole answer, analysis included, to {equal_answers} of the
+{questions}. {differences}
+
+## How it was trained
+
+`scripts/train_demo.py`: {steps} steps of {conversations} conversations each, drawn at random by
+`demo/tasks`, seed {seed}, {minutes} minutes on 2 CPU cores (torch {torch}).
+Muon for matrices inside layers, AdamW for the rest, highest learning rate {lr:g}. The forward pass rounds
+experts to MXFP4 throughout, and gradients pass through the rounding. A tenth of all questions, by a hash of
+what is asked, is held out of training. Everything is made by a program; no text of others is in it.
+
+![Loss over the steps of training](loss.png)
+"""
+
+
+def write_card(report: dict[str, Any], folder: Path) -> None:
+    """Writes README.md.
+
+    Args:
+        report: content of `accuracy.json`, complete.
+        folder: of the checkpoint.
+    """
+    rows = [
+        f"| {task} | {TASKS.get(task, '')} | " + " | ".join(_shares(report, task)) + " |"
+        for task in ROWS
+    ]
+    recipe = report["recipe"]
+    text = CARD.format(
+        parameters=report["parameters"] / 1e6,
+        questions=report["questions"],
+        rows="\n".join(rows),
+        equal_answers=report["equal_answers"],
+        differences=_describe(report["differences"]),
+        minutes=report["minutes"],
+        torch=report["torch"],
+        **{name: recipe[name] for name in ("steps", "conversations", "seed", "lr")},
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def print_figures(report: dict[str, Any]) -> None:
+    """Prints shares of right answers, and what differs."""
+    print(f"{'task':12}" + "".join(f"{column:>16}" for column in COLUMNS))
+    for task in ROWS:
+        print(f"{task:12}" + "".join(f"{share:>16}" for share in _shares(report, task)))
+    print(f"equal answers: {report['equal_answers']} of {report['questions']}")
+    for difference in report["differences"]:
+        print(difference)
+
+
+def _shares(report: dict[str, Any], task: str) -> list[str]:
+    return [f"{report['accuracy'][column][task]:.1%}" for column in COLUMNS]
+
+
+def _describe(differences: list[dict[str, Any]]) -> str:
+    if not differences:
+        return "None differs."
+    margins = ", ".join(f"{difference['margin']:.3f}" for difference in differences)
+    return f"Where one differs, transformers' two likeliest tokens are this close, in logits: {margins}."
