@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn, get_args
 
 from gpt_oss_mxfp4.generate import run_generate
-from gpt_oss_mxfp4.options import DEFAULT_MODEL, Activations, GenerateOptions
+from gpt_oss_mxfp4.options import DEFAULT_MAX_NEW_TOKENS, Activations, GenerateOptions
 
 MAX_TEMPERATURE = 2.0
 """MAX's own limit."""
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             top_k=arguments.top_k,
             top_p=arguments.top_p,
             seed=arguments.seed,
+            show_reasoning=arguments.show_reasoning,
+            raw=arguments.raw,
             devices=arguments.devices,
             activations=arguments.activations,
             verbose=arguments.verbose,
@@ -60,14 +62,36 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     generate = verbs.add_parser(
         "generate",
-        help="continue a prompt",
-        description="Prints what the model says to a prompt: the text alone on standard output, everything else on "
-        "standard error. A checkpoint with a chat template gets the prompt as a user's message.",
+        help="answer or continue a prompt",
+        description="Prints the model's answer to a prompt: the text alone on standard output, everything else on "
+        "standard error. A checkpoint with a chat template gets the prompt as a user's message; one without continues "
+        "it.",
     )
     add = generate.add_argument
-    add("--model", default=DEFAULT_MODEL, metavar="PATH_OR_HUB_ID", help="default: %(default)s")
+    add(
+        "--model",
+        metavar="PATH_OR_HUB_ID",
+        help="a folder, or a repository such as openai/gpt-oss-20b; default: the demo model, a part of this package",
+    )
     add("--prompt", required=True, type=_prompt, help="the text to continue or to answer")
-    add("--max-new-tokens", type=_positive, default=256, metavar="N", help="default: %(default)s")
+    mode = generate.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--show-reasoning",
+        action="store_true",
+        help="print the reasoning before the answer as well, each under its channel's name",
+    )
+    mode.add_argument(
+        "--raw",
+        action="store_true",
+        help="continue the bare text: no chat template, and channels are not told apart",
+    )
+    add(
+        "--max-new-tokens",
+        type=_positive,
+        default=DEFAULT_MAX_NEW_TOKENS,
+        metavar="N",
+        help="reasoning included; default: %(default)s",
+    )
     add(
         "--temperature",
         type=_temperature,

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
+from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
 from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE
 from gpt_oss_mxfp4.options import Activations, GenerateOptions, Refused
 
@@ -33,18 +33,21 @@ class Prompt:
     Args:
         ids: token ids, at least one.
         tokenizer: what made them.
+        harmony: whether a chat template put them into the harmony format, in which the answer comes too.
     """
 
     ids: list[int]
     tokenizer: Any
+    harmony: bool
 
 
-def encode_prompt(checkpoint: Checkpoint, text: str) -> Prompt:
+def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Prompt:
     """Encodes a prompt: as a user's message where the checkpoint has a chat template, as it is where it has none.
 
     Args:
         checkpoint: what the prompt is for.
         text: the prompt.
+        raw: whether it is taken as it is even so.
 
     Raises:
         Refused: the folder has no tokenizer of this model, its chat template fails, or the prompt has no tokens.
@@ -55,7 +58,8 @@ def encode_prompt(checkpoint: Checkpoint, text: str) -> Prompt:
     except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
-    if tokenizer.chat_template:
+    templated = bool(tokenizer.chat_template) and not raw
+    if templated:
         messages = [{"role": "user", "content": text}]
         try:
             rendered = tokenizer.apply_chat_template(
@@ -73,7 +77,8 @@ def encode_prompt(checkpoint: Checkpoint, text: str) -> Prompt:
             f"{folder}: must hold this model's tokenizer, got token {max(ids)} of a vocabulary of "
             f"{checkpoint.config.vocab_size}"
         )
-    return Prompt([int(i) for i in ids], tokenizer)
+    ids = [int(i) for i in ids]
+    return Prompt(ids, tokenizer, harmony=templated and is_harmony(tokenizer, ids))
 
 
 def load(
@@ -115,8 +120,11 @@ def load(
 
 def stream(
     pipeline: BatchPipeline, prompt: Prompt, options: GenerateOptions
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[list[int]]:
     """Generates until the model ends its answer or the tokens are used up.
+
+    MAX stops at every token that the checkpoint's config.json, its generation_config.json or its tokenizer says ends a
+    text. Harmony's are added for its prompts: a fine-tune may have lost the file.
 
     Args:
         pipeline: from :func:`load`.
@@ -124,9 +132,8 @@ def stream(
         options: how to sample.
 
     Yields:
-        Text, often empty, and the number of tokens generated since the last.
+        The tokens generated since the last, the one that ends the text included.
     """
-    detokenizer = StreamingDetokenizer(prompt.tokenizer)
     with GenerateIterator(
         pipeline,
         [prompt.ids],
@@ -135,8 +142,7 @@ def stream(
         top_k=options.top_k or -1,
         top_p=1.0 if options.top_p is None else options.top_p,
         seed=options.seed,
+        stop_token_ids=stop_ids(prompt.tokenizer) if prompt.harmony else None,
     ) as batch:
         for step in batch:
-            ids = step.get(0, [])
-            yield detokenizer.add(ids), len(ids)
-    yield detokenizer.finish(), 0
+            yield step.get(0, [])

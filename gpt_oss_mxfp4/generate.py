@@ -12,14 +12,22 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gpt_oss_mxfp4.answer import Answer, HarmonyAnswer, PlainAnswer, Write
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
-from gpt_oss_mxfp4.options import GenerateOptions, Refused
+from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
+from gpt_oss_mxfp4.harmony import HarmonyParser
+from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions, Refused
 from gpt_oss_mxfp4.progress import Progress
+
+if TYPE_CHECKING:
+    from gpt_oss_mxfp4.engine import Prompt
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -55,10 +63,11 @@ def run_generate(options: GenerateOptions) -> int:
     return 0
 
 
-def _generate(options: GenerateOptions, write: Callable[[str], None], progress: Progress) -> None:
+def _generate(options: GenerateOptions, write: Write, progress: Progress) -> None:
     if options.devices == "gpu":
         raise Refused("--devices gpu: has no kernels yet; run with --devices cpu")
-    checkpoint = open_checkpoint(resolve_model(options.model))
+    folder = _demo_model() if options.model is None else resolve_model(options.model)
+    checkpoint = open_checkpoint(folder)
     for note in checkpoint.notes:
         progress.note(note)
     limit = checkpoint.config.max_position_embeddings
@@ -66,30 +75,53 @@ def _generate(options: GenerateOptions, write: Callable[[str], None], progress: 
         raise Refused(f"--max-new-tokens: must be less than the model's {limit} tokens")
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
-    prompt = engine.encode_prompt(checkpoint, options.prompt)
+    prompt = engine.encode_prompt(checkpoint, options.prompt, raw=options.raw)
     if options.max_new_tokens > limit - len(prompt.ids):
         raise Refused(
             f"--prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
             f"model's {limit}"
         )
-    with progress.step(f"compiling {options.model}", "a minute or two the first time"):
+    answer = _answer(prompt, options, write, progress)
+    with progress.step(f"compiling {options.model_name}", "a minute or two the first time"):
         pipeline = engine.load(
             checkpoint, len(prompt.ids), options.max_new_tokens, options.activations
         )
 
     begin = first = time.monotonic()
     tokens = 0
-    for text, count in engine.stream(pipeline, prompt, options):
+    for ids in engine.stream(pipeline, prompt, options):
         if not tokens:
             first = time.monotonic()
-        tokens += count
-        write(text)
+        tokens += len(ids)
+        answer.add(ids)
     end = time.monotonic()
-    write("\n")
+    answer.finish()
     progress.note(
         f"prompt: {len(prompt.ids)} tokens, {_rate(len(prompt.ids), first - begin)}; "
         f"generation: {tokens} tokens, {_rate(tokens - 1, end - first)}"
     )
+
+
+def _demo_model() -> Path:
+    if not (DEMO_MODEL / CONFIG_FILE).is_file():
+        raise Refused(
+            f"the demo model: must be in {DEMO_MODEL}, is not. Install the package again, or name a model with --model."
+        )
+    return DEMO_MODEL
+
+
+def _answer(prompt: Prompt, options: GenerateOptions, write: Write, progress: Progress) -> Answer:
+    if prompt.harmony:
+        return HarmonyAnswer(
+            HarmonyParser(prompt.tokenizer, prompt.ids),
+            write,
+            progress.note,
+            max_new_tokens=options.max_new_tokens,
+            show_reasoning=options.show_reasoning,
+        )
+    if options.show_reasoning:
+        progress.note("--show-reasoning: this model's text has no channels, so all of it is shown")
+    return PlainAnswer(prompt.tokenizer, write)
 
 
 def _rate(tokens: int, seconds: float) -> str:
@@ -106,7 +138,7 @@ def _configure_logging(verbose: bool) -> None:
 
 
 @contextmanager
-def _own_stdout() -> Iterator[Callable[[str], None]]:
+def _own_stdout() -> Iterator[Write]:
     """Keeps standard output for the text: what MAX or a library prints there goes to standard error.
 
     Yields:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4 import cli, generate
 from gpt_oss_mxfp4.options import GenerateOptions
 from tests.golden import CHECKPOINT
 
@@ -47,6 +47,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
             ["--max-new-tokens", "2.5"],
             "argument --max-new-tokens: must be a whole number, got '2.5'",
         ),
+        (
+            ["--raw", "--show-reasoning"],
+            "argument --show-reasoning: not allowed with argument --raw",
+        ),
         (["--seed", "-1"], "argument --seed: must be between 0 and 2^64 - 1, got -1"),
     ],
 )
@@ -67,10 +71,27 @@ def test_wrong_arguments_end_in_one_line_and_exit_code_2(
     assert not asked
 
 
-def test_greedy_is_the_default(asked: list[GenerateOptions]) -> None:
+def test_the_defaults_are_the_demo_model_and_its_likeliest_answer(
+    asked: list[GenerateOptions],
+) -> None:
     assert cli.main(["generate", "--prompt", "x"]) == 0
     assert asked[0].temperature == 0
-    assert asked[0].model == "openai/gpt-oss-20b"
+    assert asked[0].max_new_tokens == 1024
+    assert (asked[0].model, asked[0].model_name) == (None, "the demo model")
+    assert not asked[0].show_reasoning
+    assert not asked[0].raw
+
+
+def test_a_model_goes_by_the_name_that_was_given(asked: list[GenerateOptions]) -> None:
+    for model in ("openai/gpt-oss-20b", "."):
+        assert cli.main(["generate", "--prompt", "x", "--model", model]) == 0
+        assert (asked[-1].model, asked[-1].model_name) == (model, model)
+
+
+@pytest.mark.parametrize("option", ["--show-reasoning", "--raw"])
+def test_what_is_printed_can_be_asked_for(asked: list[GenerateOptions], option: str) -> None:
+    assert cli.main(["generate", "--prompt", "x", option]) == 0
+    assert (asked[0].show_reasoning, asked[0].raw) == (option != "--raw", option == "--raw")
 
 
 @pytest.mark.parametrize("option", [["--top-k", "5"], ["--top-p", "0.9"]])
@@ -106,6 +127,19 @@ def test_what_cannot_be_run_ends_in_one_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
+def test_a_demo_model_that_is_missing_ends_in_one_line_and_exit_code_2(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in (tmp_path, tmp_path / "demo_model"):
+        monkeypatch.setattr(generate, "DEMO_MODEL", folder)
+        assert cli.main(["generate", "--prompt", "x"]) == 2
+        assert capfd.readouterr() == (
+            "",
+            f"gpt-oss-mxfp4: the demo model: must be in {folder}, is not. Install the package again, or name a model "
+            "with --model.\n",
+        )
+
+
 def test_help_does_not_wait_for_max() -> None:
     script = (
         "import sys; from gpt_oss_mxfp4.cli import main; code = main(['generate', '--help']);"
@@ -120,3 +154,4 @@ def test_help_does_not_wait_for_max() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--max-new-tokens" in done.stdout
+    assert "default: the demo model, a part of this package" in " ".join(done.stdout.split())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from gpt_oss_mxfp4.engine import encode_prompt
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.engine import Prompt, encode_prompt, load
+from gpt_oss_mxfp4.options import GenerateOptions, Refused
 from tests.golden import CHECKPOINT
 
 TEMPLATE = (
@@ -29,6 +32,7 @@ def copy(tmp_path: Path) -> Checkpoint:
 def test_a_prompt_is_encoded_as_it_is() -> None:
     prompt = encode_prompt(open_checkpoint(CHECKPOINT), "The ships, 灯台")
     assert prompt.tokenizer.decode(prompt.ids) == "The ships, 灯台"
+    assert not prompt.harmony
 
 
 def test_a_chat_template_makes_it_the_users_message(copy: Checkpoint) -> None:
@@ -36,6 +40,22 @@ def test_a_chat_template_makes_it_the_users_message(copy: Checkpoint) -> None:
     prompt = encode_prompt(copy, "Hello")
     text = prompt.tokenizer.decode(prompt.ids)
     assert text == "<|start|>user<|message|>Hello<|end|><|start|>assistant"
+    assert prompt.harmony
+
+
+def test_a_raw_prompt_is_encoded_as_it_is_in_spite_of_a_chat_template(copy: Checkpoint) -> None:
+    plain = encode_prompt(copy, "Hello").ids
+    (copy.folder / "chat_template.jinja").write_text(TEMPLATE)
+    prompt = encode_prompt(copy, "Hello", raw=True)
+    assert prompt.ids == plain
+    assert not prompt.harmony
+
+
+def test_another_chat_format_is_not_taken_for_harmony(copy: Checkpoint) -> None:
+    (copy.folder / "chat_template.jinja").write_text("[INST]{{ messages[0].content }}[/INST]")
+    prompt = encode_prompt(copy, "Hello")
+    assert prompt.tokenizer.decode(prompt.ids) == "[INST]Hello[/INST]"
+    assert not prompt.harmony
 
 
 def test_a_broken_chat_template_is_refused(copy: Checkpoint) -> None:
@@ -55,3 +75,55 @@ def test_another_models_tokenizer_is_refused(copy: Checkpoint) -> None:
     smaller = dataclasses.replace(copy.config, vocab_size=32)
     with pytest.raises(Refused, match="must hold this model's tokenizer, got token"):
         encode_prompt(dataclasses.replace(copy, config=smaller), "Hello")
+
+
+OPTIONS = GenerateOptions(
+    model=None,
+    prompt="",
+    max_new_tokens=12,
+    temperature=0,
+    top_k=None,
+    top_p=None,
+    seed=0,
+    show_reasoning=False,
+    raw=False,
+    devices="cpu",
+    activations="bfloat16",
+    verbose=False,
+)
+
+
+def loaded(checkpoint: Checkpoint) -> tuple[Any, Prompt]:
+    prompt = encode_prompt(checkpoint, "The keeper of the lighthouse counted the ships")
+    return load(checkpoint, len(prompt.ids), OPTIONS.max_new_tokens, OPTIONS.activations), prompt
+
+
+def generated(pipeline: Any, prompt: Prompt) -> list[int]:
+    return [i for step in engine.stream(pipeline, prompt, OPTIONS) for i in step]
+
+
+@pytest.mark.slow
+def test_a_text_ends_with_every_stop_token_of_the_generation_config(copy: Checkpoint) -> None:
+    path = copy.folder / "generation_config.json"
+    config = json.loads(path.read_text())
+    pipeline, prompt = loaded(copy)
+    ids = generated(pipeline, prompt)
+    assert pipeline.tokenizer.eos_token_ids == {*config["eos_token_id"]} == {375, 376, 382}
+    assert ids[-1] in config["eos_token_id"]
+
+    path.write_text(json.dumps({**config, "eos_token_id": [382, 376, ids[1], 375, ids[3]]}))
+    pipeline, prompt = loaded(copy)
+    assert pipeline.tokenizer.eos_token_ids == {375, 376, 382, ids[1], ids[3]}
+    assert generated(pipeline, prompt) == ids[: ids.index(ids[1]) + 1]
+
+
+@pytest.mark.slow
+def test_an_answer_in_harmony_ends_with_its_stop_tokens_in_any_case(
+    copy: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, prompt = loaded(copy)
+    ids = generated(pipeline, prompt)
+    monkeypatch.setattr(engine, "stop_ids", lambda tokenizer: [ids[1]])
+    assert generated(pipeline, prompt) == ids
+    harmony = dataclasses.replace(prompt, harmony=True)
+    assert generated(pipeline, harmony) == ids[: ids.index(ids[1]) + 1]

@@ -9,12 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import gpt_oss_mxfp4
+from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4 import generate as verb
 from gpt_oss_mxfp4.detokenize import INCOMPLETE
 from tests.golden import CHECKPOINT
+from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = dict(os.environ)
@@ -22,7 +30,101 @@ ENVIRONMENT = dict(os.environ)
 
 PROMPT = "The keeper of the lighthouse counted the ships"
 
-pytestmark = pytest.mark.slow
+
+@dataclass(frozen=True)
+class Said:
+    """What the command said on either stream, its times as 0, and its exit code."""
+
+    out: str
+    lines: list[str]
+    code: int
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Runs the command with an engine that says what it is told to, in place of MAX."""
+    tokenizer = ByteTokenizer()
+
+    def run(generated: str, *arguments: str, template: bool = True) -> Said:
+        def encode_prompt(checkpoint: object, text: str, *, raw: bool) -> Any:
+            harmony = template and not raw
+            prompt = f"<|start|>user<|message|>{text}<|end|><|start|>assistant" if harmony else text
+            return SimpleNamespace(
+                ids=tokenizer.encode(prompt), tokenizer=tokenizer, harmony=harmony
+            )
+
+        def stream(pipeline: object, prompt: object, options: Any) -> Iterator[list[int]]:
+            for token_id in tokenizer.encode(generated)[: options.max_new_tokens]:
+                yield [token_id]
+
+        engine = SimpleNamespace(
+            encode_prompt=encode_prompt, load=lambda *arguments: None, stream=stream
+        )
+        monkeypatch.setattr(gpt_oss_mxfp4, "engine", engine, raising=False)
+        monkeypatch.setattr(verb, "DEMO_MODEL", CHECKPOINT)
+        code = cli.main(["generate", "--prompt", "What is 12 + 34?", *arguments])
+        out, err = capfd.readouterr()
+        return Said(out, re.sub(r"[\d.]+ s$", "0.0 s", err, flags=re.MULTILINE).splitlines(), code)
+
+    return run
+
+
+REASONED = (
+    "<|channel|>analysis<|message|>2 + 4 = 6, 1 + 3 = 4.<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>46 €<|return|>"
+)
+STEPS = [
+    "loading MAX ...",
+    "loading MAX: 0.0 s",
+    "compiling the demo model (a minute or two the first time) ...",
+    "compiling the demo model: 0.0 s",
+]
+
+
+def test_the_answer_alone_goes_to_standard_output(say: Callable[..., Said]) -> None:
+    said = say(REASONED)
+    assert (said.out, said.code) == ("46 €\n", 0)
+    assert said.lines[:-1] == STEPS
+    assert said.lines[-1].startswith("prompt: 33 tokens, ")
+
+
+def test_the_reasoning_goes_before_it_if_asked_for(say: Callable[..., Said]) -> None:
+    said = say(REASONED, "--show-reasoning")
+    assert said.out == "[analysis]\n2 + 4 = 6, 1 + 3 = 4.\n\n[final]\n46 €\n"
+    assert said.lines[:-1] == STEPS
+
+
+def test_raw_text_is_printed_whatever_channels_it_has(say: Callable[..., Said]) -> None:
+    said = say(REASONED, "--raw")
+    assert said.out == "analysis2 + 4 = 6, 1 + 3 = 4.assistantfinal46 €\n"
+    assert said.lines[:-1] == STEPS
+    assert said.lines[-1].startswith("prompt: 16 tokens, ")
+
+
+def test_reasoning_that_no_channel_marks_is_told_to_be_in_the_text(
+    say: Callable[..., Said],
+) -> None:
+    said = say("Once", "--show-reasoning", template=False)
+    assert said.out == "Once\n"
+    note = "--show-reasoning: this model's text has no channels, so all of it is shown"
+    assert said.lines[:-1] == [*STEPS[:2], note, *STEPS[2:]]
+
+
+def test_an_answer_that_did_not_come_is_told_and_its_cure(say: Callable[..., Said]) -> None:
+    said = say(REASONED, "--max-new-tokens", "20")
+    assert (said.out, said.code) == ("", 0)
+    assert said.lines[-2] == (
+        "no answer within 20 tokens: raise --max-new-tokens, or see its reasoning with --show-reasoning"
+    )
+
+
+def test_a_call_is_told_beside_the_text(say: Callable[..., Said]) -> None:
+    header = "<|channel|>commentary to=functions.calculator <|constrain|>json"
+    said = say(header + '<|message|>{"expression": "12 * 34"}<|call|>')
+    assert (said.out, said.code) == ("", 0)
+    assert said.lines[-2] == (
+        'the model called functions.calculator, but generate offers no tools: {"expression": "12 * 34"}'
+    )
 
 
 def command(*arguments: str, model: Path = CHECKPOINT) -> list[str]:
@@ -48,6 +150,7 @@ def greedy() -> tuple[bytes, str]:
     return generate()
 
 
+@pytest.mark.slow
 def test_text_alone_goes_to_standard_output(greedy: tuple[bytes, str]) -> None:
     text, told = greedy
     assert text.decode().endswith("\n")
@@ -64,6 +167,7 @@ def test_text_alone_goes_to_standard_output(greedy: tuple[bytes, str]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_max_speaks_on_standard_error_and_only_if_asked(greedy: tuple[bytes, str]) -> None:
     text, told = generate("--verbose")
     assert text == greedy[0]
@@ -71,6 +175,7 @@ def test_max_speaks_on_standard_error_and_only_if_asked(greedy: tuple[bytes, str
     assert "max.pipelines" not in greedy[1]
 
 
+@pytest.mark.slow
 def test_sampling_repeats_with_its_seed_only() -> None:
     sampled = ("--temperature", "1.5")
     first, again, other = (generate(*sampled, "--seed", seed)[0] for seed in ("7", "7", "8"))
@@ -78,7 +183,10 @@ def test_sampling_repeats_with_its_seed_only() -> None:
     assert first != other
 
 
-def test_a_chat_template_wraps_the_prompt(greedy: tuple[bytes, str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_chat_template_wraps_the_prompt_unless_it_is_raw(
+    greedy: tuple[bytes, str], tmp_path: Path
+) -> None:
     for file in CHECKPOINT.iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "chat_template.jinja").write_text(
@@ -90,8 +198,10 @@ def test_a_chat_template_wraps_the_prompt(greedy: tuple[bytes, str], tmp_path: P
         int(text.splitlines()[-1].split()[1]) for text in (greedy[1], told)
     )
     assert chat_tokens > plain_tokens + 4
+    assert generate("--raw", model=tmp_path)[0] == greedy[0]
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_is_no_error_message() -> None:
     read, write = os.pipe()
     os.close(read)
@@ -103,6 +213,7 @@ def test_a_reader_that_stops_is_no_error_message() -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "message"),
     [
@@ -125,6 +236,7 @@ def test_an_output_that_cannot_be_written_ends_in_one_line(redirection: str, mes
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_ends_at_once_with_130() -> None:
     with subprocess.Popen(
         command(),
@@ -146,6 +258,7 @@ def test_interrupt_ends_at_once_with_130() -> None:
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_plain_max_generates_the_same_text(greedy: tuple[bytes, str]) -> None:
     done = subprocess.run(
         [

@@ -1,0 +1,86 @@
+"""Header: who says a message of the harmony format and what it is for, read from the text before ``<|message|>``.
+
+The text falls into sections, by the special token that opens each: the role behind ``<|start|>``, the channel behind
+``<|channel|>``, the type of the message's text behind ``<|constrain|>``. The recipient of a tool's call, ``to=name``,
+stands behind the role or the channel; the type may stand behind either without its ``<|constrain|>``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ROLE = re.compile(r"\s*(assistant|user|developer|system)")
+_CHANNEL = re.compile(r"\s*(analysis|commentary|final)")
+_TYPE = re.compile(r"\s*(json|code)")
+_WORD = re.compile(r"\s*(\S+)")
+_RECIPIENT = re.compile(r"(?:^|\s)to=(\S+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a message is. A part that its header leaves out is None.
+
+    Args:
+        role: who speaks: assistant, or else someone whom the model makes up.
+        channel: analysis, commentary or final.
+        recipient: the tool that is called: functions.calculator, say.
+        content_type: of the message's text: json, say.
+    """
+
+    role: str | None = None
+    channel: str | None = None
+    recipient: str | None = None
+    content_type: str | None = None
+
+
+def is_role(text: str) -> bool:
+    """Whether text is the name of a role and nothing else."""
+    return _ROLE.fullmatch(text.rstrip()) is not None
+
+
+def parse_header(role: str, channel: str, content_type: str) -> Header:
+    """Reads the sections of a header that ``<|message|>`` ended; whatever is left of them is of the type.
+
+    Args:
+        role: text of the section; empty, like the others, where there is none.
+        channel: text of the section.
+        content_type: text of the section.
+    """
+    who, behind_role = _first(_WORD, role)
+    where, behind_channel = _first(_WORD, channel)
+    recipient, rest = _take_recipient(f"{behind_role} {behind_channel} {content_type}")
+    kind = " ".join(rest.split())
+    return Header(role=who, channel=where, recipient=recipient, content_type=kind or None)
+
+
+def parse_cut_header(role: str, channel: str, content_type: str) -> tuple[Header, str]:
+    """Reads the sections of a header that something else ended: what no header holds is the message's text.
+
+    Args:
+        role: text of the section, see :func:`parse_header`.
+        channel: text of the section.
+        content_type: text of the section.
+
+    Returns:
+        The header, as far as it goes, and the text.
+    """
+    who, behind_role = _first(_ROLE, role)
+    where, behind_channel = _first(_CHANNEL, channel)
+    kind, behind_type = _first(_TYPE, content_type)
+    recipient, rest = _take_recipient(f"{behind_role} {behind_channel} {behind_type}")
+    return Header(role=who, channel=where, recipient=recipient, content_type=kind), rest.strip()
+
+
+def _first(name: re.Pattern[str], text: str) -> tuple[str | None, str]:
+    match = name.match(text)
+    if match is None or match[1].startswith("to="):
+        return None, text
+    return match[1], text[match.end() :]
+
+
+def _take_recipient(text: str) -> tuple[str | None, str]:
+    match = _RECIPIENT.search(text)
+    if match is None:
+        return None, text
+    return match[1], f"{text[: match.start()]} {text[match.end() :].lstrip()}"
