@@ -2,7 +2,7 @@
 
 Each task draws a question, spells out the reasoning (the analysis channel) and gives the answer (the final
 channel, or a call of the calculator). A tenth of all questions, picked by a hash of what is asked whatever
-the words around it, is held out: training never sees it.
+the words around it, is held out: training never asks it.
 """
 
 import random

@@ -56,6 +56,13 @@ def test_training_starts_with_layers_that_do_nothing(tokenizer: Any) -> None:
         embedded = model.model.embed_tokens(x)
         torch.testing.assert_close(output, model.model.norm(embedded))
         assert not model(x, use_cache=False).logits.any()
+    zeros = {name for name, p in model.named_parameters() if not p.any()}
+    assert {
+        "lm_head.weight",
+        "model.layers.0.self_attn.sinks",
+        "model.layers.0.mlp.router.bias",
+    } < zeros
+    assert "model.layers.0.self_attn.q_proj.weight" not in zeros
 
 
 def test_the_same_seed_makes_the_same_model(tokenizer: Any) -> None:
