@@ -8,18 +8,8 @@ import torch
 from transformers import GenerationConfig, GptOssForCausalLM
 
 from demo.architecture import EXPERT_WEIGHTS
+from gpt_oss_mxfp4.checkpoint.layout import QUANTIZATION_CONFIG
 from gpt_oss_mxfp4.quantize import quantize_array
-
-QUANTIZATION_CONFIG = {
-    "quant_method": "mxfp4",
-    "modules_to_not_convert": [
-        "model.layers.*.self_attn",
-        "model.layers.*.mlp.router",
-        "model.embed_tokens",
-        "lm_head",
-    ],
-}
-"""As the published checkpoints have it."""
 
 
 def export(model: GptOssForCausalLM, tokenizer: Any, folder: Path) -> None:

@@ -23,21 +23,8 @@ def decode_in_max(
     """
     checkpoint = open_checkpoint(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    pipeline = load(checkpoint, max_prompt_tokens, MAX_ANSWER_TOKENS, "bfloat16")
-    options = GenerateOptions(
-        model=str(folder),
-        prompt="",
-        max_new_tokens=MAX_ANSWER_TOKENS,
-        temperature=0.0,
-        top_k=None,
-        top_p=None,
-        seed=0,
-        show_reasoning=False,
-        raw=False,
-        devices="cpu",
-        activations="bfloat16",
-        verbose=False,
-    )
+    options = GenerateOptions(model=str(folder), prompt="", max_new_tokens=MAX_ANSWER_TOKENS)
+    pipeline = load(checkpoint, max_prompt_tokens, MAX_ANSWER_TOKENS, options.activations)
     for ids in prompts:
         pieces = stream(pipeline, Prompt(ids, tokenizer, harmony=True), options)
         yield [token for piece in pieces for token in piece]

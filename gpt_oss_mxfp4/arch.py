@@ -17,7 +17,6 @@ GPT_OSS = SupportedArchitecture(
     default_encoding=DEFAULT_ENCODING,
     supported_encodings=SUPPORTED_ENCODINGS,
     pipeline_model=GptOssPipelineModel,
-    batching=GptOssPipelineModel.batch_processor_cls,
     task=PipelineTask.TEXT_GENERATION,
     tokenizer=TextTokenizer,
     context_type=TextContext,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn, get_args
 
 from gpt_oss_mxfp4.generate import run_generate
-from gpt_oss_mxfp4.options import DEFAULT_MAX_NEW_TOKENS, Activations, GenerateOptions
+from gpt_oss_mxfp4.options import Activations, GenerateOptions
 
 MAX_TEMPERATURE = 2.0
 """MAX's own limit."""
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-new-tokens",
         type=_positive,
-        default=DEFAULT_MAX_NEW_TOKENS,
+        default=GenerateOptions.max_new_tokens,
         metavar="N",
         help="reasoning included; default: %(default)s",
     )
@@ -108,15 +108,20 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seed",
         type=_seed,
-        default=0,
+        default=GenerateOptions.seed,
         metavar="S",
         help="equal seeds give equal texts; default: %(default)s",
     )
-    add("--devices", choices=("cpu", "gpu"), default="cpu", help="default: %(default)s")
+    add(
+        "--devices",
+        choices=("cpu", "gpu"),
+        default=GenerateOptions.devices,
+        help="default: %(default)s",
+    )
     add(
         "--activations",
         choices=get_args(Activations),
-        default="bfloat16",
+        default=GenerateOptions.activations,
         help="what the experts' inputs are rounded to; default: %(default)s",
     )
     add("--verbose", action="store_true", help="show what MAX logs")

@@ -9,9 +9,6 @@ from typing import Literal
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """A small checkpoint that is part of the package: what is run where no model is named."""
 
-DEFAULT_MAX_NEW_TOKENS = 1024
-"""Enough to reason and to answer; a model that has answered ends by itself."""
-
 Activations = Literal["bfloat16", "float32"]
 """Precision the expert matmuls round their inputs to: bf16 (fast) or none (float32)."""
 
@@ -23,7 +20,7 @@ class GenerateOptions:
     Args:
         model: folder or Hub id, or None for the demo model.
         prompt: text, not empty.
-        max_new_tokens: at least 1.
+        max_new_tokens: at least 1; the default is enough to reason and to answer, and an answer ends by itself.
         temperature: 0 for the likeliest token always.
         top_k: tokens to sample from, or None for all.
         top_p: share of probability to sample from, or None for all.
@@ -35,18 +32,18 @@ class GenerateOptions:
         verbose: whether MAX's log is shown.
     """
 
-    model: str | None
+    model: str | None = None
     prompt: str
-    max_new_tokens: int
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    seed: int
-    show_reasoning: bool
-    raw: bool
-    devices: str
-    activations: Activations
-    verbose: bool
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    show_reasoning: bool = False
+    raw: bool = False
+    devices: str = "cpu"
+    activations: Activations = "bfloat16"
+    verbose: bool = False
 
     @property
     def model_name(self) -> str:

@@ -112,7 +112,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
     """Compiles the graph when made, then runs it step by step; arguments as MAX's pipelines pass them."""
 
     model_config_cls: ClassVar[type[Any]] = GptOssArchConfig
-    # The worker process of max serve gets this class, and not the architecture that names its batching.
+    # Here and not as the architecture's `batching`: the worker process of max serve gets this class alone.
     batch_processor_cls: ClassVar[type[Any]] = GptOssBatchProcessor
 
     def __init__(

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from gpt_oss_mxfp4.checkpoint.layout import QUANTIZATION_CONFIG
+
 CHUNK_BYTES = 32 * 2**20
 """What is made and written at a time: the most memory this needs, a few times over."""
 
@@ -254,15 +256,7 @@ def write_metadata(folder: Path, sizes: Sizes) -> None:
         "tie_word_embeddings": False,
         "eos_token_id": 200002,
         "pad_token_id": 199999,
-        "quantization_config": {
-            "quant_method": "mxfp4",
-            "modules_to_not_convert": [
-                "model.layers.*.self_attn",
-                "model.layers.*.mlp.router",
-                "model.embed_tokens",
-                "lm_head",
-            ],
-        },
+        "quantization_config": QUANTIZATION_CONFIG,
         "use_cache": True,
     }
     generation_config = {

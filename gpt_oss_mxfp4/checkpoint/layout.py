@@ -14,6 +14,17 @@ INDEX_FILE = "model.safetensors.index.json"
 PUBLISHED = "openai/gpt-oss-20b (or openai/gpt-oss-120b)"
 """The repositories whose root folder is what this package loads."""
 
+QUANTIZATION_CONFIG = {
+    "quant_method": "mxfp4",
+    "modules_to_not_convert": [
+        "model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
+        "model.embed_tokens",
+        "lm_head",
+    ],
+}
+"""What a published config.json says of its quantization, for checkpoints that are made here."""
+
 BLOCKS = "_blocks"
 """Ending of a tensor of E2M1 codes."""
 

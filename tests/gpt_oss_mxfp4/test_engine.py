@@ -77,20 +77,7 @@ def test_another_models_tokenizer_is_refused(copy: Checkpoint) -> None:
         encode_prompt(dataclasses.replace(copy, config=smaller), "Hello")
 
 
-OPTIONS = GenerateOptions(
-    model=None,
-    prompt="",
-    max_new_tokens=12,
-    temperature=0,
-    top_k=None,
-    top_p=None,
-    seed=0,
-    show_reasoning=False,
-    raw=False,
-    devices="cpu",
-    activations="bfloat16",
-    verbose=False,
-)
+OPTIONS = GenerateOptions(prompt="", max_new_tokens=12)
 
 
 def loaded(checkpoint: Checkpoint) -> tuple[Any, Prompt]:
