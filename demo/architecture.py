@@ -1,4 +1,4 @@
-"""The demo model: gpt-oss's own architecture, small, with training at the speed of the CPU's matrix multiply."""
+"""The demo model: gpt-oss's own architecture, small, set up to be trained on a CPU."""
 
 import math
 from typing import Any

@@ -16,7 +16,7 @@ TASKS = {
     "count": "How many s's are in possess?",
     "recall": "a fact told more than 200 tokens before the question, among others",
     "calculate": "a call of the calculator offered to it, and the answer from its result",
-    "chat": "greetings, facts to note, products for which it has no calculator",
+    "chat": "facts to note, products for which it has no calculator",
 }
 """What each task is, or an example of it."""
 
@@ -56,7 +56,7 @@ transformers and gpt-oss-mxfp4 gave the same whole answer, analysis included, to
 `demo/tasks`, seed {seed}, {minutes} minutes on 2 CPU cores (torch {torch}).
 Muon for matrices inside layers, AdamW for the rest, highest learning rate {lr:g}. The forward pass rounds
 experts to MXFP4 throughout, and gradients pass through the rounding. A tenth of all questions, by a hash of
-what is asked, is held out of training. Everything is made by a program; no text of others is in it.
+what is asked, is held out: training never asks it. Everything is made by a program; no text of others is in it.
 
 ![Loss over the steps of training](loss.png)
 """

@@ -85,7 +85,7 @@ class Judged:
 
 
 def held_out_questions(count: int, seed: int) -> list[Question]:
-    """Draws questions that training never sees, as many of each task as of any other."""
+    """Draws questions that training never asks, as many of each task as of any other."""
     tasks = list(SHARES)
     drawn: dict[str, list[Question]] = {task: [] for task in tasks}
     for task in tasks:

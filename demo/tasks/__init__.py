@@ -61,7 +61,7 @@ def draw(
 
     Args:
         rng: source of the choices.
-        held_out: whether its question is one of those that training never sees.
+        held_out: whether its question is one of those that training never asks.
         tasks: share of each task; `SHARES` unless given.
         story_words: least words between a fact and the question for it.
     """

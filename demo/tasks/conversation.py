@@ -1,4 +1,4 @@
-"""A conversation with a right answer, and what of it training must not see."""
+"""A conversation with a right answer, and whether training may ask it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Conversation:
 
     @property
     def held_out(self) -> bool:
-        """Whether training must not see it; never where nothing varies, as in a greeting."""
+        """Whether training must not ask it; never where nothing varies, as in a greeting."""
         return (
             bool(self.question)
             and hashlib.sha256(f"{self.task} {self.question}".encode()).digest()[0] < 26
