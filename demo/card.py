@@ -12,7 +12,7 @@ TASKS = {
     "add": "What is 4587 + 968?",
     "subtract": "Subtract 1704 from 96.",
     "reverse": 'Reverse the word "lantern".',
-    "sort": "Sort the letters of harvest.",
+    "sort": "Sort the letters of basket.",
     "count": "How many s's are in possess?",
     "recall": "a fact told more than 200 tokens before the question, among others",
     "calculate": "a call of the calculator offered to it, and the answer from its result",
@@ -44,8 +44,8 @@ good for nothing else.
 {rows}
 
 The analysis spells out columns, letters and tallies, and the answer is read off it. Numbers have up to four
-digits, words up to eight letters (nine where letters are counted). It has seen no other question and no
-other language.
+digits, words up to seven lower-case letters (six where they are sorted). It has seen no other question and
+no other language. Greetings are answered too; the same few are in training, so they are not measured.
 
 transformers and gpt-oss-mxfp4 gave the same whole answer, analysis included, to {equal_answers} of the
 {questions}. {differences}
@@ -56,7 +56,8 @@ transformers and gpt-oss-mxfp4 gave the same whole answer, analysis included, to
 `demo/tasks`, seed {seed}, {minutes} minutes on 2 CPU cores (torch {torch}).
 Muon for matrices inside layers, AdamW for the rest, highest learning rate {lr:g}. The forward pass rounds
 experts to MXFP4 throughout, and gradients pass through the rounding. A tenth of all questions, by a hash of
-what is asked, is held out: training never asks it. Everything is made by a program; no text of others is in it.
+what is asked, is held out: it is in no conversation of the training. Everything is made by a program; no
+text of others is in it.
 
 ![Loss over the steps of training](loss.png)
 """

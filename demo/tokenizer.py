@@ -63,7 +63,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         # A lower-case word with no space before it stands between quotes: it is spelled, not known whole.
         if not (piece.isalpha() and piece.islower())
     ]
-    pieces += [piece.lstrip(" ") for piece in pieces if piece.strip().istitle()]
+    for word in [piece.strip() for piece in pieces if piece.strip().istitle()]:
+        pieces += [word, f" {word}"]
     pieces += HARMONY_WORDS.split()
     pieces += [f" {letter}" for letter in string.ascii_lowercase]
     words = sorted({byte_level.pre_tokenize_str(piece)[0][0] for piece in pieces})

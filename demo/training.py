@@ -36,7 +36,7 @@ class Recipe:
     """
 
     seed: int = 0
-    steps: int = 1000
+    steps: int = 900
     conversations: int = 64
     lr: float = 4e-3
     warmup: int = 40
@@ -112,16 +112,16 @@ def accumulate_gradients(
     """Adds the gradient of the mean loss over all tokens to learn; gives that loss and the accuracy."""
     total = sum(target >= 0 for example in examples for target in example.targets)
     loss, right = 0.0, 0.0
-    for group in split(examples, recipe.max_tokens):
-        ids, targets = pad(group, pad_id)
-        with parametrize.cached():
+    with parametrize.cached():  # the experts are rounded once for all groups
+        for group in split(examples, recipe.max_tokens):
+            ids, targets = pad(group, pad_id)
             hidden = model.model(ids, use_cache=False).last_hidden_state
             learnt = targets >= 0
             logits: Tensor = model.lm_head(hidden[learnt])
             group_loss = F.cross_entropy(logits, targets[learnt], reduction="sum") / total
             group_loss.backward()
-        loss += group_loss.item()
-        right += (logits.argmax(-1) == targets[learnt]).sum().item()
+            loss += group_loss.item()
+            right += (logits.argmax(-1) == targets[learnt]).sum().item()
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss became {loss}: lower the learning rate")
     return loss, right / total

@@ -37,14 +37,17 @@ TASKS: dict[str, Callable[[random.Random], Conversation]] = {
     "calculate": calculator.calculate,
     "chat": chat.chat,
 }
+EARLIER = ("add", "reverse", "sort", "count", "chat")
+"""What an earlier turn may have been about."""
+
 SHARES = {
-    "add": 0.14,
-    "subtract": 0.18,
-    "reverse": 0.14,
-    "sort": 0.16,
-    "count": 0.14,
+    "add": 0.12,
+    "subtract": 0.16,
+    "reverse": 0.13,
+    "sort": 0.17,
+    "count": 0.16,
     "recall": 0.13,
-    "calculate": 0.08,
+    "calculate": 0.10,
     "chat": 0.03,
 }
 """Share of each task in training."""
@@ -66,18 +69,25 @@ def draw(
         story_words: least words between a fact and the question for it.
     """
     shares = tasks or SHARES
+    task = rng.choices(list(shares), list(shares.values()))[0]
+    return _vary(rng, _draw_allowed(rng, task, held_out=held_out, story_words=story_words))
+
+
+def _draw_allowed(
+    rng: random.Random, task: str, *, held_out: bool, story_words: int = STORY_WORDS
+) -> Conversation:
+    """Draws from one task until the conversation is one of those held out, or none of them."""
     while True:
-        task = rng.choices(list(shares), list(shares.values()))[0]
         conversation = recall.recall(rng, story_words) if task == "recall" else TASKS[task](rng)
         if conversation.held_out == held_out:
-            return _vary(rng, conversation)
+            return conversation
 
 
 def _vary(rng: random.Random, conversation: Conversation) -> Conversation:
     """Adds what must not change an answer: earlier turns, instructions, the effort that is asked for."""
     messages = conversation.messages
     if conversation.task != "recall" and rng.random() < 0.12:
-        earlier = TASKS[rng.choice(("add", "reverse", "sort", "count", "chat"))](rng).messages
+        earlier = _draw_allowed(rng, rng.choice(EARLIER), held_out=False).messages
         messages = [earlier[0], {"role": "assistant", "content": earlier[-1]["content"]}, *messages]
     if rng.random() < 0.15:
         messages = [{"role": "system", "content": rng.choice(INSTRUCTIONS)}, *messages]
@@ -89,9 +99,8 @@ def _vary(rng: random.Random, conversation: Conversation) -> Conversation:
 def prose() -> str:
     """Every text that questions and answers are made of: what the tokenizer finds its words in."""
     phrases = [*INSTRUCTIONS, chat.ABILITIES, chat.NO_CALCULATOR]
-    phrases += chain(
-        recall.FACTS_INTRODUCTIONS,
-        recall.TIMES,
+    phrases += [*recall.FACTS_INTRODUCTIONS, *recall.TIMES]
+    for prompt in chain(
         sums.ADD_PROMPTS,
         sums.SUBTRACT_PROMPTS,
         words.REVERSE_PROMPTS,
@@ -99,7 +108,8 @@ def prose() -> str:
         words.COUNT_PROMPTS,
         recall.RECALL_PROMPTS,
         calculator.CALCULATE_PROMPTS,
-    )
+    ):
+        phrases += [prompt, f"Please {prompt[0].lower()}{prompt[1:]}"]
     for prompts, thinking, answer in chat.CHAT:
         phrases += [*prompts, thinking, answer]
     behind_a_space = chain(

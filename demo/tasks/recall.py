@@ -12,7 +12,6 @@ NAMES = "Anna Ben Clara David Emma Felix Grace Hugo Ida Jonas Kate Leo Mia Noah 
 COLORS = "red blue green yellow black white brown orange purple gray".split()
 CITIES = "Paris London Rome Berlin Madrid Vienna Oslo Lisbon Athens Dublin".split()
 ATTRIBUTES: dict[str, Callable[[random.Random], str]] = {
-    "locker code": lambda rng: str(rng.randrange(1000, 10000)),
     "room number": lambda rng: str(rng.randrange(100, 1000)),
     "favorite color": lambda rng: rng.choice(COLORS),
     "home city": lambda rng: rng.choice(CITIES),
@@ -34,7 +33,7 @@ TIMES = "In the morning|At night|Every day|In winter|On Monday|After lunch".spli
 def recall(rng: random.Random, story_words: int = STORY_WORDS) -> Conversation:
     """A fact that stands more than 200 tokens before the question, among others of its kind."""
     facts = {}
-    for name in rng.sample(NAMES, rng.randint(1, 4)):
+    for name in rng.sample(NAMES, rng.randint(1, 3)):
         attribute = rng.choice(list(ATTRIBUTES))
         facts[name, attribute] = ATTRIBUTES[attribute](rng)
     (name, attribute), value = rng.choice(list(facts.items()))

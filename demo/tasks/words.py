@@ -2,6 +2,7 @@
 
 import random
 
+from demo.tasks import recall
 from demo.tasks.conversation import Conversation, ask
 from demo.tasks.wording import phrase, quote
 
@@ -9,9 +10,12 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnprstvw"
 
 WORDS_SEEN_WHOLE = (
-    "user assistant system developer analysis commentary final functions calculator expression string "
-    "json word letters order much many"
-).split()
+    "any final json order string system to type user word".split()
+    + recall.SUBJECTS
+    + recall.ADJECTIVES
+    + recall.COLORS
+    + recall.PLACES_OF_STORY
+)
 """Words that the tokenizer may give as one token: they must be spelled, too."""
 
 REVERSE_PROMPTS = (
@@ -41,7 +45,7 @@ COUNT_PROMPTS = (
 
 def reverse(rng: random.Random) -> Conversation:
     """A word's letters from the last to the first."""
-    word = _word(rng, 2, 8)
+    word = _word(rng, 2, 7)
     numbered = _numbered(word)
     return ask(
         "reverse",
@@ -54,7 +58,7 @@ def reverse(rng: random.Random) -> Conversation:
 
 def sort(rng: random.Random) -> Conversation:
     """A word's letters in alphabetical order."""
-    word = _word(rng, 2, 8)
+    word = _word(rng, 2, 6)
     numbered = _numbered(word)
     return ask(
         "sort",
@@ -67,7 +71,7 @@ def sort(rng: random.Random) -> Conversation:
 
 def count(rng: random.Random) -> Conversation:
     """How many times a letter occurs in a word."""
-    word = _word(rng, 2, 9)
+    word = _word(rng, 2, 7)
     letter = rng.choice(word)
     if rng.random() < 0.3:
         letter = rng.choice(ALPHABET)
@@ -77,9 +81,9 @@ def count(rng: random.Random) -> Conversation:
             letters[rng.randrange(len(letters))] = letter
         word = "".join(letters)
     tally, steps = 0, []
-    for character in word:
-        tally += character == letter
-        steps.append(f"{character}/{letter}{tally}")
+    for numbered in _numbered(word):
+        tally += numbered[0] == letter
+        steps.append(f"{numbered}{letter}{tally}")
     quoted = rng.random() < 0.5
     return ask(
         "count",
@@ -101,7 +105,7 @@ def _held_out_by(word: str) -> str:
 
 
 def _word(rng: random.Random, shortest: int, longest: int) -> str:
-    if rng.random() < 0.06:
+    if rng.random() < 0.05:
         return rng.choice([w for w in WORDS_SEEN_WHOLE if shortest <= len(w) <= longest])
     length = rng.randint(shortest, longest)
     if rng.random() < 0.5:

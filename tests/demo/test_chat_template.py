@@ -1,7 +1,7 @@
 """The chat template: whole texts, as the harmony format's documentation writes them.
 
-Source: https://developers.openai.com/cookbook/articles/openai-harmony. Its system message also has dates, and a
-sentence behind the channels; the demo's has neither.
+Source: https://developers.openai.com/cookbook/articles/openai-harmony. Its system message also has an
+identity, dates and the channels; the demo's has the effort alone, so that training spends its tokens on answers.
 """
 
 from __future__ import annotations
@@ -13,19 +13,10 @@ from jinja2.exceptions import TemplateError
 
 from demo.tasks.calculator import CALCULATOR
 
-SYSTEM = """\
-<|start|>system<|message|>You are a small gpt-oss.
-
-Reasoning: medium
-
-# Valid channels: analysis, commentary, final.<|end|>"""
+SYSTEM = "<|start|>system<|message|>Reasoning: medium<|end|>"
 
 SYSTEM_WITH_TOOLS = """\
-<|start|>system<|message|>You are a small gpt-oss.
-
-Reasoning: medium
-
-# Valid channels: analysis, commentary, final.
+<|start|>system<|message|>Reasoning: medium
 Calls to these tools must go to the commentary channel: 'functions'.<|end|>"""
 
 TOOLS = """\
@@ -214,9 +205,9 @@ def test_the_effort_of_reasoning_is_a_line_of_the_system_message(
     assert text == f"{system}<|start|>user<|message|>Hello<|end|>"
 
 
-def test_the_identity_may_be_anothers(tokenizer: Any) -> None:
+def test_an_identity_may_be_given(tokenizer: Any) -> None:
     text = render(tokenizer, [HELLO], model_identity="You are a lighthouse.")
-    assert text.startswith("<|start|>system<|message|>You are a lighthouse.\n\nReasoning: medium\n")
+    assert text.startswith("<|start|>system<|message|>You are a lighthouse.\n\nReasoning: medium<|")
 
 
 def test_content_may_be_parts(tokenizer: Any) -> None:
@@ -252,6 +243,22 @@ def test_text_is_rendered_as_it_is(tokenizer: Any) -> None:
 def test_a_tools_message_without_a_call_is_refused(tokenizer: Any) -> None:
     with pytest.raises(TemplateError, match=r"^a tool's message must follow a call of it$"):
         render(tokenizer, [HELLO, RESULT])
+
+
+def test_content_beside_a_call_is_its_reasoning(tokenizer: Any) -> None:
+    call = {"role": "assistant", "content": CALL["thinking"], "tool_calls": CALL["tool_calls"]}
+    assert render(tokenizer, [HELLO, call]) == render(tokenizer, [HELLO, CALL])
+
+
+def test_content_and_thinking_beside_a_call_are_refused(tokenizer: Any) -> None:
+    message = r"^a message that calls a tool may hold thinking or content, not both$"
+    with pytest.raises(TemplateError, match=message):
+        render(tokenizer, [HELLO, {**CALL, "content": "Here it is."}])
+
+
+def test_two_calls_in_one_message_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(TemplateError, match=r"^a message may call one tool, got 2$"):
+        render(tokenizer, [HELLO, {**CALL, "tool_calls": [*CALL["tool_calls"]] * 2}])
 
 
 @pytest.mark.parametrize("role", ["critic", "system", "developer"])
@@ -362,6 +369,9 @@ def test_functions_of_the_documentation(tokenizer: Any) -> None:
             "x: {\na?: string,\n}[],",
         ),
         ({"type": "number", "default": 10}, "x: number, // default: 10"),
+        ({"enum": ["a", "b"], "default": "b"}, 'x: "a" | "b", // default: b'),
+        ({"enum": [1, 2], "default": 2}, "x: 1 | 2, // default: 2"),
+        ({"type": "string", "default": "b"}, 'x: string, // default: "b"'),
         ({"type": "string", "description": "Why."}, "// Why.\nx: string,"),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_prompt_ends_where_the_answer_begins(tokenizer: Any) -> None:
 
 def test_the_effort_is_the_questions(tokenizer: Any) -> None:
     question = Question("add", SUM.messages, SUM.answer, [], "high")
-    assert "Reasoning: high\n" in tokenizer.decode(encode_prompt(tokenizer, question))
+    assert "Reasoning: high<|end|>" in tokenizer.decode(encode_prompt(tokenizer, question))
 
 
 def test_a_call_and_the_answer_from_its_result_are_two_questions() -> None:

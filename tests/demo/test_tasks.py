@@ -12,6 +12,7 @@ import pytest
 
 from demo.tasks import SHARES, TASKS, Conversation, Message, draw
 from demo.tasks.calculator import CALCULATOR
+from demo.tasks.words import WORDS_SEEN_WHOLE
 
 PLEASE = r"(?:please )?"
 WORD = r"""(?P<mark>["']?)(?P<word>[a-z]+)(?P=mark)"""
@@ -40,11 +41,10 @@ RECALL = re.compile(
 
 COLUMN = re.compile(r"(\w+) (\d)([-+])(\d)\3(\d)=(\d) (carry|borrow) (\d)")
 
-NEVER_HELD_OUT = {
-    *("user", "assistant", "system", "developer", "analysis", "commentary", "final", "functions"),
-    *("calculator", "expression", "string", "json", "word", "letters", "order", "much", "many"),
-}
-"""Words that the tokenizer gives as one token: how they are spelled can only be learnt by heart."""
+
+def held_out_by(word: str, question: str) -> str:
+    """A word that the tokenizer gives as one token can only be spelled by heart: it is never held out."""
+    return "" if word in WORDS_SEEN_WHOLE else question
 
 
 def drawn(task: str, count: int = 200) -> list[Conversation]:
@@ -98,20 +98,20 @@ def subtract_is_right(conversation: Conversation) -> None:
 
 def reverse_is_right(conversation: Conversation) -> None:
     word = match(REVERSE, asked(conversation))["word"]
-    assert conversation.question == ("" if word in NEVER_HELD_OUT else word)
+    assert conversation.question == held_out_by(word, word)
     assert list(final(conversation)) == [word[-1 - i] for i in range(len(word))]
 
 
 def sort_is_right(conversation: Conversation) -> None:
     word = match(SORT, asked(conversation))["word"]
-    assert conversation.question == ("" if word in NEVER_HELD_OUT else word)
+    assert conversation.question == held_out_by(word, word)
     assert final(conversation) == "".join(c * word.count(c) for c in map(chr, range(97, 123)))
 
 
 def count_is_right(conversation: Conversation) -> None:
     found = match(COUNT, asked(conversation))
     letter, word = found["letter"], found["word"]
-    assert conversation.question == ("" if word in NEVER_HELD_OUT else f"{letter} {word}")
+    assert conversation.question == held_out_by(word, f"{letter} {word}")
     assert final(conversation) == str(len(re.findall(letter, word)))
 
 
@@ -324,7 +324,7 @@ def test_the_tally_runs_along_the_word() -> None:
         head, _, steps = thought(conversation).partition(": ")
         assert head == f"Count {letter}"
         assert steps.rstrip(".").split() == [
-            f"{word[i]}/{letter}{word[: i + 1].count(letter)}" for i in range(len(word))
+            f"{word[i]}{i + 1}{letter}{word[: i + 1].count(letter)}" for i in range(len(word))
         ]
         counts.add(final(conversation))
     assert {"0", "1", "2", "3"} <= counts
@@ -369,6 +369,24 @@ def test_training_never_draws_a_question_that_is_held_out() -> None:
     assert all(draw(rng, held_out=True).held_out for _ in range(200))
 
 
+def test_no_earlier_turn_asks_what_is_held_out() -> None:
+    rng = random.Random(0)
+    checked = 0
+    for _ in range(4000):
+        texts = user_texts(draw(rng, held_out=False, tasks={"chat": 1.0}))
+        for text in texts[:-1]:
+            word = REVERSE.fullmatch(text)
+            if word:
+                question = "reverse", held_out_by(word["word"], word["word"])
+            elif "+" in text:
+                question = "add", " ".join(re.findall(r"\d+", text))
+            else:
+                continue
+            assert not Conversation(*question, []).held_out
+            checked += 1
+    assert checked > 100
+
+
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "chat"])
 def test_a_tenth_of_all_questions_is_held_out(task: str) -> None:
     questions = {c.question: c.held_out for c in drawn(task, 2000) if c.question}
@@ -396,6 +414,12 @@ def test_greetings_and_words_of_one_token_are_never_held_out() -> None:
                 assert not conversation.held_out
                 seen.add(task)
     assert seen == {"chat", "reverse", "sort", "count"}
+
+
+def test_a_word_that_is_one_token_between_quotes_is_among_those_to_spell(tokenizer: Any) -> None:
+    whole = {t for t in tokenizer.get_vocab() if re.fullmatch("[a-z]{2,7}", t)}
+    assert whole
+    assert whole <= set(WORDS_SEEN_WHOLE)
 
 
 def test_a_story_may_be_shorter() -> None:

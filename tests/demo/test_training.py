@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import random
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from demo.examples import encode_example  # noqa: E402
 from demo.muon import Muon  # noqa: E402
 from demo.tasks import Conversation, draw  # noqa: E402
 from demo.training import Recipe, Step, accumulate_gradients, make_optimizers, schedule, train  # noqa: E402
+from gpt_oss_mxfp4.options import DEMO_MODEL  # noqa: E402
 from tests.demo.tiny import random_model, tiny_model  # noqa: E402
 
 SHORT = Recipe(steps=3, conversations=4, warmup=1)
@@ -171,3 +174,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tokenizer: Any) -> None:
     model.model.embed_tokens.weight.data[:] = torch.nan
     with pytest.raises(FloatingPointError, match=r"^the loss became nan: lower the learning rate$"):
         next(train(model, tokenizer, SHORT))
+
+
+def test_the_shipped_model_is_of_this_recipe() -> None:
+    report = json.loads((DEMO_MODEL / "accuracy.json").read_text())
+    assert report["recipe"] == json.loads(json.dumps(asdict(Recipe())))
+    assert report["minutes"] < 60

@@ -24,13 +24,18 @@ from transformers import AutoTokenizer
 
 from demo.max_decoder import decode_in_max
 from demo.questions import Question, accuracy, held_out_questions, judge
+from demo.tasks import TASKS
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.options import DEMO_MODEL
 
-QUESTIONS = [question for question in held_out_questions(384, seed=2) if question.task == "add"]
-"""Of the one task that the present model has mastered (its model card has the others)."""
+MASTERED = ("add", "reverse", "count", "calculate", "chat")
+"""What the present model does well; its card has the other tasks too."""
 
-SERVED = QUESTIONS[:8]
+QUESTIONS = [question for question in held_out_questions(96, seed=2) if question.task in MASTERED]
+"""Twelve of each task, others than those that the model card counts."""
+
+SERVED = [question for question in QUESTIONS if not question.tools][:8]
+"""Two of each task; tools need a parser of calls, which the server does not have yet."""
 
 LEAST_ACCURACY = 0.95
 SERVER_SECONDS = 600
@@ -44,6 +49,16 @@ def ask(folder: Path, questions: list[Question]) -> float:
     shares = accuracy(judged)
     print(shares)
     return shares["all"]
+
+
+def test_the_shipped_model_is_right_as_promised() -> None:
+    """What was measured with all 500 questions, which takes minutes: `scripts/evaluate_demo.py` does it again."""
+    report = json.loads((DEMO_MODEL / "accuracy.json").read_text())
+    assert report["questions"] == 500
+    assert report["equal_answers"] >= 499
+    shares = report["accuracy"]["gpt_oss_mxfp4"]
+    assert shares.keys() == {*TASKS, "all"}
+    assert min(shares[task] for task in MASTERED) >= LEAST_ACCURACY
 
 
 @pytest.mark.slow
