@@ -50,7 +50,7 @@ namespace functions { // Evaluates an arithmetic expression. Like
 type calculator = (_: { // expression: string, }) => any; } // namespace functions
 commentary to=functions.calculator <|constrain|>json {"expression": "
 """
-"""The words of the chat template."""
+"""The words of the chat template, and of an identity and channels that the system message may well have again."""
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -2,7 +2,7 @@
 
     ./run train [--output FOLDER] [--steps N] [--seed N]
 
-It takes 50 minutes on 2 CPU cores that have nothing else to do. The same seed on the same processor and torch
+It took 48 minutes on 2 CPU cores that had nothing else to do (NOTES F18). The same seed on the same processor and torch
 gives the same model.
 Beside the checkpoint the folder gets `loss.json` and `loss.png`, `accuracy.json` and the model card.
 """
