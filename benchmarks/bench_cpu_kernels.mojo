@@ -17,7 +17,8 @@ from max.algorithm import sync_parallelize
 
 from mxfp4.cpu.epilogue import BiasEpilogue, SwigluEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
-from mxfp4.cpu.weights import Bf16Rows, ConstPointer, Mxfp4Rows
+from mxfp4.cpu.weights import Bf16Rows, Mxfp4Rows
+from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.words import (
     HAS_BF16_DOT,
     LANES,

@@ -17,9 +17,9 @@ from std.utils.numerics import neg_inf
 from max.algorithm import sync_parallelize
 from std.runtime import parallelism_level
 
+from ..pointers import ConstPointer
 from .dot import FloatPointer
 from .paged_cache import PagedCache
-from .weights import ConstPointer
 from .words import LANES, Floats
 
 comptime _VECTORS = 4

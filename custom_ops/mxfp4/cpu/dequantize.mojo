@@ -2,7 +2,7 @@
 
 from ..decode import decode_e2m1_f32_portable, decode_e8m0, narrow_exact
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
-from .weights import ConstPointer
+from ..pointers import ConstPointer
 
 
 def dequantize_groups[

@@ -1,12 +1,8 @@
 """What happens to a kernel's sums on their way to the output: bias, and for the experts' first half SwiGLU."""
 
-from std.math import exp
-
+from ..pointers import ConstPointer
+from ..swiglu import swiglu
 from .dot import TILE_N, FloatPointer
-from .weights import ConstPointer
-
-comptime _SWIGLU_ALPHA = Float32(1.702)
-"""Slope of the gate's sigmoid. Source: openai/gpt-oss torch/model.py."""
 
 comptime OutputPointer = MutPointer[Float32, MutUntrackedOrigin]
 """The op's output tensor."""
@@ -142,35 +138,3 @@ struct SwigluEpilogue(Epilogue):
         ).deinterleave()
         var y = swiglu(gate_up[0], gate_up[1], self.limit)
         _store_first(self.y.unsafe_offset((row * self.n + first_n) // 2), y, count // 2)
-
-
-@inline(.always)
-def swiglu[
-    width: SIMDLength, //
-](
-    gate: SIMD[DType.float32, width],
-    up: SIMD[DType.float32, width],
-    limit: Float32,
-) -> SIMD[
-    DType.float32, width
-]:
-    """Gives `(up + 1) * gate * sigmoid(1.702 * gate)` of clamped inputs; NaN stays NaN.
-
-    Parameters:
-        width: Lanes.
-
-    Args:
-        gate: Gate sums, clamped from above.
-        up: Up sums, clamped from both sides.
-        limit: The clamp.
-
-    Returns:
-        The gated values.
-    """
-    comptime Vector = SIMD[DType.float32, width]
-    # Selections, not min and max: a comparison with NaN is false, so NaN passes through.
-    var clamped_gate = gate.gt(limit).select(Vector(limit), gate)
-    var clamped_up = up.gt(limit).select(Vector(limit), up)
-    clamped_up = up.lt(-limit).select(Vector(-limit), clamped_up)
-    var sigmoid = 1 / (1 + exp(-_SWIGLU_ALPHA * clamped_gate))
-    return (clamped_up + 1) * clamped_gate * sigmoid

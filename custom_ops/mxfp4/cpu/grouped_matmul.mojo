@@ -11,12 +11,13 @@ from std.math import align_up, ceildiv
 from max.algorithm import sync_parallelize
 from std.runtime import parallelism_level
 
+from ..pointers import ConstPointer
 from .dot import DOT_ROWS, TILE_N, FloatPointer, dot
 from .epilogue import Epilogue
 from .float_mode import enable_subnormals, write_float_mode
 from .pack import WordPointer, pack_row, transpose_rows
 from .tile import tile
-from .weights import ConstPointer, WeightRows, chunk_k, chunk_words
+from .weights import WeightRows, chunk_k, chunk_words
 from .words import LANES, Words
 
 comptime _MAX_TILE_ROWS = 6 * LANES

@@ -2,7 +2,8 @@
 
 from std.memory import bitcast
 
-from .weights import ConstPointer, WeightRows, chunk_k, chunk_words
+from ..pointers import ConstPointer
+from .weights import WeightRows, chunk_k, chunk_words
 from .words import LANES, Words
 
 comptime WordPointer = MutPointer[UInt32, MutUntrackedOrigin]

@@ -1,6 +1,6 @@
 """Where MAX's paged KV cache keeps a key or value."""
 
-from .weights import ConstPointer
+from ..pointers import ConstPointer
 
 
 @fieldwise_init

@@ -2,7 +2,7 @@
 
 from ..encode import encode_e2m1, pack_e2m1, shared_scale, widen_bits
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
-from .weights import ConstPointer
+from ..pointers import ConstPointer
 
 
 def quantize_groups[

@@ -5,14 +5,8 @@ from std.sys.intrinsics import PrefetchOptions, masked_load, prefetch
 
 from ..decode import decode_e2m1_bf16x32, decode_e2m1_f32, decode_e8m0
 from ..format import BYTES_PER_GROUP, E8M0_BIAS
+from ..pointers import ConstPointer
 from .words import LANES, Floats, Words, per_word
-
-comptime ConstPointer[dtype: DType] = ImmPointer[Scalar[dtype], ImmUntrackedOrigin]
-"""A pointer into a tensor that an op's caller keeps alive.
-
-Parameters:
-    dtype: Element type.
-"""
 
 comptime _PREFETCH_BYTES = 8192
 """How far ahead of the multiply weights are asked for (NOTES N11)."""

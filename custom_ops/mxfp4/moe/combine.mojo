@@ -1,6 +1,6 @@
 """Expert outputs summed back into token order."""
 
-from ..cpu.weights import ConstPointer
+from ..pointers import ConstPointer
 from ..cpu.words import LANES
 
 

@@ -1,6 +1,6 @@
 """Routed rows sorted by expert, by counting: stable, one pass to count and one to place."""
 
-from ..cpu.weights import ConstPointer
+from ..pointers import ConstPointer
 
 
 def group_rows(

@@ -2,7 +2,7 @@
 
 from std.math import exp
 
-from ..cpu.weights import ConstPointer
+from ..pointers import ConstPointer
 
 
 def route_token(

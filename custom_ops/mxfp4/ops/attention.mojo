@@ -6,7 +6,7 @@ from max.gpu.host import DeviceContext
 
 from ..cpu.attention import TILE_KEYS, Attention
 from ..cpu.paged_cache import PagedCache
-from ..cpu.weights import ConstPointer
+from ..pointers import ConstPointer
 from .tensors import data, require_cpu, require_equal
 
 

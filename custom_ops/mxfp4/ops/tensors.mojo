@@ -2,7 +2,7 @@
 
 from extensibility import InputTensor, OutputTensor
 
-from ..cpu.weights import ConstPointer
+from ..pointers import ConstPointer
 
 
 def require_cpu[op: StaticString, target: StaticString]():

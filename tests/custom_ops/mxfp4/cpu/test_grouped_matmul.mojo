@@ -15,7 +15,8 @@ from mxfp4.cpu.float_mode import (
     write_float_mode,
 )
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
-from mxfp4.cpu.weights import ConstPointer, Mxfp4Rows
+from mxfp4.cpu.weights import Mxfp4Rows
+from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.words import HAS_BF16_DOT
 from mxfp4.format import e2m1_value
 

@@ -7,11 +7,11 @@ from std.testing import TestSuite, assert_equal
 from mxfp4.cpu.pack import pack_row, transpose_rows
 from mxfp4.cpu.weights import (
     Bf16Rows,
-    ConstPointer,
     Mxfp4Rows,
     WeightRows,
     chunk_k,
 )
+from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.words import HAS_BF16_DOT, LANES, Words, per_word
 from mxfp4.format import e2m1_value
 

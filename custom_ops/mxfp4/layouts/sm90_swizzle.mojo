@@ -1,0 +1,188 @@
+"""Checkpoint order to `Sm90Tiles` and back, one word or scale at a time, so that any device's threads can share the work."""
+
+from ..pointers import ConstPointer
+from ..format import BYTES_PER_GROUP, GROUP_SIZE
+from .fragments import a_k, a_lower, fragment_row
+from .sm90_tiles import (
+    SCALE_OFFSET,
+    TILE_K,
+    TILE_ROWS,
+    Sm90Tiles,
+    gather_code,
+    gather_word,
+    source_row,
+    spread_code,
+    spread_word,
+)
+
+
+@fieldwise_init
+struct TilePlace(TrivialRegisterPassable):
+    """A tile of one expert."""
+
+    var expert: Int
+    """The expert."""
+    var row_tile: Int
+    """The tile along rows."""
+    var k_tile: Int
+    """The tile along k."""
+
+
+@fieldwise_init
+struct CheckpointRow[paired: Bool](TrivialRegisterPassable):
+    """Where a lane's row of a tile lies in checkpoint order, [experts, rows, k / 32, 16] of codes.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+    """
+
+    var row: Int
+    """The row among those of all experts."""
+    var exists: Bool
+    """False for padding."""
+    var groups: Int
+    """Groups of a row."""
+
+    def __init__(out self, tiles: Sm90Tiles, tile: TilePlace, warp: Int, lane: Int, lower: Int):
+        """Finds a row.
+
+        Args:
+            tiles: The weights' sizes.
+            tile: The tile.
+            warp: The warp in its warpgroup.
+            lane: The lane.
+            lower: 0 for the lane's first row, 1 for the lower one.
+        """
+        var inside = source_row[Self.paired](fragment_row(warp, lane, lower))
+        var row = tile.row_tile * TILE_ROWS + inside
+        self.exists = row < tiles.rows
+        self.row = tile.expert * tiles.rows + row
+        self.groups = tiles.k // GROUP_SIZE
+
+    def code_byte(self, k: Int) -> Int:
+        """Gives the byte that holds the codes of an even k and the next.
+
+        Args:
+            k: The even k.
+
+        Returns:
+            Its place, or -1 in padding.
+        """
+        if not self.exists or k >= self.groups * GROUP_SIZE:
+            return -1
+        return self.row * self.groups * BYTES_PER_GROUP + k // 2
+
+    def scale_byte(self, group: Int) -> Int:
+        """Gives the byte that holds a group's scale.
+
+        Args:
+            group: The group of the row.
+
+        Returns:
+            Its place, or -1 in padding.
+        """
+        return self.row * self.groups + group if self.exists and group < self.groups else -1
+
+
+def swizzle_word[
+    paired: Bool
+](
+    blocks: ConstPointer[DType.uint8],
+    tiles: Sm90Tiles,
+    tile: TilePlace,
+    warp: Int,
+    lane: Int,
+    step: Int,
+) -> UInt32:
+    """Packs one word of codes.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+
+    Args:
+        blocks: [experts, rows, k / 32, 16].
+        tiles: The weights' sizes.
+        tile: The tile.
+        warp: The warp in its warpgroup.
+        lane: The lane.
+        step: The step of 16 k.
+
+    Returns:
+        The word at `word_byte`; zero codes in padding.
+    """
+    var registers = SIMD[DType.uint32, 4](0)
+    comptime for register in range(4):
+        var row = CheckpointRow[paired](tiles, tile, warp, lane, a_lower(register))
+        var byte = row.code_byte(tile.k_tile * TILE_K + 16 * step + a_k(lane, register, 0))
+        if byte >= 0:
+            var codes = blocks[unsafe_offset=byte].cast[DType.uint32]()
+            registers[register] = spread_code(codes & 15) | (spread_code(codes >> 4) << 16)
+    return gather_word(registers)
+
+
+def swizzle_scale[
+    paired: Bool
+](
+    scales: ConstPointer[DType.uint8],
+    tiles: Sm90Tiles,
+    tile: TilePlace,
+    warp: Int,
+    lane: Int,
+    group: Int,
+    lower: Int,
+) -> UInt8:
+    """Stores one scale.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+
+    Args:
+        scales: [experts, rows, k / 32], at most `MAX_SCALE`.
+        tiles: The weights' sizes.
+        tile: The tile.
+        warp: The warp in its warpgroup.
+        lane: The lane.
+        group: The group of 32 k in the tile.
+        lower: 0 for the lane's first row, 1 for the lower one.
+
+    Returns:
+        The byte at `scale_byte`; zero in padding.
+    """
+    var row = CheckpointRow[paired](tiles, tile, warp, lane, lower)
+    var byte = row.scale_byte(tile.k_tile * (TILE_K // GROUP_SIZE) + group)
+    return scales[unsafe_offset=byte] + SCALE_OFFSET if byte >= 0 else UInt8(0)
+
+
+def unswizzle_word[
+    paired: Bool
+](
+    word: UInt32,
+    blocks: MutPointer[UInt8, MutUntrackedOrigin],
+    tiles: Sm90Tiles,
+    tile: TilePlace,
+    warp: Int,
+    lane: Int,
+    step: Int,
+):
+    """Unpacks one word of codes: four bytes of the checkpoint, which no other word has a part in.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+
+    Args:
+        word: The word at `word_byte`.
+        blocks: [experts, rows, k / 32, 16], written.
+        tiles: The weights' sizes.
+        tile: The tile.
+        warp: The warp in its warpgroup.
+        lane: The lane.
+        step: The step of 16 k.
+    """
+    var registers = spread_word(word)
+    comptime for register in range(4):
+        var row = CheckpointRow[paired](tiles, tile, warp, lane, a_lower(register))
+        var byte = row.code_byte(tile.k_tile * TILE_K + 16 * step + a_k(lane, register, 0))
+        if byte >= 0:
+            var low = gather_code(registers[register] & 0xFFFF)
+            var high = gather_code(registers[register] >> 16)
+            blocks[unsafe_offset=byte] = (low | (high << 4)).cast[DType.uint8]()

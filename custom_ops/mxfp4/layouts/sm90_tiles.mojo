@@ -1,0 +1,246 @@
+"""Packed weights as Hopper's kernels read them: tiles of 64 rows by 64 k, in the order of the tensor core's registers.
+
+    [expert][row tile][k tile] of 2176 bytes:
+        codes  [warp 4][lane 32][step 4] of 32-bit words, the 8 codes of a lane's A fragment in that step of 16 k
+        scales [warp 4][lane / 4][group 2][lower 2] of bytes
+
+so that a lane's codes of a tile are one 16-byte load, its scales one 4-byte load that four lanes share, and a run of k
+tiles one bulk copy. Rows and k are padded to multiples of 64 with zero codes: `storage_bytes` declares them. gpt-oss needs
+no padding, 2880 = 45 * 64 and 5760 = 90 * 64.
+
+A word holds code (register R, half h), bits `s e1 e0 m`, where one rotation and one mask bring it to bits 15 and 8..6 of
+half h of register R (`spread_word`): there they are a bfloat16 of the code's value times 2^-126. A scale byte s is stored
+as s + 126, the exponent field of 2^(s - 1): their product is the weight.
+"""
+
+from std.bit import rotate_bits_left, rotate_bits_right
+from std.math import ceildiv
+
+from ..format import GROUP_SIZE
+from .fragments import a_k, a_lower, fragment_row
+
+comptime TILE_ROWS = 64
+"""Rows of a tile: what one wgmma takes."""
+
+comptime TILE_K = 64
+"""Elements of a row in a tile: four steps of 16, two groups."""
+
+comptime STEPS = TILE_K // 16
+"""Steps of 16 k, and words of a lane, in a tile."""
+
+comptime CODE_BYTES = TILE_ROWS * TILE_K // 2
+"""Bytes of a tile's codes."""
+
+comptime SCALE_BYTES = TILE_ROWS * TILE_K // GROUP_SIZE
+"""Bytes of a tile's scales."""
+
+comptime TILE_BYTES = CODE_BYTES + SCALE_BYTES
+"""Bytes of a tile, a multiple of 16 as bulk copies want it."""
+
+comptime SCALE_OFFSET = 126
+"""What is added to a scale byte s: s + 126 is the exponent field of the bfloat16 2^(s - 1)."""
+
+comptime MAX_SCALE = 128
+"""The largest scale byte s for which 2^(s - 1) is a bfloat16 and the product with a code's value finite."""
+
+comptime _KEPT = UInt32(0x81C0_81C0)
+"""Where a code's bits stand in both halves of a register: 15, 8, 7 and 6."""
+
+comptime _KEPT_IN_PLACE = UInt32(0x8180_8180)
+"""Of register 3, what stands in the word as in the register: bits 15, 8 and 7."""
+
+comptime _LOWEST = UInt32(0x0040_0040)
+"""Of register 3, the lowest bit of a code; in the word it stands 8 higher."""
+
+
+@fieldwise_init
+struct Sm90Tiles(TrivialRegisterPassable):
+    """The tiles of all experts' [rows, k] weights.
+
+    Worked address, 2880 rows, k = 2880: expert 1, row tile 2, k tile 3 begins at ((1 * 45 + 2) * 45 + 3) * 2176 = 4608768.
+    """
+
+    var rows: Int
+    """Weight rows of an expert."""
+    var k: Int
+    """Elements of a row, a multiple of 32."""
+
+    @inline(.always)
+    def row_tiles(self) -> Int:
+        """Gives the tiles along an expert's rows.
+
+        Returns:
+            Tiles, the last of which may be padded.
+        """
+        return ceildiv(self.rows, TILE_ROWS)
+
+    @inline(.always)
+    def k_tiles(self) -> Int:
+        """Gives the tiles along k.
+
+        Returns:
+            Tiles, the last of which may be padded.
+        """
+        return ceildiv(self.k, TILE_K)
+
+    @inline(.always)
+    def expert_bytes(self) -> Int:
+        """Gives the bytes of one expert.
+
+        Returns:
+            Bytes, padding included.
+        """
+        return self.row_tiles() * self.k_tiles() * TILE_BYTES
+
+    @inline(.always)
+    def tile_byte(self, expert: Int, row_tile: Int, k_tile: Int) -> Int:
+        """Gives where a tile begins.
+
+        Args:
+            expert: The expert.
+            row_tile: The tile along rows.
+            k_tile: The tile along k.
+
+        Returns:
+            Bytes from the beginning.
+        """
+        return ((expert * self.row_tiles() + row_tile) * self.k_tiles() + k_tile) * TILE_BYTES
+
+
+@inline(.always)
+def word_byte(warp: Int, lane: Int, step: Int) -> Int:
+    """Gives where a word of codes lies in its tile; the four of a lane lie side by side.
+
+    Worked: warp 2, lane 5, step 3 -> ((2 * 32 + 5) * 4 + 3) * 4 = 1116.
+
+    Args:
+        warp: The warp in its warpgroup.
+        lane: The lane.
+        step: The step of 16 k, 0..3.
+
+    Returns:
+        Bytes from the tile's beginning.
+    """
+    return ((warp * 32 + lane) * STEPS + step) * 4
+
+
+@inline(.always)
+def scales_byte(warp: Int, lane: Int) -> Int:
+    """Gives where a lane's four scales lie in its tile: of both groups, of its first and of its lower row.
+
+    Worked: warp 2, lane 21 -> 2048 + (2 * 8 + 5) * 4 = 2132.
+
+    Args:
+        warp: The warp in its warpgroup.
+        lane: The lane.
+
+    Returns:
+        Bytes from the tile's beginning.
+    """
+    return CODE_BYTES + (warp * 8 + lane // 4) * 4
+
+
+@inline(.always)
+def scale_byte(warp: Int, lane: Int, group: Int, lower: Int) -> Int:
+    """Gives where one scale lies in its tile.
+
+    Args:
+        warp: The warp in its warpgroup.
+        lane: The lane.
+        group: The group of 32 k, 0..1.
+        lower: 0 for the lane's first row, 1 for the one eight below.
+
+    Returns:
+        Bytes from the tile's beginning.
+    """
+    return scales_byte(warp, lane) + 2 * group + lower
+
+
+@inline(.always)
+def source_row[paired: Bool](tile_row: Int) -> Int:
+    """Gives which of 64 checkpoint rows stands in a tile's row.
+
+    Interleaved gate and up rows are parted so that a lane's first row is a gate and its lower row the up beside it: SwiGLU
+    then has both in one lane. Tile rows 16w + q and 16w + q + 8 are checkpoint rows 2 * (8w + q) and the next.
+
+    Worked, paired: tile row 27 = 16 + 11 is the lower row of q = 3 in warp 1 -> 2 * (8 + 3) + 1 = 23.
+
+    Parameters:
+        paired: Whether the rows are gates and ups, one after the other.
+
+    Args:
+        tile_row: The row in the tile.
+
+    Returns:
+        The row in the checkpoint, counted from the tile's first.
+    """
+    comptime if paired:
+        var warp = tile_row // 16
+        return 2 * (8 * warp + tile_row % 8) + (tile_row // 8) % 2
+    else:
+        return tile_row
+
+
+@inline(.always)
+def spread_word(word: UInt32) -> SIMD[DType.uint32, 4]:
+    """Brings a word's codes to where a bfloat16 has its sign and the low bits of its exponent and its mantissa.
+
+        word bit of register 0: 6 below where it goes, of register 1: 2 below, of register 2: 12 below (all modulo 32);
+        of register 3: where it goes, but for the lowest bit of each code, 8 above
+
+    A bijection of 32 bits: four rotations or shifts, five masks.
+
+    Args:
+        word: Eight codes.
+
+    Returns:
+        Registers 0..3, in each half one code: `s` at bit 15, `e1 e0 m` at bits 8..6.
+    """
+    return SIMD[DType.uint32, 4](
+        rotate_bits_left[6](word) & _KEPT,
+        rotate_bits_left[2](word) & _KEPT,
+        rotate_bits_left[12](word) & _KEPT,
+        (word & _KEPT_IN_PLACE) | ((word >> 8) & _LOWEST),
+    )
+
+
+def gather_word(registers: SIMD[DType.uint32, 4]) -> UInt32:
+    """Packs what `spread_word` spreads.
+
+    Args:
+        registers: Four registers, zero but for bits 15 and 8..6 of their halves.
+
+    Returns:
+        The word.
+    """
+    return (
+        rotate_bits_right[6](registers[0])
+        | rotate_bits_right[2](registers[1])
+        | rotate_bits_right[12](registers[2])
+        | (registers[3] & _KEPT_IN_PLACE)
+        | ((registers[3] & _LOWEST) << 8)
+    )
+
+
+def spread_code(code: UInt32) -> UInt32:
+    """Brings a code to where `spread_word` leaves it in the low half of a register.
+
+    Args:
+        code: The code `s e1 e0 m`.
+
+    Returns:
+        The sign at bit 15, the rest at bits 8..6.
+    """
+    return ((code & 8) << 12) | ((code & 7) << 6)
+
+
+def gather_code(half: UInt32) -> UInt32:
+    """Takes back what `spread_code` gives.
+
+    Args:
+        half: A register's half.
+
+    Returns:
+        The code.
+    """
+    return ((half >> 12) & 8) | ((half >> 6) & 7)

@@ -1,0 +1,1 @@
+"""Hopper's kernels: weights decoded in registers, multiplied by wgmma."""

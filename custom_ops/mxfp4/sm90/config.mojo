@@ -1,0 +1,164 @@
+"""How a grouped matmul is cut for Hopper: a pure function of its sizes."""
+
+from std.math import ceildiv
+
+from ..layouts.fragments import LINE_BYTES
+from ..layouts.sm90_tiles import TILE_BYTES, TILE_ROWS
+
+comptime SHARED_BYTES = 232_448
+"""Shared memory a block can have. Source: CUDA programming guide, compute capability 9.0."""
+
+comptime WARPGROUP = 128
+"""Threads of a warpgroup."""
+
+comptime SM_REGISTERS = 65_536
+"""Registers of a multiprocessor. Source: CUDA programming guide, compute capability 9.0."""
+
+comptime PRODUCER_REGISTERS = 56
+"""Registers that a loading thread keeps where it gives others up."""
+
+comptime BARRIER_BYTES = 8
+"""Bytes of an mbarrier."""
+
+
+@fieldwise_init
+struct Sm90Config(Equatable, TrivialRegisterPassable):
+    """A block's share of the work: one warpgroup loads, the others multiply."""
+
+    var tokens: Int
+    """Rows of activations in a tile: N of wgmma, 8, 16, 32, 64 or 128."""
+    var warpgroups: Int
+    """Warpgroups that multiply."""
+    var row_tiles: Int
+    """Tiles of 64 weight rows of each warpgroup."""
+    var split_k: Bool
+    """Whether the warpgroups share the same rows and take turns along k, or have rows of their own."""
+    var k_tiles: Int
+    """Tiles of 64 k in a stage."""
+    var stages: Int
+    """Stages in flight."""
+    var blocks: Int
+    """Blocks to a multiprocessor. A single one gives the loading warpgroup's registers to the others."""
+
+    def threads(self) -> Int:
+        """Gives the threads of a block.
+
+        Returns:
+            Threads, the loading warpgroup's included.
+        """
+        return WARPGROUP * (self.warpgroups + 1)
+
+    def block_row_tiles(self) -> Int:
+        """Gives the row tiles of a block.
+
+        Returns:
+            Tiles of 64 weight rows.
+        """
+        return self.row_tiles * (1 if self.split_k else self.warpgroups)
+
+    def b_bytes(self) -> Int:
+        """Gives the bytes of activations in a stage.
+
+        Returns:
+            Bytes, a multiple of 1024.
+        """
+        return self.k_tiles * self.tokens * LINE_BYTES
+
+    def a_bytes(self) -> Int:
+        """Gives the bytes of weights in a stage.
+
+        Returns:
+            Bytes.
+        """
+        return self.k_tiles * self.block_row_tiles() * TILE_BYTES
+
+    def sums_bytes(self) -> Int:
+        """Gives the bytes in which warpgroups that split k hand their sums to the first.
+
+        Returns:
+            Bytes.
+        """
+        if not self.split_k:
+            return 0
+        return (self.warpgroups - 1) * self.row_tiles * TILE_ROWS * self.tokens * 4
+
+    def shared_bytes(self) -> Int:
+        """Gives the shared memory of a block.
+
+        Returns:
+            Bytes: stages of activations, stages of weights, two barriers a stage, sums.
+        """
+        return (
+            self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES) + self.sums_bytes()
+        )
+
+    def consumer_registers(self) -> Int:
+        """Gives the registers that a multiplying thread may have.
+
+        Returns:
+            Registers, a multiple of 8.
+        """
+        if self.blocks > 1:
+            return SM_REGISTERS // (self.threads() * self.blocks) // 8 * 8
+        return (SM_REGISTERS // WARPGROUP - PRODUCER_REGISTERS) // self.warpgroups // 8 * 8
+
+    def row_blocks(self, n: Int) -> Int:
+        """Gives the blocks along an expert's weight rows.
+
+        Args:
+            n: Weight rows.
+
+        Returns:
+            Blocks, the last of which may have fewer rows.
+        """
+        return ceildiv(n, TILE_ROWS * self.block_row_tiles())
+
+
+comptime DECODE_8 = Sm90Config(
+    tokens=8, warpgroups=2, row_tiles=1, split_k=True, k_tiles=3, stages=8, blocks=2
+)
+"""A row or two to an expert."""
+
+comptime DECODE_16 = Sm90Config(
+    tokens=16, warpgroups=2, row_tiles=1, split_k=True, k_tiles=3, stages=8, blocks=2
+)
+"""Up to eight rows to an expert."""
+
+comptime MIDDLE_32 = Sm90Config(
+    tokens=32, warpgroups=2, row_tiles=1, split_k=False, k_tiles=1, stages=8, blocks=2
+)
+"""Up to 32 rows to an expert."""
+
+comptime MIDDLE_64 = Sm90Config(
+    tokens=64, warpgroups=3, row_tiles=1, split_k=False, k_tiles=1, stages=14, blocks=1
+)
+"""Up to 64 rows to an expert."""
+
+comptime PREFILL_128 = Sm90Config(
+    tokens=128, warpgroups=3, row_tiles=1, split_k=False, k_tiles=1, stages=9, blocks=1
+)
+"""More."""
+
+
+def choose_config(rows: Int, experts: Int) -> Sm90Config:
+    """Chooses by the rows that an expert gets if all get the same.
+
+    A tile too wide multiplies zeros, one too narrow decodes weights again for the next rows.
+
+    Args:
+        rows: Routed rows, P.
+        experts: E.
+
+    Returns:
+        The configuration.
+    """
+    var of_expert = ceildiv(rows, experts)
+    if of_expert <= 2:
+        return DECODE_8
+    if of_expert <= 8:
+        return DECODE_16
+    if of_expert <= 32:
+        return MIDDLE_32
+    if of_expert <= 64:
+        return MIDDLE_64
+    return PREFILL_128

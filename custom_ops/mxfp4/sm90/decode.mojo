@@ -1,0 +1,53 @@
+"""A word of codes to the A fragment of one wgmma step: spread the bits, then one exact multiplication by the scale."""
+
+from std.memory import bitcast
+
+from ..layouts.sm90_tiles import spread_word
+
+comptime Pair = SIMD[DType.bfloat16, 2]
+"""A 32-bit register of two bfloat16."""
+
+comptime Fragment = SIMD[DType.bfloat16, 8]
+"""A lane's four registers of A, the low half of each first."""
+
+
+@inline(.always)
+def decode_scale(scales: UInt32, group: Int, lower: Int) -> Pair:
+    """Gives what a lane's codes of one row and group are multiplied by.
+
+    The stored byte s + 126 is the exponent field of the bfloat16 2^(s - 1): times 2^-126, in which `spread_word` leaves
+    codes, that is 2^(s - 127).
+
+    Args:
+        scales: A lane's four scale bytes in a tile, as `scales_byte` says.
+        group: The group of 32 k, 0..1.
+        lower: 0 for the lane's first row, 1 for the lower one.
+
+    Returns:
+        The factor, in both halves.
+    """
+    var byte = (scales >> UInt32(8 * (2 * group + lower))) & 0xFF
+    return bitcast[DType.bfloat16, 2](byte * 0x0080_0080)
+
+
+@inline(.always)
+def decode_word(word: UInt32, first: Pair, lower: Pair) -> Fragment:
+    """Decodes eight codes.
+
+    Exact for scale bytes 0..128, as a bfloat16 multiplication rounds a product only if it has more than eight bits, which
+    two or fewer bits times a power of two have not; results below 2^-126 are subnormals, which PTX keeps.
+
+    Args:
+        word: The codes.
+        first: The factor of the lane's first row.
+        lower: The factor of its lower row.
+
+    Returns:
+        The weights.
+    """
+    var spread = spread_word(word)
+    var a0 = bitcast[DType.bfloat16, 2](spread[0]) * first
+    var a1 = bitcast[DType.bfloat16, 2](spread[1]) * lower
+    var a2 = bitcast[DType.bfloat16, 2](spread[2]) * first
+    var a3 = bitcast[DType.bfloat16, 2](spread[3]) * lower
+    return a0.join(a1).join(a2.join(a3))

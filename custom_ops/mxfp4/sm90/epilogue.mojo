@@ -1,0 +1,79 @@
+"""What happens to a lane's sums on their way to the output: bias, and for the experts' first half SwiGLU."""
+
+from ..pointers import ConstPointer
+from ..layouts.fragments import d_column, d_lower, fragment_row
+from ..layouts.sm90_tiles import TILE_ROWS, source_row
+from ..swiglu import swiglu
+from .schedule import Work
+
+comptime Bf16Pointer = MutPointer[BFloat16, MutUntrackedOrigin]
+"""The output tensor."""
+
+
+@fieldwise_init
+struct Output[gated: Bool](TrivialRegisterPassable):
+    """The output tensor and what is applied before it.
+
+    Parameters:
+        gated: Whether rows are gates and ups, and SwiGLU makes one output of two.
+    """
+
+    var y: Bf16Pointer
+    """Output, [P, n] or, gated, [P, n / 2]."""
+    var bias: ConstPointer[DType.bfloat16]
+    """Bias, [experts, n]."""
+    var n: Int
+    """Weight rows of an expert."""
+    var limit: Float32
+    """Clamp of SwiGLU."""
+
+    @inline(.always)
+    def store[
+        columns: Int
+    ](
+        self,
+        sums: SIMD[DType.float32, columns // 2],
+        work: Work,
+        row_tile: Int,
+        warp: Int,
+        lane: Int,
+    ):
+        """Finishes and stores a lane's sums of one tile.
+
+        Parameters:
+            columns: Rows of activations in the tile.
+
+        Args:
+            sums: D's registers.
+            work: The tile of outputs.
+            row_tile: The tile of 64 weight rows.
+            warp: The warp in its warpgroup.
+            lane: The lane.
+        """
+        var n_off = row_tile * TILE_ROWS
+        var first = n_off + source_row[Self.gated](fragment_row(warp, lane, 0))
+        var lower = n_off + source_row[Self.gated](fragment_row(warp, lane, 1))
+        var bias = self.bias.unsafe_offset(work.expert * self.n)
+        var has_first, has_lower = first < self.n, lower < self.n
+        var first_bias = bias[unsafe_offset=first].cast[DType.float32]() if has_first else Float32(
+            0
+        )
+        var lower_bias = bias[unsafe_offset=lower].cast[DType.float32]() if has_lower else Float32(
+            0
+        )
+        comptime for i in range(columns // 2):
+            comptime if d_lower(i) == 0:
+                var row = work.first_row + d_column(lane, i)
+                if row < work.end_row:
+                    var a = sums[i] + first_bias
+                    var b = sums[i + 2] + lower_bias
+                    comptime if Self.gated:
+                        if has_lower:
+                            self.y[unsafe_offset=(row * self.n + first) // 2] = swiglu(
+                                a, b, self.limit
+                            ).cast[DType.bfloat16]()
+                    else:
+                        if has_first:
+                            self.y[unsafe_offset=row * self.n + first] = a.cast[DType.bfloat16]()
+                        if has_lower:
+                            self.y[unsafe_offset=row * self.n + lower] = b.cast[DType.bfloat16]()

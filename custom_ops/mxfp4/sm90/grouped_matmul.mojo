@@ -1,0 +1,425 @@
+"""Each expert's rows times its MXFP4 weights on Hopper: `y[p, :] = x[row(p), :] @ W[e(p)].T`, then bias or SwiGLU.
+
+Transposed, so that weights are the operand in registers: D[weight rows, tokens] = W @ x.T.
+
+    one warpgroup:  for each work item, for each stage of k:
+                        wait until the stage is empty
+                        weights: one bulk copy a row tile       -> the stage's full barrier counts bytes
+                        activations: 16 bytes a thread and copy, gathered, swizzled -> and one arrival a thread
+    the others:     for each work item, for each stage of k (of their own, where they split k):
+                        wait until it is full
+                        for each k tile, for each half (32 k, one scale group):
+                            wait for the products before last: their fragment's registers are free
+                            decode 2 words a row tile into fragments; 2 wgmma a row tile
+                        the stage before is empty
+                    sums to shared memory and on to the first warpgroup, where they split k
+                    epilogue
+
+One half's products run while the next half is decoded.
+
+| tensor | shape | dtype, layout |
+|---|---|---|
+| x | [T, K] | bfloat16, any order; `order` says which row |
+| weights | Sm90Tiles | uint8 |
+| bias | [E, N] | bfloat16 |
+| offsets | [E + 1] | int32 |
+| order | [P] | int32, the routed row at each place; token = order // top_k |
+| y | [P, N] or [P, N / 2] | bfloat16 |
+"""
+
+from std.math import ceildiv
+from std.utils import StaticTuple
+
+from layout.tma_async import SharedMemBarrier
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, barrier, block_idx, grid_dim, thread_idx
+from max.gpu.compute.mma import (
+    WGMMADescriptor,
+    wgmma_async,
+    wgmma_commit_group_sync,
+    wgmma_fence_aligned,
+    wgmma_wait_group_sync,
+)
+from max.gpu.host.nvidia.tma import TensorMapSwizzle
+from max.gpu.intrinsics import warpgroup_reg_alloc, warpgroup_reg_dealloc
+from max.gpu.memory import (
+    AddressSpace,
+    external_memory,
+    fence_async_view_proxy,
+    fence_mbarrier_init,
+)
+from max.gpu.sync import named_barrier, syncwarp
+
+from ..pointers import ConstPointer
+from ..layouts.fragments import LINE_BYTES, swizzle_128b
+from ..layouts.sm90_tiles import (
+    STEPS,
+    TILE_BYTES,
+    TILE_K,
+    Sm90Tiles,
+    scales_byte,
+    word_byte,
+)
+from .config import PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
+from .decode import decode_scale, decode_word
+from .epilogue import Bf16Pointer, Output
+from .ptx import SharedBarrier, SharedBytes, arrive_behind_copies, copy_16_bytes, copy_bulk, pin
+from .schedule import Schedule, Work
+
+comptime _COPY_ELEMENTS = 8
+"""Elements that one thread copies at once: 16 bytes."""
+comptime _CHUNKS = TILE_K // _COPY_ELEMENTS
+"""Copies to a line of 64 k."""
+comptime _HALF_STEPS = STEPS // 2
+"""Steps of 16 k in a scale group."""
+
+
+@fieldwise_init
+struct Activations(TrivialRegisterPassable):
+    """The rows that are multiplied."""
+
+    var x: ConstPointer[DType.bfloat16]
+    """[T, k]."""
+    var order: ConstPointer[DType.int32]
+    """[P], or nothing where `top_k` is 0 and row p of x is taken."""
+    var k: Int
+    """Elements of a row."""
+    var top_k: Int
+    """Routed rows of a token."""
+
+    @inline(.always)
+    def row(self, p: Int) -> Int:
+        """Gives which row of x a routed row takes.
+
+        Args:
+            p: The routed row's place.
+
+        Returns:
+            The row.
+        """
+        if self.top_k == 0:
+            return p
+        return Int(self.order[unsafe_offset=p]) // self.top_k
+
+
+@fieldwise_init
+struct _Stages[config: Sm90Config](TrivialRegisterPassable):
+    """Shared memory: activations, weights, barriers, sums."""
+
+    var base: SharedBytes
+
+    @inline(.always)
+    def b(self, slot: Int) -> SharedBytes:
+        return self.base.unsafe_offset(slot * Self.config.b_bytes())
+
+    @inline(.always)
+    def a(self, slot: Int, row_tile: Int, k_tile: Int) -> SharedBytes:
+        return self.base.unsafe_offset(
+            Self.config.stages * Self.config.b_bytes()
+            + slot * Self.config.a_bytes()
+            + (row_tile * Self.config.k_tiles + k_tile) * TILE_BYTES
+        )
+
+    @inline(.always)
+    def full(self, slot: Int) -> SharedBarrier:
+        return self.base.unsafe_offset(
+            Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes()) + 8 * slot
+        ).unsafe_bitcast[SharedMemBarrier]()
+
+    @inline(.always)
+    def empty(self, slot: Int) -> SharedBarrier:
+        return self.full(Self.config.stages + slot)
+
+    @inline(.always)
+    def sums(
+        self,
+    ) -> Pointer[mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED]:
+        return self.full(2 * Self.config.stages).unsafe_bitcast[Float32]()
+
+
+@fieldwise_init
+struct _Ring[stages: Int](TrivialRegisterPassable):
+    """Which stage is next, and in which round."""
+
+    var slot: Int
+    var round: Int
+
+    @inline(.always)
+    def advance(mut self):
+        self.slot += 1
+        if self.slot == Self.stages:
+            self.slot = 0
+            self.round += 1
+
+    @inline(.always)
+    def parity(self) -> UInt32:
+        return UInt32(self.round & 1)
+
+
+@inline(.always)
+def _produce[
+    config: Sm90Config
+](
+    stages: _Stages[config],
+    mut ring: _Ring[config.stages],
+    work: Work,
+    activations: Activations,
+    tiles: Sm90Tiles,
+    weights: ConstPointer[DType.uint8],
+    thread: Int,
+):
+    """Loads all stages of one work item."""
+    comptime copies = ceildiv(config.k_tiles * config.tokens * _CHUNKS, WARPGROUP)
+    comptime lines = config.k_tiles * config.tokens
+    # A thread copies the same chunk of k of several lines; a line is one row of one k tile.
+    var chunk = thread % _CHUNKS
+    var first_line = thread // _CHUNKS
+    comptime lines_at_once = WARPGROUP // _CHUNKS
+    # In copies of 16 bytes, so that 32 bits hold them: registers are scarce here.
+    var row_offsets = Array[Int32, copies](fill=-1)
+    comptime for i in range(copies):
+        var row = work.first_row + (first_line + i * lines_at_once) % config.tokens
+        if row < work.end_row:
+            row_offsets[i] = Int32(activations.row(row) * activations.k // _COPY_ELEMENTS)
+    var k_tiles = tiles.k_tiles()
+    var row_tile = work.row_block * config.block_row_tiles()
+    # Past an expert's last rows its last tile comes again: its products are computed and not stored.
+    var last_tile = tiles.row_tiles() - 1
+    for k_tile in range(0, k_tiles, config.k_tiles):
+        stages.empty(ring.slot)[].wait(ring.parity() ^ 1)
+        var here = min(config.k_tiles, k_tiles - k_tile)
+        var full = stages.full(ring.slot)
+        if thread == 0:
+            full[].expect_bytes(Int32(config.block_row_tiles() * here * TILE_BYTES))
+            comptime for i in range(config.block_row_tiles()):
+                copy_bulk(
+                    stages.a(ring.slot, i, 0),
+                    weights.unsafe_offset(
+                        tiles.tile_byte(work.expert, min(row_tile + i, last_tile), k_tile)
+                    ),
+                    here * TILE_BYTES,
+                    full,
+                )
+        syncwarp()  # together again: what follows is not to be compiled twice, for thread 0 and for the others
+        comptime for i in range(copies):
+            var line = first_line + i * lines_at_once
+            var k = (k_tile + line // config.tokens) * _CHUNKS + chunk
+            var take = row_offsets[i] >= 0 and k * _COPY_ELEMENTS < activations.k
+            if line < lines:
+                copy_16_bytes(
+                    stages.b(ring.slot).unsafe_offset(swizzle_128b(line * LINE_BYTES + chunk * 16)),
+                    activations.x.unsafe_offset(
+                        (Int(row_offsets[i]) + k) * _COPY_ELEMENTS if take else 0
+                    ),
+                    take,
+                )
+        arrive_behind_copies(full)
+        ring.advance()
+
+
+@inline(.always)
+def _consume[
+    config: Sm90Config
+](
+    stages: _Stages[config],
+    mut ring: _Ring[config.stages],
+    work: Work,
+    tiles: Sm90Tiles,
+    group: Int,
+    warp: Int,
+    lane: Int,
+) -> StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles]:
+    """Multiplies all stages of one work item."""
+    comptime Sums = SIMD[DType.float32, config.tokens // 2]
+    comptime Fragments = StaticTuple[SIMD[DType.bfloat16, 8 * _HALF_STEPS], config.row_tiles]
+    var sums = StaticTuple[Sums, config.row_tiles](fill=Sums(0))
+    var k_tiles = tiles.k_tiles()
+    var first_tile = 0 if config.split_k else group * config.row_tiles
+    var before = -1  # the slot whose last products may still be running
+    for stage in range(ceildiv(k_tiles, config.k_tiles)):
+        comptime if config.split_k:
+            if stage % config.warpgroups != group:
+                ring.advance()
+                continue
+        stages.full(ring.slot)[].wait(ring.parity())
+        fence_async_view_proxy()  # copied through the generic proxy, read through the async one
+        comptime for k_tile in range(config.k_tiles):
+            if stage * config.k_tiles + k_tile < k_tiles:
+                var b = WGMMADescriptor[DType.bfloat16].create[
+                    64, 1, TensorMapSwizzle.SWIZZLE_128B
+                ](
+                    stages.b(ring.slot)
+                    .unsafe_offset(k_tile * config.tokens * LINE_BYTES)
+                    .unsafe_bitcast[BFloat16]()
+                )
+                var words = StaticTuple[SIMD[DType.uint32, STEPS], config.row_tiles](
+                    fill=SIMD[DType.uint32, STEPS](0)
+                )
+                var scales = StaticTuple[UInt32, config.row_tiles](fill=0)
+                comptime for m in range(config.row_tiles):
+                    var a = stages.a(ring.slot, first_tile + m, k_tile)
+                    words[m] = (
+                        a.unsafe_offset(word_byte(warp, lane, 0))
+                        .unsafe_bitcast[UInt32]()
+                        .unsafe_load[width=STEPS, alignment=16]()
+                    )
+                    scales[m] = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
+                comptime for half in range(2):
+                    # All but the last half's products are done: the registers of the half before it are free.
+                    wgmma_wait_group_sync[1]()
+                    comptime if k_tile == 0 and half == 1:
+                        if before >= 0 and lane == 0:
+                            _ = stages.empty(before)[].arrive()
+                    var fragments = Fragments(fill=SIMD[DType.bfloat16, 8 * _HALF_STEPS](0))
+                    comptime for m in range(config.row_tiles):
+                        var first = decode_scale(scales[m], half, 0)
+                        var lower = decode_scale(scales[m], half, 1)
+                        fragments[m] = decode_word(pin(words[m][2 * half]), first, lower).join(
+                            decode_word(pin(words[m][2 * half + 1]), first, lower)
+                        )
+                    wgmma_fence_aligned()
+                    comptime for step in range(_HALF_STEPS):
+                        comptime for m in range(config.row_tiles):
+                            sums[m] = wgmma_async[
+                                64,
+                                config.tokens,
+                                16,
+                                a_type=DType.bfloat16,
+                                b_type=DType.bfloat16,
+                            ](
+                                fragments[m].slice[8, offset=8 * step](),
+                                b + 32 * (_HALF_STEPS * half + step),
+                                sums[m],
+                            )
+                    wgmma_commit_group_sync()
+        before = ring.slot
+        ring.advance()
+    wgmma_wait_group_sync[0]()
+    if before >= 0 and lane == 0:
+        _ = stages.empty(before)[].arrive()
+    return sums
+
+
+@inline(.always)
+def _add_up[
+    config: Sm90Config
+](
+    stages: _Stages[config],
+    mut sums: StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles],
+    group: Int,
+    thread: Int,
+):
+    """Hands the sums of all warpgroups to the first, which adds them in order: equal runs give equal bits.
+    """
+    comptime threads = Int32(WARPGROUP * config.warpgroups)
+    comptime registers = config.tokens // 2
+    var buffer = stages.sums()
+    if group > 0:
+        comptime for m in range(config.row_tiles):
+            comptime for i in range(registers):
+                var at = (((group - 1) * config.row_tiles + m) * registers + i) * WARPGROUP
+                buffer[unsafe_offset=at + thread] = sums[m][i]
+    named_barrier[threads](1)
+    if group == 0:
+        comptime for other in range(config.warpgroups - 1):
+            comptime for m in range(config.row_tiles):
+                var total = sums[m]
+                comptime for i in range(registers):
+                    var at = ((other * config.row_tiles + m) * registers + i) * WARPGROUP
+                    total[i] += buffer[unsafe_offset=at + thread]
+                sums[m] = total
+    named_barrier[threads](2)  # read before the next item's are written
+
+
+def _check_config[config: Sm90Config]():
+    comptime assert config.shared_bytes() <= SHARED_BYTES, "stages must fit shared memory"
+    comptime assert config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
+    comptime assert config.b_bytes() % 1024 == 0, "a stage must be whole swizzled tiles"
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(config.threads())),
+    `nvvm.minctasm`=SIMDLength(config.blocks),
+)
+def grouped_matmul_kernel[
+    config: Sm90Config, gated: Bool
+](
+    y: Bf16Pointer,
+    x: ConstPointer[DType.bfloat16],
+    weights: ConstPointer[DType.uint8],
+    bias: ConstPointer[DType.bfloat16],
+    offsets: ConstPointer[DType.int32],
+    order: ConstPointer[DType.int32],
+    rows: Int32,
+    experts: Int32,
+    n: Int32,
+    k: Int32,
+    top_k: Int32,
+    limit: Float32,
+):
+    """Works through items `block_idx.x`, `block_idx.x + grid_dim.x`, ... of the schedule.
+
+    Parameters:
+        config: How the matmul is cut.
+        gated: Whether SwiGLU follows.
+
+    Args:
+        y: [P, N], or [P, N / 2] where gated.
+        x: [T, K].
+        weights: Packed, see `Sm90Tiles`.
+        bias: [E, N].
+        offsets: [E + 1].
+        order: [P]; not read where `top_k` is 0.
+        rows: P.
+        experts: E.
+        n: N.
+        k: K, a multiple of 32.
+        top_k: Routed rows of a token, or 0 where x has rows in expert order.
+        limit: Clamp of SwiGLU.
+    """
+    _check_config[config]()
+    var stages = _Stages[config](
+        external_memory[UInt8, address_space=AddressSpace.SHARED, alignment=1024]()
+    )
+    var thread = Int(thread_idx.x)
+    var group = thread // WARPGROUP
+    if thread == 0:
+        comptime for slot in range(config.stages):
+            stages.full(slot)[].init(Int32(WARPGROUP + 1))
+            stages.empty(slot)[].init(Int32(4 * (1 if config.split_k else config.warpgroups)))
+        fence_mbarrier_init()
+    barrier()
+    var tiles = Sm90Tiles(Int(n), Int(k))
+    var schedule = Schedule[config](offsets, Int(experts), Int(rows), Int(n))
+    var ring = _Ring[config.stages](0, 0)
+    var item = Int(block_idx.x)
+    if group == 0:
+        comptime if config.blocks == 1:
+            warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
+        var activations = Activations(x, order, Int(k), Int(top_k))
+        while True:
+            var work = schedule.at(item)
+            if work.expert == Int(experts):
+                break
+            _produce(stages, ring, work, activations, tiles, weights, thread)
+            item += Int(grid_dim.x)
+    else:
+        comptime if config.blocks == 1:
+            warpgroup_reg_alloc[config.consumer_registers()]()
+        var output = Output[gated](y, bias, Int(n), limit)
+        var in_group = thread % WARPGROUP
+        var warp = in_group // 32
+        var lane = in_group % 32
+        while True:
+            var work = schedule.at(item)
+            if work.expert == Int(experts):
+                break
+            var sums = _consume(stages, ring, work, tiles, group - 1, warp, lane)
+            comptime if config.split_k:
+                _add_up(stages, sums, group - 1, in_group)
+            if not config.split_k or group == 1:
+                var first_tile = work.row_block * config.block_row_tiles() + (
+                    0 if config.split_k else (group - 1) * config.row_tiles
+                )
+                comptime for m in range(config.row_tiles):
+                    output.store[config.tokens](sums[m], work, first_tile + m, warp, lane)
+            item += Int(grid_dim.x)

@@ -1,0 +1,76 @@
+"""The PTX instructions that the kernels use and Mojo's library does not have in this form."""
+
+from layout.tma_async import SharedMemBarrier
+from max.gpu.memory import AddressSpace
+from std.sys._assembly import inlined_assembly
+
+comptime SharedBytes = Pointer[
+    mut=True, UInt8, MutUntrackedOrigin, address_space=AddressSpace.SHARED
+]
+"""Shared memory."""
+
+comptime SharedBarrier = Pointer[
+    mut=True, SharedMemBarrier, MutUntrackedOrigin, address_space=AddressSpace.SHARED
+]
+"""An mbarrier, or several."""
+
+
+@inline(.always)
+def copy_bulk(target: SharedBytes, source: ImmPointer[UInt8, _], size: Int, barrier: SharedBarrier):
+    """Copies a run of bytes to shared memory; a barrier counts them when they are there.
+
+    Args:
+        target: Where to, 16-byte aligned.
+        source: Where from, in global memory, 16-byte aligned.
+        size: Bytes, a multiple of 16.
+        barrier: The barrier.
+    """
+    inlined_assembly[
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];",
+        NoneType,
+        constraints="r,l,r,r,~{memory}",
+    ](Int32(Int(target)), Int64(Int(source)), Int32(size), Int32(Int(barrier)))
+
+
+@inline(.always)
+def copy_16_bytes(target: SharedBytes, source: ImmPointer[BFloat16, _], take: Bool):
+    """Copies 16 bytes to shared memory, or writes zeros; past the first-level cache.
+
+    Args:
+        target: Where to.
+        source: Where from, in global memory; not read where nothing is taken.
+        take: Whether to copy.
+    """
+    inlined_assembly[
+        "cp.async.cg.shared.global [$0], [$1], 16, $2;",
+        NoneType,
+        constraints="r,l,r,~{memory}",
+    ](Int32(Int(target)), Int64(Int(source)), Int32(16 if take else 0))
+
+
+@inline(.always)
+def arrive_behind_copies(barrier: SharedBarrier):
+    """Arrives at a barrier, for this thread, when all `copy_16_bytes` that it began so far are done.
+
+    Args:
+        barrier: The barrier, which counts this arrival like any other.
+    """
+    inlined_assembly[
+        "cp.async.mbarrier.arrive.noinc.shared.b64 [$0];", NoneType, constraints="r,~{memory}"
+    ](Int32(Int(barrier)))
+
+
+@inline(.always)
+def pin(word: UInt32) -> UInt32:
+    """Gives a word back, but not before what stands above has happened.
+
+    Decoding is arithmetic without side effects, which a compiler may move up across a wait, into registers that a
+    product in flight still reads.
+
+    Args:
+        word: The word.
+
+    Returns:
+        The same.
+    """
+    return inlined_assembly["mov.b32 $0, $1;", UInt32, constraints="=r,r,~{memory}"](word)

@@ -1,0 +1,155 @@
+"""Hopper's packed weights: worked addresses, a bijection, and the way back."""
+
+from std.testing import TestSuite, assert_equal
+
+from mxfp4.pointers import ConstPointer
+from mxfp4.layouts.sm90_swizzle import TilePlace, swizzle_scale, swizzle_word, unswizzle_word
+from mxfp4.layouts.sm90_tiles import (
+    CODE_BYTES,
+    TILE_BYTES,
+    Sm90Tiles,
+    gather_code,
+    gather_word,
+    scale_byte,
+    scales_byte,
+    source_row,
+    spread_code,
+    spread_word,
+    word_byte,
+)
+
+
+def test_worked_addresses() raises:
+    assert_equal(Sm90Tiles(2880, 2880).tile_byte(1, 2, 3), 4608768)
+    assert_equal(word_byte(2, 5, 3), 1116)
+    assert_equal(scales_byte(2, 21), 2132)
+    assert_equal(source_row[True](27), 23)
+
+
+def test_sizes_of_gpt_oss() raises:
+    # 4.25 bits a weight: no padding, in either half of an expert of 20b and of 120b.
+    assert_equal(Sm90Tiles(5760, 2880).expert_bytes(), 5760 * 2880 * 17 // 32)
+    assert_equal(Sm90Tiles(2880, 2880).expert_bytes(), 2880 * 2880 * 17 // 32)
+    assert_equal(Sm90Tiles(96, 96).expert_bytes(), 2 * 2 * TILE_BYTES)
+
+
+def test_a_tile_is_covered_once() raises:
+    var seen = Array[Int, TILE_BYTES](fill=0)
+    for warp in range(4):
+        for lane in range(32):
+            for step in range(4):
+                for byte in range(4):
+                    seen[word_byte(warp, lane, step) + byte] += 1
+            if lane % 4 == 0:
+                for group in range(2):
+                    for lower in range(2):
+                        seen[scale_byte(warp, lane, group, lower)] += 1
+    for byte in range(TILE_BYTES):
+        assert_equal(seen[byte], 1, String("byte ", byte))
+
+
+def test_a_lanes_scales_are_one_word() raises:
+    for warp in range(4):
+        for lane in range(32):
+            for group in range(2):
+                for lower in range(2):
+                    assert_equal(
+                        scale_byte(warp, lane, group, lower),
+                        scales_byte(warp, lane) + 2 * group + lower,
+                    )
+            assert_equal(scales_byte(warp, lane) % 4, 0)
+
+
+def test_rows_are_a_permutation_and_pairs_share_a_lane() raises:
+    var seen = Array[Int, 64](fill=0)
+    for row in range(64):
+        seen[source_row[True](row)] += 1
+        assert_equal(source_row[False](row), row)
+        if row // 8 % 2 == 0:
+            assert_equal(source_row[True](row) % 2, 0)
+            assert_equal(source_row[True](row + 8), source_row[True](row) + 1)
+    for row in range(64):
+        assert_equal(seen[row], 1)
+
+
+def test_each_bit_of_a_word_goes_to_a_place_of_its_own() raises:
+    var seen = Array[Int, 128](fill=0)
+    for bit in range(32):
+        var spread = spread_word(UInt32(1) << UInt32(bit))
+        var places = 0
+        for register in range(4):
+            for place in range(32):
+                if (spread[register] >> UInt32(place)) & 1:
+                    seen[register * 32 + place] += 1
+                    places += 1
+                    var of_half = place % 16
+                    assert_equal(of_half == 15 or 6 <= of_half <= 8, True)
+        assert_equal(places, 1, String("bit ", bit))
+        assert_equal(gather_word(spread), UInt32(1) << UInt32(bit))
+    for place in range(128):
+        var of_half = place % 16
+        assert_equal(seen[place], 1 if of_half == 15 or 6 <= of_half <= 8 else 0)
+
+
+def test_codes_come_back() raises:
+    for code in range(16):
+        assert_equal(gather_code(spread_code(UInt32(code))), UInt32(code))
+
+
+def _round_trip[paired: Bool](experts: Int, n: Int, k: Int) raises:
+    var groups = k // 32
+    var tiles = Sm90Tiles(n, k)
+    var blocks = List[UInt8](length=experts * n * groups * 16, fill=0)
+    for i in range(len(blocks)):
+        blocks[i] = UInt8((i * 131 + i // 256 * 17 + 5) & 255)
+    var back = List[UInt8](length=len(blocks), fill=0xEE)
+    var source = blocks.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
+    var target = back.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
+    for expert in range(experts):
+        for row_tile in range(tiles.row_tiles()):
+            for k_tile in range(tiles.k_tiles()):
+                var tile = TilePlace(expert, row_tile, k_tile)
+                for warp in range(4):
+                    for lane in range(32):
+                        for step in range(4):
+                            var word = swizzle_word[paired](source, tiles, tile, warp, lane, step)
+                            unswizzle_word[paired](word, target, tiles, tile, warp, lane, step)
+    for i in range(len(blocks)):
+        assert_equal(back[i], blocks[i], String("byte ", i))
+    _ = blocks^
+    _ = back^
+
+
+def test_codes_of_all_tiles_come_back() raises:
+    _round_trip[False](2, 128, 192)
+    _round_trip[True](1, 128, 128)
+
+
+def test_padding_is_left_out() raises:
+    _round_trip[False](2, 72, 96)
+    _round_trip[True](2, 40, 32)
+
+
+def test_a_scale_is_stored_as_an_exponent_field() raises:
+    var scales = List[UInt8](length=128 * 4, fill=0)
+    for i in range(len(scales)):
+        scales[i] = UInt8(i % 129)
+    var source = scales.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
+    var tiles = Sm90Tiles(128, 128)
+    for row_tile in range(2):
+        for k_tile in range(2):
+            var tile = TilePlace(0, row_tile, k_tile)
+            for warp in range(4):
+                for lane in range(32):
+                    for group in range(2):
+                        for lower in range(2):
+                            var row = 64 * row_tile + 16 * warp + lane // 4 + 8 * lower
+                            assert_equal(
+                                swizzle_scale[False](source, tiles, tile, warp, lane, group, lower),
+                                scales[row * 4 + 2 * k_tile + group] + 126,
+                            )
+    _ = scales^
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()

@@ -1,0 +1,134 @@
+"""The compiled Hopper kernels, run in the PTX emulator, against float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.ptx_emulator.block import Block
+from tests.ptx_emulator.memory import GlobalMemory
+from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
+from tests.ptx_emulator.program import parse_program
+from tests.ptx_emulator.tensor_core import Mode
+from tests.reference.mxfp4 import dequantize
+from tests.reference.sm90_tiles import swizzle
+
+
+@dataclass(frozen=True)
+class Case:
+    """One launch.
+
+    Args:
+        rows: of each expert.
+        n: weight rows.
+        k: of the product.
+        top_k: 0 where x is in expert order.
+    """
+
+    rows: tuple[int, ...]
+    n: int
+    k: int
+    top_k: int = 0
+    grid: int = 2
+
+
+def launch(
+    ptx: str, case: Case, *, gated: bool, mode: Mode = Mode.LAZY, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Runs a kernel's blocks one after the other; gives what it wrote and what it should have."""
+    program = parse_program(ptx)
+    rng = np.random.default_rng(1)
+    experts, rows = len(case.rows), sum(case.rows)
+    offsets = np.concatenate([[0], np.cumsum(case.rows)]).astype(np.int32)
+    blocks = rng.integers(0, 256, (experts, case.n, case.k // 32, 16), dtype=np.uint8)
+    scales = rng.integers(115, 129, (experts, case.n, case.k // 32), dtype=np.uint8)
+    bias = encode_bfloat16(rng.normal(size=(experts, case.n))).astype(np.uint16)
+    tokens = rows // case.top_k if case.top_k else rows
+    x = encode_bfloat16(rng.normal(size=(tokens, case.k)) / 64).astype(np.uint16)
+    order = rng.permutation(rows).astype(np.int32)
+    y = np.full((rows, case.n // 2 if gated else case.n), 0x7FC0, np.uint16)
+    memory = GlobalMemory()
+    parameters = [
+        memory.add("y", y),
+        memory.add("x", x),
+        memory.add("weights", swizzle(blocks, scales, paired=gated)),
+        memory.add("bias", bias),
+        memory.add("offsets", offsets),
+        memory.add("order", order),
+        *(rows, experts, case.n, case.k, case.top_k),
+        int(np.float32(7).view(np.uint32)),
+    ]
+    for index in range(case.grid):
+        Block(
+            program,
+            memory,
+            parameters,
+            threads=program.threads,
+            index=(index, 0, 0),
+            grid=(case.grid, 1, 1),
+            mode=mode,
+            seed=seed + index,
+        ).run()
+
+    weights = dequantize(blocks, scales)
+    taken = decode_bfloat16(x)[order // case.top_k if case.top_k else np.arange(rows)]
+    want = np.empty((rows, case.n))
+    for e in range(experts):
+        of_expert = slice(offsets[e], offsets[e + 1])
+        want[of_expert] = taken[of_expert] @ weights[e].T + decode_bfloat16(bias[e])
+    if gated:
+        gate, up = np.minimum(want[:, ::2], 7), np.clip(want[:, 1::2], -7, 7)
+        want = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
+    return decode_bfloat16(y), want
+
+
+def largest_error(got: NDArray[np.float64], want: NDArray[np.float64]) -> float:
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+OUTPUT_ROUNDING = 2**-8
+"""The output is rounded to bfloat16; everything before it is exact or float32."""
+
+CASES = {
+    # Several k tiles always, and more of them than stages; tails in rows, n and k; experts without rows.
+    "decode_8": [
+        Case((3, 0, 9), n=128, k=1280),
+        Case((1,), n=64, k=64),
+        Case((0, 2), n=96, k=352, grid=1),
+        Case((4, 0, 3, 1), n=64, k=320, top_k=4),
+    ],
+    "decode_16_gated": [
+        Case((17, 1), n=128, k=1280),
+        Case((0, 5, 0), n=96, k=224, top_k=5, grid=1),
+    ],
+    "middle_32": [Case((33, 2), n=192, k=640)],
+    "middle_64_gated": [Case((65, 3), n=192, k=608, top_k=4)],
+    "prefill_128": [Case((130, 5), n=320, k=640)],
+    "prefill_128_gated": [Case((9, 0, 131), n=320, k=672, top_k=4, grid=3)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, case) for name, cases in CASES.items() for case in cases]
+)
+def test_products_are_those_of_float64(kernels: dict[str, str], name: str, case: Case) -> None:
+    got, want = launch(kernels[name], case, gated=name.endswith("gated"))
+    assert largest_error(got, want) < OUTPUT_ROUNDING
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_whatever_comes_first(kernels: dict[str, str], mode: Mode, seed: int) -> None:
+    """Tensor cores at once or at the last moment, warps and copies in other orders."""
+    for name in ("decode_8", "middle_32"):
+        case = Case((9, 3), n=64, k=576)
+        got, want = launch(kernels[name], case, gated=False, mode=mode, seed=seed)
+        assert largest_error(got, want) < OUTPUT_ROUNDING
+
+
+def test_no_rows_write_nothing(kernels: dict[str, str]) -> None:
+    got, _ = launch(kernels["decode_8"], Case((0, 0), n=64, k=128), gated=False)
+    assert got.size == 0

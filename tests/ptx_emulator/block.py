@@ -1,0 +1,265 @@
+"""A block of threads: whose turn it is, branches, and barriers for all of its warps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from tests.ptx_emulator import arithmetic, transfers
+from tests.ptx_emulator.barrier import Barriers
+from tests.ptx_emulator.copies import Copies
+from tests.ptx_emulator.memory import SHARED_BYTES, GlobalMemory, SharedMemory
+from tests.ptx_emulator.numbers import width
+from tests.ptx_emulator.program import Instruction, Program
+from tests.ptx_emulator.tensor_core import Mode, TensorCore
+from tests.ptx_emulator.warp import LANES, WHOLE_WARP, Mask, Warp, vector
+
+_NOTHING = (
+    "bar.warp.sync",
+    "fence.mbarrier_init",
+    "wgmma.fence",
+    "setmaxnreg",
+    "membar",
+    "nanosleep",
+    "fence.acq_rel",
+)
+"""What orders or provides, and moves no number here: everything happens in order but what `Mode` and `Copies` delay."""
+
+TURN = 40
+"""Instructions a warp may run before another's turn, at most."""
+
+
+class DeadlockError(Exception):
+    """Nothing can go on."""
+
+
+class Block:
+    """A block, to be run to its end.
+
+    Args:
+        program: what its threads run.
+        memory: global memory.
+        parameters: one for each of the program's: a number, or the bytes of a struct.
+        threads: a multiple of 32.
+        index: the block's in the grid, x, y and z.
+        grid: blocks in x, y and z.
+        mode: when tensor cores work.
+        seed: of the order in which warps and copies take turns.
+        shared_bytes: what the launch asks for, beside what the program declares.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        memory: GlobalMemory,
+        parameters: Sequence[int | bytes],
+        *,
+        threads: int,
+        index: tuple[int, int, int] = (0, 0, 0),
+        grid: tuple[int, int, int] = (1, 1, 1),
+        mode: Mode = Mode.EAGER,
+        seed: int = 0,
+        shared_bytes: int = SHARED_BYTES,
+    ) -> None:
+        if threads % LANES or len(parameters) != len(program.parameters):
+            raise ValueError(
+                f"{program.name}: {threads} threads, {len(parameters)} parameters for {program.parameters}"
+            )
+        self.program = program
+        self.memory = memory
+        self.shared = SharedMemory(min(shared_bytes + program.shared_bytes, SHARED_BYTES))
+        self.barriers = Barriers()
+        self.executed: Counter[str] = Counter()
+        self._rng = np.random.default_rng(seed)
+        self.copies = Copies(self._rng)
+        self._parameters = dict(zip(program.parameters, parameters, strict=True))
+        self.warps = [
+            Warp(number, program, self._special(number, threads, index, grid))
+            for number in range(threads // LANES)
+        ]
+        self._tensor_cores = [TensorCore(warp, self.shared, mode) for warp in self.warps]
+
+    def _special(
+        self, number: int, threads: int, index: tuple[int, int, int], grid: tuple[int, int, int]
+    ) -> dict[str, object]:
+        special: dict[str, object] = {
+            "%tid.x": np.arange(LANES) + number * LANES,
+            "%tid.y": 0,
+            "%tid.z": 0,
+            "%ntid.x": threads,
+            "%laneid": np.arange(LANES),
+            "%warpid": number,
+            **self.program.shared,
+        }
+        for axis, at, count in zip("xyz", index, grid, strict=True):
+            special[f"%ctaid.{axis}"] = at
+            special[f"%nctaid.{axis}"] = count
+        return special
+
+    def run(self, limit: int = 10**7) -> None:
+        """Runs until every thread has returned.
+
+        Args:
+            limit: instructions, of all warps together.
+
+        Raises:
+            DeadlockError: nothing can go on, or the limit is reached.
+        """
+        idle = 0
+        while running := [warp for warp in self.warps if not warp.done]:
+            if not self.copies.idle and self._rng.random() < 0.5:
+                self.copies.finish_one()
+                idle = 0
+            ready = [warp for warp in running if not warp.waiting]
+            if ready:
+                warp = ready[int(self._rng.integers(len(ready)))]
+                idle = 0 if self._take_turn(warp) else idle + 1
+            self._release_waiting()
+            if self.copies.idle and (not ready or idle > 100 * len(self.warps)):
+                raise DeadlockError(self._describe())
+            if self.executed.total() > limit:
+                raise DeadlockError(f"{limit} instructions and no end: {self._describe()}")
+        while not self.copies.idle:
+            self.copies.finish_one()
+        for core in self._tensor_cores:
+            core.check_retired()
+
+    def _describe(self) -> str:
+        lines = []
+        for warp in self.warps:
+            if not warp.done:
+                place, _ = warp.next_lanes()
+                lines.append(f"warp {warp.number} at {self.program.instructions[place]}")
+        return "; ".join(lines)
+
+    def _take_turn(self, warp: Warp) -> bool:
+        """Runs some instructions; says whether it did more than ask a barrier in vain."""
+        progress = False
+        for _ in range(int(self._rng.integers(1, TURN))):
+            if warp.done or warp.waiting:
+                break
+            place, mask = warp.next_lanes()
+            instruction = self.program.instructions[place]
+            went_on = self._execute(warp, instruction, mask)
+            if not went_on:
+                warp.asked |= mask
+                return progress
+            # The branch back to a barrier that was not there yet is no progress.
+            progress = progress or not instruction.opcode.startswith(("bra", "mov"))
+        return progress
+
+    def _release_waiting(self) -> None:
+        for barrier in {warp.waiting for warp in self.warps if warp.waiting}:
+            there = [warp for warp in self.warps if warp.waiting == barrier]
+            if LANES * len(there) == barrier[1]:
+                for warp in there:
+                    warp.waiting = None
+
+    def _execute(self, warp: Warp, instruction: Instruction, lanes: Mask) -> bool:
+        """Runs one instruction for the lanes that stand there; says whether the warp may go on."""
+        self.executed[instruction.opcode] += 1
+        mask = lanes
+        if instruction.guard:
+            predicate = warp.read(instruction.guard, lanes).astype(bool)
+            mask = lanes & (predicate != instruction.negated)
+        opcode = instruction.opcode
+        warp.place = np.where(lanes, warp.place + 1, warp.place)
+        if not mask.any():
+            return True
+        if opcode.startswith(WHOLE_WARP) and not mask.all():
+            raise RuntimeError(f"a part of warp {warp.number} alone: {instruction}")
+        if opcode.partition(".")[0] == "bra":
+            target = self.program.labels[instruction.operands[0]]
+            warp.place = np.where(mask, target, warp.place)
+        elif opcode in ("ret", "exit"):
+            warp.live = warp.live & ~mask
+        elif opcode.startswith(("bar.sync", "barrier.sync")):
+            number, *counts = (warp.read_one(x, mask) for x in instruction.operands)
+            warp.waiting = number, counts[0] if counts else LANES * len(self.warps)
+        elif opcode.startswith("mbarrier"):
+            return transfers.barrier_operation(self, warp, instruction, mask)
+        elif opcode.startswith("cp.async.bulk"):
+            transfers.copy_bulk(self, warp, instruction, mask)
+        elif opcode.startswith(("cp.async.ca.", "cp.async.cg.")):
+            transfers.copy_async(self, warp, instruction, mask)
+        elif opcode.startswith("cp.async"):
+            transfers.copy_async_control(self, warp, instruction, mask)
+        elif opcode.startswith("fence.proxy.async"):
+            self.shared.fence_proxies(warp.number)
+        elif opcode.startswith("ld."):
+            transfers.load(self, warp, instruction, mask)
+        elif opcode.startswith("st."):
+            transfers.store(self, warp, instruction, mask)
+        elif opcode.startswith("wgmma") and not opcode.startswith("wgmma.fence"):
+            self._multiply(warp, instruction)
+        elif not opcode.startswith(_NOTHING):
+            self._compute(warp, instruction, mask)
+        return True
+
+    def _multiply(self, warp: Warp, instruction: Instruction) -> None:
+        core = self._tensor_cores[warp.number]
+        kind = instruction.parts[1]
+        if kind == "mma_async":
+            core.issue(instruction)
+        elif kind == "commit_group":
+            core.commit()
+        elif kind == "wait_group":
+            core.wait(int(instruction.operands[0]))
+        else:
+            raise NotImplementedError(str(instruction))
+
+    def _compute(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        parts, operands = instruction.parts, instruction.operands
+        if parts[0] == "setp":
+            result = arithmetic.compare(
+                parts[1], parts[-1], *(warp.read(x, mask) for x in operands[1:])
+            )
+            warp.write(operands[0], result.astype(np.uint64), mask)
+        elif parts[0] == "selp":
+            a, b, predicate = (warp.read(x, mask) for x in operands[1:])
+            warp.write(operands[0], np.where(predicate.astype(bool), a, b), mask)
+        elif parts[0] == "cvt":
+            source = warp.read(operands[1], mask)
+            warp.write(
+                operands[0], arithmetic.convert(parts[-2], parts[-1], source, parts[1:-2]), mask
+            )
+        elif parts[0] == "mov" and operands[0].startswith("{"):
+            self._unpack(warp, instruction, mask)
+        elif parts[0] == "mov" and operands[1].startswith("{"):
+            size = width(parts[-1]) // len(vector(operands[1]))
+            bits = np.zeros(LANES, np.uint64)
+            for i, part in enumerate(vector(operands[1])):
+                bits |= (warp.read(part, mask) & np.uint64((1 << size) - 1)) << np.uint64(i * size)
+            warp.write(operands[0], bits, mask)
+        else:
+            compute = arithmetic.find(parts)
+            if compute is None:
+                raise NotImplementedError(str(instruction))
+            warp.write(operands[0], compute(*(warp.read(x, mask) for x in operands[1:])), mask)
+
+    def _unpack(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        targets = vector(instruction.operands[0])
+        size = width(instruction.parts[-1]) // len(targets)
+        bits = warp.read(instruction.operands[1], mask)
+        for i, target in enumerate(targets):
+            part = bits >> np.uint64(i * size) & np.uint64((1 << size) - 1)
+            warp.write(target, part, mask)
+
+    def read_parameter(self, operand: str, further: int, size: int) -> int:
+        """Gives bytes of a parameter, named as in ``[name+4]``.
+
+        Args:
+            operand: the address.
+            further: bytes behind it.
+            size: bytes.
+        """
+        name, _, offset = operand[1:-1].partition("+")
+        value = self._parameters[name]
+        if isinstance(value, bytes):
+            begin = int(offset or 0) + further
+            return int.from_bytes(value[begin : begin + size], "little")
+        if offset or further:
+            raise NotImplementedError(f"part of a number: {operand}")
+        return value & ((1 << 8 * size) - 1)

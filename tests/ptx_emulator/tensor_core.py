@@ -1,0 +1,133 @@
+"""wgmma.mma_async of bfloat16: A in registers, B in shared memory, sums in registers.
+
+Each warp of a warpgroup makes 16 of the 64 rows. When that happens between the instruction and the wait that retires
+it is hardware's choice; here it is `Mode.EAGER`, at once, or `Mode.LAZY`, at the wait: a register or a byte that is
+overwritten in between is caught by the one, a sum that is read too soon by the other.
+
+Source: PTX ISA 9.0, "Asynchronous Warpgroup Level Matrix Instructions": register fragments, matrix descriptor,
+128-byte swizzle.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.ptx_emulator.memory import SharedMemory
+from tests.ptx_emulator.numbers import decode_bfloat16, from_bits, to_bits
+from tests.ptx_emulator.program import Instruction
+from tests.ptx_emulator.warp import LANES, Warp, vector
+
+_ALL = np.ones(LANES, bool)
+_LANE = np.arange(LANES)
+_SHAPE = re.compile(r"^wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.bf16\.bf16$")
+_SWIZZLE_128B = 1
+
+
+class Mode(enum.Enum):
+    """When products are made."""
+
+    EAGER = enum.auto()
+    LAZY = enum.auto()
+
+
+@dataclass(frozen=True)
+class _Product:
+    """An instruction, and the descriptor as it was when it was issued."""
+
+    sums: list[str]
+    a: list[str]
+    descriptor: int
+    columns: int
+    accumulate: bool
+
+
+class TensorCore:
+    """The part of the tensor core that serves one warp.
+
+    Args:
+        warp: whose registers it reads and writes.
+        shared: its block's shared memory.
+        mode: when it works.
+    """
+
+    def __init__(self, warp: Warp, shared: SharedMemory, mode: Mode) -> None:
+        self._warp = warp
+        self._shared = shared
+        self._mode = mode
+        self._open: list[_Product] = []
+        self._groups: deque[list[_Product]] = deque()
+
+    def issue(self, instruction: Instruction) -> None:
+        """Takes a product.
+
+        Raises:
+            NotImplementedError: another shape, type or form.
+        """
+        shape = _SHAPE.match(instruction.opcode)
+        sums, a, descriptor, accumulate, *constants = instruction.operands
+        if not shape or constants != ["1", "1", "0"] or not a.startswith("{"):
+            raise NotImplementedError(str(instruction))
+        product = _Product(
+            vector(sums),
+            vector(a),
+            self._warp.read_one(descriptor, _ALL),
+            int(shape[1]),
+            bool(self._warp.read_one(accumulate, _ALL)),
+        )
+        self._open.append(product)
+        if self._mode is Mode.EAGER:
+            self._multiply(product)
+
+    def commit(self) -> None:
+        """Closes a group."""
+        self._groups.append(self._open)
+        self._open = []
+
+    def wait(self, pending: int) -> None:
+        """Retires all groups but the last ``pending``."""
+        while len(self._groups) > pending:
+            for product in self._groups.popleft():
+                if self._mode is Mode.LAZY:
+                    self._multiply(product)
+
+    def check_retired(self) -> None:
+        """Raises if a warp ends with products that nobody waited for."""
+        if self._open or self._groups:
+            raise RuntimeError(f"warp {self._warp.number} ends with products in flight")
+
+    def _multiply(self, product: _Product) -> None:
+        a = np.zeros((16, 16))
+        for register, name in enumerate(product.a):
+            bits = self._warp.read(name, _ALL)
+            for half in range(2):
+                rows = _LANE // 4 + 8 * (register & 1)
+                k = 2 * (_LANE % 4) + half + 8 * (register >> 1)
+                a[rows, k] = decode_bfloat16(bits >> np.uint64(16 * half) & np.uint64(0xFFFF))
+        sums = a @ self._read_b(product).T
+        for i, name in enumerate(product.sums):
+            rows = _LANE // 4 + 8 * (i >> 1 & 1)
+            columns = 8 * (i >> 2) + 2 * (_LANE % 4) + (i & 1)
+            total = sums[rows, columns]
+            if product.accumulate:
+                total = total + from_bits(self._warp.read(name, _ALL), "f32").astype(np.float64)
+            self._warp.write(name, to_bits(total, "f32"), _ALL)
+
+    def _read_b(self, product: _Product) -> np.ndarray:
+        """Gives B, [columns, 16], K-major: eight rows of 128 bytes, then the next eight, swizzled in 16-byte parts."""
+        descriptor = product.descriptor
+        if descriptor >> 62 != _SWIZZLE_128B or descriptor >> 49 & 7:
+            raise NotImplementedError(
+                f"descriptor {descriptor:#x}: 128-byte swizzle, no base offset"
+            )
+        start = (descriptor & 0x3FFF) << 4
+        stride = (descriptor >> 32 & 0x3FFF) << 4
+        n, k = np.meshgrid(np.arange(product.columns), np.arange(16), indexing="ij")
+        places = start + n // 8 * stride + n % 8 * 128 + 2 * k
+        places ^= (places >> 7 & 7) << 4
+        both = self._shared.read_async(places[..., None] + np.arange(2), self._warp.number)
+        return decode_bfloat16(both[..., 0].astype(np.uint32) | both[..., 1].astype(np.uint32) << 8)

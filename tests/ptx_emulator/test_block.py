@@ -1,0 +1,344 @@
+"""The emulator on PTX written by hand: what it computes, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.ptx_emulator.block import Block, DeadlockError
+from tests.ptx_emulator.memory import GlobalMemory, MemoryAccessError
+from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
+from tests.ptx_emulator.program import parse_program
+from tests.ptx_emulator.tensor_core import Mode
+from tests.ptx_emulator.warp import UnwrittenRegisterError
+
+HEAD = """
+.version 8.6
+.target sm_90a
+.address_size 64
+.extern .shared .align 1024 .b8 memory[];
+.visible .entry test(.param .u64 p0, .param .u64 p1)
+{
+    .reg .pred %p<9>;
+    .reg .b32 %r<99>;
+    .reg .b64 %rd<99>;
+    .reg .f32 %f<99>;
+    ld.param.u64 %rd0, [p0];
+    ld.param.u64 %rd1, [p1];
+    mov.u32 %r0, %tid.x;
+    mul.wide.u32 %rd2, %r0, 4;
+    add.s64 %rd3, %rd0, %rd2;
+    add.s64 %rd4, %rd1, %rd2;
+    mov.u32 %r1, memory;
+"""
+TAIL = "ret; }"
+
+
+def run(
+    body: str,
+    source: NDArray[np.generic],
+    target: NDArray[np.generic],
+    *,
+    threads: int = 32,
+    mode: Mode = Mode.EAGER,
+    seed: int = 0,
+) -> None:
+    """Runs a body; %rd3 and %rd4 point at each thread's word of the source and of the target."""
+    memory = GlobalMemory()
+    parameters = [memory.add("source", source), memory.add("target", target)]
+    program = parse_program(HEAD + body + TAIL)
+    Block(program, memory, parameters, threads=threads, mode=mode, seed=seed).run(10**5)
+
+
+def compute(body: str, words: NDArray[np.generic]) -> NDArray[np.uint32]:
+    """Gives %r3 of a body that finds its word in %r2."""
+    result = np.zeros(len(words), np.uint32)
+    body = f"ld.global.u32 %r2, [%rd3]; {body} st.global.u32 [%rd4], %r3;"
+    run(body, words, result, threads=len(words))
+    return result
+
+
+WORDS = np.random.default_rng(0).integers(0, 2**32, 32, dtype=np.uint32)
+SIGNED = WORDS.view(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("body", "want"),
+    [
+        ("add.s32 %r3, %r2, -7;", WORDS - np.uint32(7)),
+        ("mul.lo.s32 %r3, %r2, %r2;", WORDS * WORDS),
+        ("mad.lo.s32 %r3, %r2, 3, 5;", WORDS * np.uint32(3) + np.uint32(5)),
+        ("shl.b32 %r3, %r2, 5;", WORDS << np.uint32(5)),
+        ("shl.b32 %r3, %r2, 32;", WORDS * 0),
+        ("shr.u32 %r3, %r2, 5;", WORDS >> np.uint32(5)),
+        ("shr.s32 %r3, %r2, 5;", (SIGNED >> 5).view(np.uint32)),
+        ("shr.s32 %r3, %r2, 99;", (SIGNED >> 31).view(np.uint32)),
+        ("shf.l.wrap.b32 %r3, %r2, %r2, 6;", WORDS << np.uint32(6) | WORDS >> np.uint32(26)),
+        ("shf.r.wrap.b32 %r3, %r2, %r2, 6;", WORDS >> np.uint32(6) | WORDS << np.uint32(26)),
+        ("prmt.b32 %r3, %r2, 0, 0x4040;", (WORDS & 255) * np.uint32(0x0001_0001)),
+        ("and.b32 %r3, %r2, 0xFF00; not.b32 %r3, %r3;", ~(WORDS & np.uint32(0xFF00))),
+        ("lop3.b32 %r3, %r2, 0xFF, 0xF0F0, 0xEA;", WORDS & np.uint32(0xFF) | np.uint32(0xF0F0)),
+        ("bfe.u32 %r3, %r2, 8, 8;", WORDS >> np.uint32(8) & np.uint32(255)),
+        ("min.s32 %r3, %r2, 0;", np.minimum(SIGNED, 0).view(np.uint32)),
+        ("setp.lt.s32 %p0, %r2, 0; selp.b32 %r3, 1, 2, %p0;", np.where(SIGNED < 0, 1, 2)),
+        ("setp.lt.u32 %p0, %r2, 9; not.pred %p1, %p0; selp.b32 %r3, 1, 2, %p1;", WORDS * 0 + 1),
+        ("mov.b32 {%r4, %r5}, %r2; mov.b32 %r3, {%r5, %r4};", WORDS >> 16 | WORDS << 16),
+        ("cvt.rn.f32.s32 %f0, %r2; cvt.rzi.s32.f32 %r3, %f0;", None),
+        ("mul.hi.u32 %r3, %r2, %r2;", (WORDS.astype(np.uint64) ** 2 >> np.uint64(32))),
+    ],
+)
+def test_arithmetic(body: str, want: NDArray[np.uint32] | None) -> None:
+    got = compute(body, WORDS)
+    if want is None:
+        want = SIGNED.astype(np.float32).astype(np.float64).astype(np.int32).view(np.uint32)
+    assert (got == want.astype(np.uint32)).all()
+
+
+def test_bfloat16_products_round_to_even_and_keep_subnormals() -> None:
+    a = np.array([0x0040, 0x3F81, 0x7F7F, 0xBF83, 0x0001, 0x4049], np.uint32)
+    b = np.array([0x4040, 0x3F81, 0x4000, 0x3F81, 0x3F00, 0x3F80], np.uint32)
+    words = np.zeros(32, np.uint32)
+    words[:6] = a | b << 16
+    swapped = "mov.b32 {%r4, %r5}, %r2; mov.b32 %r6, {%r5, %r4}; mul.rn.bf16x2 %r3, %r2, %r6;"
+    got = compute(swapped, words)[:6]
+    want = encode_bfloat16(decode_bfloat16(a) * decode_bfloat16(b))
+    assert (got & 0xFFFF == want).all()
+    assert (got >> 16 == want).all()
+    assert (got[0] & 0xFFFF, got[4] & 0xFFFF) == (
+        0x00C0,
+        0,
+    )  # 2^-127 * 3; half the least is even: 0
+
+
+def test_lanes_part_and_meet_again() -> None:
+    got = compute(
+        """
+        setp.gt.s32 %p0, %r2, 10;
+        @%p0 bra $more;
+        mov.b32 %r3, 1;
+        bra.uni $end;
+        $more:
+        mov.b32 %r3, 2;
+        $end:
+        add.s32 %r3, %r3, 10;
+        """,
+        np.arange(32, dtype=np.uint32),
+    )
+    assert (got == np.where(np.arange(32) > 10, 12, 11)).all()
+
+
+EXCHANGE = """
+    shl.b32 %r4, %r0, 2;
+    add.s32 %r4, %r1, %r4;
+    ld.global.u32 %r2, [%rd3];
+    st.shared.u32 [%r4], %r2;
+    {barrier}
+    xor.b32 %r5, %r0, 63;
+    shl.b32 %r5, %r5, 2;
+    add.s32 %r5, %r1, %r5;
+    ld.shared.u32 %r3, [%r5];
+    st.global.u32 [%rd4], %r3;
+"""
+
+
+def test_warps_meet_at_a_barrier() -> None:
+    source, target = np.arange(64, dtype=np.uint32), np.zeros(64, np.uint32)
+    for seed in range(5):
+        run(EXCHANGE.format(barrier="bar.sync 0;"), source, target, threads=64, seed=seed)
+        assert (target == source[::-1]).all()
+
+
+def test_without_the_barrier_one_reads_before_it_is_written() -> None:
+    source, target = np.arange(64, dtype=np.uint32), np.zeros(64, np.uint32)
+    with pytest.raises(MemoryAccessError, match="is read before it is written"):
+        run(EXCHANGE.format(barrier=""), source, target, threads=64)
+
+
+SEED_THAT_COPIES_LATE = 0
+
+WAIT = """
+    {{
+    .reg .pred P1;
+    AGAIN:
+    mbarrier.try_wait.parity.shared::cta.b64 P1, [%r1], 0;
+    @P1 bra DONE;
+    bra AGAIN;
+    DONE:
+    }}
+"""
+BULK = """
+    setp.ne.s32 %p0, %r0, 0;
+    @%p0 bra $ready;
+    mbarrier.init.shared.b64 [%r1], {count};
+    mbarrier.arrive.expect_tx.shared.b64 _, [%r1], 128;
+    cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r1+1024], [%rd0], 128, [%r1];
+    $ready:
+    bar.sync 0;
+    {wait}
+    shl.b32 %r4, %r0, 2;
+    add.s32 %r4, %r1, %r4;
+    ld.shared.u32 %r3, [%r4+1024];
+    st.global.u32 [%rd4], %r3;
+"""
+
+
+def test_a_bulk_copy_is_there_when_its_barrier_says_so() -> None:
+    source, target = np.arange(32, dtype=np.uint32), np.zeros(32, np.uint32)
+    for seed in range(5):
+        run(BULK.format(count=1, wait=WAIT.format()), source, target, seed=seed)
+        assert (target == source).all()
+
+
+def test_a_bulk_copy_that_nobody_waits_for_is_read_too_soon() -> None:
+    source, target = np.arange(32, dtype=np.uint32), np.zeros(32, np.uint32)
+    with pytest.raises(MemoryAccessError, match="before it is written"):
+        run(BULK.format(count=1, wait=""), source, target, seed=SEED_THAT_COPIES_LATE)
+
+
+def test_a_barrier_that_counts_too_many_is_a_deadlock() -> None:
+    source, target = np.arange(32, dtype=np.uint32), np.zeros(32, np.uint32)
+    with pytest.raises(DeadlockError, match=r"warp 0 at .*(try_wait|bra)"):
+        run(BULK.format(count=2, wait=WAIT.format()), source, target)
+
+
+COPY = """
+    setp.ne.s32 %p0, %r0, 0;
+    @%p0 bra $ready;
+    mbarrier.init.shared.b64 [%r1], 32;
+    $ready:
+    bar.sync 0;
+    shl.b32 %r4, %r0, 4;
+    add.s32 %r4, %r1, %r4;
+    mul.wide.u32 %rd5, %r0, 16;
+    add.s64 %rd5, %rd0, %rd5;
+    setp.lt.u32 %p1, %r0, 31;
+    selp.b32 %r6, 16, 0, %p1;
+    cp.async.cg.shared.global [%r4+1024], [%rd5], 16, %r6;
+    cp.async.mbarrier.arrive.noinc.shared.b64 [%r1];
+"""
+
+
+def test_copies_arrive_when_they_are_done_and_fill_with_zeros() -> None:
+    source, target = np.arange(1, 129, dtype=np.uint32), np.full(32, 9, np.uint32)
+    body = COPY + WAIT.format() + "ld.shared.u32 %r3, [%r4+1024]; st.global.u32 [%rd4], %r3;"
+    for seed in range(5):
+        run(body, source, target, seed=seed)
+        assert (target == [*range(1, 125, 4), 0]).all()
+
+
+def wgmma(columns: int, fence: str, accumulate: int = 1) -> str:
+    """One product whose A lanes read from the source, and whose B was copied behind the barrier."""
+    sums = ", ".join(f"%f{i}" for i in range(columns // 2))
+    loads = " ".join(f"ld.global.u32 %r{10 + i}, [%rd3+{16384 + 512 * i}];" for i in range(4))
+    zero = " ".join(f"mov.f32 %f{i}, 0f00000000;" for i in range(columns // 2))
+    stores = " ".join(f"st.global.f32 [%rd4+{512 * i}], %f{i};" for i in range(columns // 2))
+    return f"""
+        setp.ne.s32 %p0, %r0, 0;
+        @%p0 bra $ready;
+        mbarrier.init.shared.b64 [%r1], 128;
+        $ready:
+        bar.sync 0;
+        shl.b32 %r4, %r0, 4;
+        add.s32 %r4, %r1, %r4;
+        mul.wide.u32 %rd5, %r0, 16;
+        add.s64 %rd5, %rd0, %rd5;
+        cp.async.cg.shared.global [%r4+1024], [%rd5], 16, 16;
+        cp.async.mbarrier.arrive.noinc.shared.b64 [%r1];
+        {WAIT.format()}
+        {fence}
+        {loads} {zero}
+        add.s32 %r5, %r1, 1024;
+        shr.u32 %r5, %r5, 4;
+        cvt.u64.u32 %rd6, %r5;
+        or.b64 %rd6, %rd6, {1 << 62 | 64 << 32 | 1 << 16};
+        setp.ne.b32 %p2, {accumulate}, 0;
+        wgmma.fence.sync.aligned;
+        wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16
+            {{{sums}}}, {{%r10, %r11, %r12, %r13}}, %rd6, %p2, 1, 1, 0;
+        wgmma.commit_group.sync.aligned;
+        MIDDLE
+        wgmma.wait_group.sync.aligned 0;
+        {stores}
+    """
+
+
+def product(
+    mode: Mode, middle: str = "", fence: str = "fence.proxy.async;"
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A [64, 16] and B [16, 16] through one wgmma, laid out by hand; gives the result and what it should be."""
+    rng = np.random.default_rng(3)
+    a = encode_bfloat16(rng.normal(size=(64, 16))).astype(np.uint16)
+    b = encode_bfloat16(rng.normal(size=(16, 16))).astype(np.uint16)
+    source = np.zeros(16384 // 2 + 4 * 256, np.uint16)
+    for n in range(16):
+        for k in range(16):
+            byte = n * 128 + ((k // 8) ^ (n % 8)) * 16 + k % 8 * 2
+            source[byte // 2] = b[n, k]
+    registers = source[16384 // 2 :].reshape(4, 128, 2)
+    for thread in range(128):
+        row, k = thread // 32 * 16 + thread % 32 // 4, thread % 4 * 2
+        for register, (down, right) in enumerate([(0, 0), (8, 0), (0, 8), (8, 8)]):
+            registers[register, thread] = a[row + down, k + right : k + right + 2]
+    target = np.zeros((8, 128), np.float32)
+    body = wgmma(16, fence).replace("MIDDLE", middle)
+    run(body, source, target, threads=128, mode=mode)
+    got = np.zeros((64, 16), np.float32)
+    for thread in range(128):
+        row, column = thread // 32 * 16 + thread % 32 // 4, thread % 4 * 2
+        for i in range(8):
+            got[row + i // 2 % 2 * 8, column + i // 4 * 8 + i % 2] = target[i, thread]
+    return got, decode_bfloat16(a) @ decode_bfloat16(b).T
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_wgmma_multiplies(mode: Mode) -> None:
+    got, want = product(mode)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+def test_a_fragment_overwritten_in_flight_spoils_the_lazy_product() -> None:
+    middle = "mov.b32 %r11, 0;"
+    got, want = product(Mode.EAGER, middle)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    got, want = product(Mode.LAZY, middle)
+    assert np.abs(got - want).max() > 0.1
+
+
+def test_sums_read_before_the_wait_are_missing_from_the_lazy_product() -> None:
+    middle = "add.f32 %f0, %f0, 0f00000000;"
+    got, want = product(Mode.LAZY, middle)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    middle = "mov.f32 %f20, %f0; wgmma.wait_group.sync.aligned 0; mov.f32 %f0, %f20;"
+    got, want = product(Mode.LAZY, middle)
+    assert (got[0, 0], got[8, 0] == pytest.approx(want[8, 0])) == (0, True)
+
+
+def test_stores_of_the_generic_proxy_need_a_fence() -> None:
+    with pytest.raises(MemoryAccessError, match="with no proxy fence between"):
+        product(Mode.EAGER, fence="")
+
+
+def test_a_product_that_nobody_waits_for_is_an_error() -> None:
+    program = wgmma(16, "fence.proxy.async;").replace("MIDDLE", "")
+    body = program.replace("wgmma.wait_group.sync.aligned 0;", "")
+    with pytest.raises(RuntimeError, match="ends with products in flight"):
+        run(body, np.zeros(16384 // 2 + 1024, np.uint16), np.zeros(1024, np.float32), threads=128)
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "text"),
+    [
+        ("popc.b32 %r3, %r0;", NotImplementedError, "popc"),
+        ("add.s32 %r3, %r9, 1;", UnwrittenRegisterError, "%r9"),
+        ("st.global.u32 [%rd4+128], %r0;", MemoryAccessError, "target: bytes 128..131 of 128"),
+        ("ld.global.u32 %r3, [%rd0+2];", MemoryAccessError, "no multiple of 4"),
+        ("st.global.u32 [%rd1], %r0;", RuntimeError, "two lanes store to one address"),
+        ("ld.shared.u32 %r3, [%r1];", MemoryAccessError, "before it is written"),
+        ("mbarrier.arrive.shared.b64 _, [%r1];", RuntimeError, "no barrier was made"),
+        ("setp.eq.s32 %p0, %r0, 0; @%p0 bar.sync 0;", RuntimeError, "a part of warp 0 alone"),
+    ],
+)
+def test_what_is_wrong_or_unknown_is_an_error(body: str, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        run(body, np.zeros(32, np.uint32), np.zeros(32, np.uint32))

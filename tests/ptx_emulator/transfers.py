@@ -1,0 +1,173 @@
+"""Loads, stores, and copies, with the barriers they arrive at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.ptx_emulator.memory import join_bytes, split_bytes
+from tests.ptx_emulator.numbers import to_bits, width
+from tests.ptx_emulator.program import Instruction
+from tests.ptx_emulator.warp import Mask, Warp, vector
+
+if TYPE_CHECKING:
+    from tests.ptx_emulator.block import Block
+
+_VECTORS = {"v2": 2, "v4": 4, "v8": 8}
+
+
+def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``ld.{param,global,shared}``."""
+    space, type_name = instruction.parts[1].partition("::")[0], instruction.parts[-1]
+    targets, size = vector(instruction.operands[0]), width(type_name) // 8
+    if len(targets) != max(_VECTORS.get(part, 1) for part in instruction.parts):
+        raise NotImplementedError(str(instruction))
+    if space == "param":
+        for i, target in enumerate(targets):
+            value = block.read_parameter(instruction.operands[1], i * size, size)
+            warp.write(target, np.full(mask.size, value, np.uint64), mask)
+        return
+    addresses = warp.address(instruction.operands[1], mask)
+    for i, target in enumerate(targets):
+        at = addresses[mask] + np.uint64(i * size)
+        bits = np.zeros(mask.size, np.uint64)
+        if space == "shared":
+            bits[mask] = block.shared.read(at.astype(np.int64), size)
+        elif space == "global":
+            buffer, offsets = block.memory.place(at, size)
+            bits[mask] = join_bytes(buffer[offsets[:, None] + np.arange(size)])
+        else:
+            raise NotImplementedError(str(instruction))
+        if type_name.startswith("s"):
+            signed = bits.astype(f"u{size}").view(f"i{size}").astype(np.int64)
+            bits = to_bits(signed, "s64")
+        warp.write(target, bits, mask)
+    _check_vector_alignment(addresses[mask], size * len(targets), instruction)
+
+
+def store(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``st.{global,shared}``. Two lanes that store to one place are an error: hardware does not say who wins."""
+    space, size = instruction.parts[1].partition("::")[0], width(instruction.parts[-1]) // 8
+    sources = vector(instruction.operands[1])
+    addresses = warp.address(instruction.operands[0], mask)
+    if np.unique(addresses[mask]).size != mask.sum():
+        raise RuntimeError(f"two lanes store to one address: {instruction}")
+    for i, source in enumerate(sources):
+        at = addresses[mask] + np.uint64(i * size)
+        bits = warp.read(source, mask)[mask]
+        if space == "shared":
+            block.shared.write(at.astype(np.int64), size, bits, warp.number)
+        elif space == "global":
+            buffer, offsets = block.memory.place(at, size)
+            buffer[offsets[:, None] + np.arange(size)] = split_bytes(bits, size)
+        else:
+            raise NotImplementedError(str(instruction))
+    _check_vector_alignment(addresses[mask], size * len(sources), instruction)
+
+
+def _check_vector_alignment(addresses: np.ndarray, size: int, instruction: Instruction) -> None:
+    if (addresses % np.uint64(size)).any():
+        raise RuntimeError(f"misaligned: {instruction}")
+
+
+def copy_async(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``cp.async``: of each lane 4, 8 or 16 bytes, of which the last may be zeros instead."""
+    operands = instruction.operands
+    targets = warp.address(operands[0], mask)[mask].astype(np.int64)
+    sources = warp.address(operands[1], mask)[mask]
+    size = int(operands[2])
+    taken = np.full(targets.size, size)
+    if len(operands) > 3:
+        taken = warp.read(operands[3], mask)[mask].astype(np.int64)
+    if (targets % size).any() or (sources % np.uint64(size)).any() or (taken > size).any():
+        raise RuntimeError(f"misaligned or too long: {instruction}")
+    values = np.zeros((targets.size, size), np.uint8)
+    for i in range(targets.size):
+        if taken[i]:
+            buffer, offset = block.memory.place(sources[i : i + 1], 1)
+            end = int(offset[0]) + int(taken[i])
+            if end > buffer.size:
+                raise RuntimeError(f"reads past its buffer: {instruction}")
+            values[i, : taken[i]] = buffer[int(offset[0]) : end]
+    places = targets[:, None] + np.arange(size)
+    block.copies.add(warp.number, lambda: block.shared.write_bytes(places, values, warp.number))
+
+
+def copy_async_control(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``cp.async.{commit_group, wait_group, wait_all, mbarrier.arrive.noinc}``."""
+    kind = instruction.parts[2]
+    if kind != "mbarrier" and not mask.all():
+        raise NotImplementedError(f"some lanes only: {instruction}")
+    if kind == "commit_group":
+        block.copies.commit(warp.number)
+    elif kind == "wait_group":
+        block.copies.wait(warp.number, int(instruction.operands[0]))
+    elif kind == "mbarrier" and "noinc" in instruction.parts:
+        barrier = block.barriers[warp.read_one_address(instruction.operands[0], mask)]
+        lanes = int(mask.sum())
+
+        def arrive() -> None:
+            for _ in range(lanes):
+                barrier.arrive()
+
+        block.copies.add_behind(warp.number, arrive)
+    else:
+        raise NotImplementedError(str(instruction))
+
+
+def copy_bulk(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``cp.async.bulk`` from global to shared memory: a run of bytes that a barrier counts when they are there."""
+    if "mbarrier" not in instruction.opcode or "tensor" in instruction.parts:
+        raise NotImplementedError(str(instruction))
+    target, source, size_operand, barrier_operand = instruction.operands
+    for lane in np.flatnonzero(mask):
+        to = int(warp.address(target, mask)[lane])
+        size = int(warp.read(size_operand, mask)[lane])
+        address = warp.address(source, mask)[lane : lane + 1]
+        buffer, offset = block.memory.place(address, 1)
+        begin = int(offset[0])
+        if begin + size > buffer.size or to % 16 or size % 16 or begin % 16:
+            raise RuntimeError(f"{size} bytes from {begin} of {buffer.size} to {to}: {instruction}")
+        barrier = block.barriers[int(warp.address(barrier_operand, mask)[lane])]
+        places = to + np.arange(size)
+
+        def finish(places=places, buffer=buffer, begin=begin, size=size, barrier=barrier) -> None:
+            block.shared.write_bytes(places, buffer[begin : begin + size], None)
+            barrier.deliver(size)
+
+        block.copies.add_bulk(finish)
+
+
+def barrier_operation(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> bool:
+    """``mbarrier.{init, arrive, arrive.expect_tx, try_wait.parity, test_wait.parity}``.
+
+    Returns:
+        Whether the warp can go on at once; not where it waits in vain.
+    """
+    kind, operands = instruction.parts[1], instruction.operands
+    if kind == "init":
+        addresses = np.unique(warp.address(operands[0], mask)[mask])
+        for address in addresses:
+            block.barriers.init(int(address), warp.read_one(operands[1], mask))
+        return True
+    if kind == "arrive":
+        counted = len(operands) > 2 or (len(operands) > 1 and not operands[1].startswith("["))
+        address = operands[0] if operands[0].startswith("[") else operands[1]
+        for lane in np.flatnonzero(mask):
+            barrier = block.barriers[int(warp.address(address, mask)[lane])]
+            if "expect_tx" in instruction.parts:
+                barrier.expect(int(warp.read(operands[-1], mask)[lane]))
+            elif counted:
+                raise NotImplementedError(str(instruction))
+            barrier.arrive()
+        return True
+    if kind in ("try_wait", "test_wait") and "parity" in instruction.parts:
+        target, address, parity = operands[:3]
+        done = np.zeros(mask.size, np.uint64)
+        for lane in np.flatnonzero(mask):
+            barrier = block.barriers[int(warp.address(address, mask)[lane])]
+            done[lane] = barrier.has_completed(int(warp.read(parity, mask)[lane]) & 1)
+        warp.write(target, done, mask)
+        return bool(done[mask].all())
+    raise NotImplementedError(str(instruction))
