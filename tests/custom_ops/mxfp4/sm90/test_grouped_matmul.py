@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.ptx_emulator.block import Block
-from tests.ptx_emulator.memory import GlobalMemory
+from tests.ptx_emulator.memory import GlobalMemory, MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.ptx_emulator.program import parse_program
 from tests.ptx_emulator.tensor_core import Mode
@@ -132,3 +134,43 @@ def test_whatever_comes_first(kernels: dict[str, str], mode: Mode, seed: int) ->
 def test_no_rows_write_nothing(kernels: dict[str, str]) -> None:
     got, _ = launch(kernels["decode_8"], Case((0, 0), n=64, k=128), gated=False)
     assert got.size == 0
+
+
+def swap_registers(ptx: str) -> str:
+    """A's second and third registers exchanged: rows r and r + 8 for k and k + 8."""
+    a = r"\{(%r\d+), (%r\d+), (%r\d+), (%r\d+)\}(,\s*%rd\d+, p,)"
+    return re.sub(a, r"{\1, \3, \2, \4}\5", ptx)
+
+
+def wait_for_nothing(ptx: str) -> str:
+    """Fragments are decoded into registers that products in flight still read."""
+    return ptx.replace("wgmma.wait_group.sync.aligned 1;", "wgmma.wait_group.sync.aligned 9;")
+
+
+def forget_the_scales_tile(ptx: str) -> str:
+    """Every k tile of a stage is multiplied by the first one's scales."""
+    first, *others = re.findall(r"ld\.shared\.b32 \t%r\d+, \[%r\d+\+(\d+)\];", ptx)[:3]
+    for other in others:
+        ptx = ptx.replace(f"+{other}];", f"+{first}];")
+    return ptx
+
+
+@pytest.mark.parametrize("fault", [swap_registers, wait_for_nothing, forget_the_scales_tile])
+def test_a_fault_is_seen(kernels: dict[str, str], fault: Callable[[str], str]) -> None:
+    """What an earlier attempt at such a kernel had wrong, put into this one."""
+    ptx = kernels["decode_8"]
+    assert fault(ptx) != ptx
+    got, want = launch(fault(ptx), Case((5,), n=64, k=576, grid=1), gated=False)
+    assert not largest_error(got, want) < 0.1
+
+
+def test_a_missing_proxy_fence_is_seen(kernels: dict[str, str]) -> None:
+    ptx = kernels["decode_8"].replace("fence.proxy.async.shared::cta;", "")
+    with pytest.raises(MemoryAccessError, match="with no proxy fence between"):
+        launch(ptx, Case((5,), n=64, k=576, grid=1), gated=False)
+
+
+def test_runs_repeat_bit_for_bit(kernels: dict[str, str]) -> None:
+    case = Case((5, 3), n=64, k=576)
+    runs = [launch(kernels["decode_8"], case, gated=False, seed=seed)[0] for seed in (1, 2)]
+    assert (runs[0] == runs[1]).all()
