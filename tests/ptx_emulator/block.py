@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +40,7 @@ class Block:
     Args:
         program: what its threads run.
         memory: global memory.
-        parameters: one for each of the program's: a number, or the bytes of a struct.
+        parameters: a number for each of the program's.
         threads: a multiple of 32.
         index: the block's in the grid, x, y and z.
         grid: blocks in x, y and z.
@@ -54,7 +53,7 @@ class Block:
         self,
         program: Program,
         memory: GlobalMemory,
-        parameters: Sequence[int | bytes],
+        parameters: Sequence[int],
         *,
         threads: int,
         index: tuple[int, int, int] = (0, 0, 0),
@@ -71,7 +70,7 @@ class Block:
         self.memory = memory
         self.shared = SharedMemory(min(shared_bytes + program.shared_bytes, SHARED_BYTES))
         self.barriers = Barriers()
-        self.executed: Counter[str] = Counter()
+        self._executed = 0
         self._rng = np.random.default_rng(seed)
         self.copies = Copies(self._rng)
         self._parameters = dict(zip(program.parameters, parameters, strict=True))
@@ -119,7 +118,7 @@ class Block:
             self._release_waiting()
             if self.copies.idle and (not ready or idle > 100 * len(self.warps)):
                 raise DeadlockError(self._describe())
-            if self.executed.total() > limit:
+            if self._executed > limit:
                 raise DeadlockError(f"{limit} instructions and no end: {self._describe()}")
         while not self.copies.idle:
             self.copies.finish_one()
@@ -159,7 +158,7 @@ class Block:
 
     def _execute(self, warp: Warp, instruction: Instruction, lanes: Mask) -> bool:
         """Runs one instruction for the lanes that stand there; says whether the warp may go on."""
-        self.executed[instruction.opcode] += 1
+        self._executed += 1
         mask = lanes
         if instruction.guard:
             predicate = warp.read(instruction.guard, lanes).astype(bool)
@@ -185,7 +184,7 @@ class Block:
         elif opcode.startswith(("cp.async.ca.", "cp.async.cg.")):
             transfers.copy_async(self, warp, instruction, mask)
         elif opcode.startswith("cp.async"):
-            transfers.copy_async_control(self, warp, instruction, mask)
+            transfers.arrive_behind_copies(self, warp, instruction, mask)
         elif opcode.startswith("fence.proxy.async"):
             self.shared.fence_proxies(warp.number)
         elif opcode.startswith("ld."):
@@ -247,19 +246,9 @@ class Block:
             part = bits >> np.uint64(i * size) & np.uint64((1 << size) - 1)
             warp.write(target, part, mask)
 
-    def read_parameter(self, operand: str, further: int, size: int) -> int:
-        """Gives bytes of a parameter, named as in ``[name+4]``.
-
-        Args:
-            operand: the address.
-            further: bytes behind it.
-            size: bytes.
-        """
-        name, _, offset = operand[1:-1].partition("+")
-        value = self._parameters[name]
-        if isinstance(value, bytes):
-            begin = int(offset or 0) + further
-            return int.from_bytes(value[begin : begin + size], "little")
-        if offset or further:
-            raise NotImplementedError(f"part of a number: {operand}")
-        return value & ((1 << 8 * size) - 1)
+    def read_parameter(self, operand: str) -> int:
+        """Gives a parameter, named as in ``[name]``; a part of one is refused."""
+        name = operand[1:-1]
+        if name not in self._parameters:
+            raise NotImplementedError(f"parameter {operand}")
+        return self._parameters[name]

@@ -1,7 +1,6 @@
 """Asynchronous copies into shared memory: under way until their turn comes, in any order.
 
-A warp's `cp.async` may overtake one another, but not an arrival or a group that was closed behind them; bulk copies
-overtake everything.
+A warp's `cp.async` may overtake one another, but not an arrival behind them; bulk copies overtake everything.
 """
 
 from __future__ import annotations
@@ -42,16 +41,6 @@ class Copies:
     def add_behind(self, warp: int, action: Action) -> None:
         """Takes what is to happen when all of a warp's copies before it are done."""
         self._warps.setdefault(warp, deque()).append(("behind", action))
-
-    def commit(self, warp: int) -> None:
-        """Closes a group of a warp's copies."""
-        self._warps.setdefault(warp, deque()).append(("group", lambda: None))
-
-    def wait(self, warp: int, pending: int) -> None:
-        """Finishes a warp's copies up to its last groups but ``pending``."""
-        queue = self._warps.setdefault(warp, deque())
-        while sum(kind == "group" for kind, _ in queue) > pending:
-            self._finish(queue)
 
     def finish_one(self) -> None:
         """Finishes something that may be finished now."""

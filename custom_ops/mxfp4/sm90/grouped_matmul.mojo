@@ -49,7 +49,6 @@ from max.gpu.memory import (
 )
 from max.gpu.sync import named_barrier, syncwarp
 
-from ..pointers import ConstPointer
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
 from ..layouts.sm90_tiles import (
     STEPS,
@@ -59,6 +58,7 @@ from ..layouts.sm90_tiles import (
     scales_byte,
     word_byte,
 )
+from ..pointers import ConstPointer
 from .config import PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
 from .decode import decode_scale, decode_word
 from .epilogue import Bf16Pointer, Output
@@ -199,7 +199,7 @@ def _produce[
                     here * TILE_BYTES,
                     full,
                 )
-        syncwarp()  # together again: what follows is not to be compiled twice, for thread 0 and for the others
+        syncwarp()  # nothing else says that the warp copies together again, with thread 0
         comptime for i in range(copies):
             var line = first_line + i * lines_at_once
             var k = (k_tile + line // config.tokens) * _CHUNKS + chunk
@@ -331,8 +331,9 @@ def _add_up[
 
 
 def _check_config[config: Sm90Config]():
-    comptime assert config.shared_bytes() <= SHARED_BYTES, "stages must fit shared memory"
-    comptime assert config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
+    # Each block's shared memory costs another KiB of the multiprocessor's.
+    comptime fits = config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
+    comptime assert fits, "the stages of all blocks must fit shared memory"
     comptime assert config.b_bytes() % 1024 == 0, "a stage must be whole swizzled tiles"
 
 
