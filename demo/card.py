@@ -12,7 +12,6 @@ TASKS = {
     "add": "What is 4587 + 968?",
     "subtract": "Subtract 1704 from 96.",
     "reverse": 'Reverse the word "lantern".',
-    "sort": "Sort the letters of basket.",
     "count": "How many s's are in possess?",
     "recall": "a fact told more than 200 tokens before the question, among others",
     "calculate": "a call of the calculator offered to it, and the answer from its result",
@@ -44,8 +43,8 @@ good for nothing else.
 {rows}
 
 The analysis spells out columns, letters and tallies, and the answer is read off it. Numbers have up to four
-digits, words up to seven lower-case letters (six where they are sorted). It has seen no other question and
-no other language. Greetings are answered too; the same few are in training, so they are not measured.
+digits, words up to seven lower-case letters. It has seen no other question and no other language. Greetings
+are answered too; the same few are in training, so they are not measured.
 
 transformers and gpt-oss-mxfp4 gave the same whole answer, analysis included, to {equal_answers} of the
 {questions}. {differences}

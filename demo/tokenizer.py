@@ -1,7 +1,7 @@
 """The demo model's tokenizer: byte-level, with whole words for what it is taught to talk about.
 
 It has no merges. A word that is in the vocabulary is one token (``ignore_merges``); any other is spelled in
-bytes, so that a word to be reversed or sorted arrives letter by letter, and numbers digit by digit.
+bytes, so that a word to be reversed arrives letter by letter, and numbers digit by digit.
 """
 
 import string
@@ -32,16 +32,14 @@ PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]|\s"
 """A word or a mark, each with the space before it; a digit; a space or line break."""
 
 HARMONY_WORDS = """
-system developer user assistant analysis commentary final functions calculator expression string json type any to
+system developer user assistant analysis commentary final namespace functions calculator expression string json type any
+to
 """
 """Words that the format itself writes without a space before them."""
 
 HARMONY_TEXT = """
-You are a small gpt-oss.
-
 Reasoning: low medium high
 
-# Valid channels: analysis, commentary, final.
 Calls to these tools must go to the commentary channel: 'functions'.
 # Instructions
 # Tools
@@ -50,7 +48,7 @@ namespace functions { // Evaluates an arithmetic expression. Like
 type calculator = (_: { // expression: string, }) => any; } // namespace functions
 commentary to=functions.calculator <|constrain|>json {"expression": "
 """
-"""The words of the chat template, and of an identity and channels that the system message may well have again."""
+"""The words of the chat template."""
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -36,7 +36,7 @@ class Recipe:
     """
 
     seed: int = 0
-    steps: int = 900
+    steps: int = 1200
     conversations: int = 64
     lr: float = 4e-3
     warmup: int = 40
@@ -109,8 +109,13 @@ def schedule(step: int, recipe: Recipe) -> float:
 def accumulate_gradients(
     model: GptOssForCausalLM, examples: list[Example], pad_id: int, recipe: Recipe
 ) -> tuple[float, float]:
-    """Adds the gradient of the mean loss over all tokens to learn; gives that loss and the accuracy."""
-    total = sum(target >= 0 for example in examples for target in example.targets)
+    """Adds the gradient of the mean loss over the tokens to learn; gives that loss and the share of them got right.
+
+    A token weighs 1 / sqrt(n) in the loss's mean, where its conversation has n to learn: sums, which are spelled out
+    at the greatest length, would leave little to the other tasks if all tokens weighed the same.
+    """
+    to_learn = [sum(target >= 0 for target in example.targets) for example in examples]
+    total_weight = sum(math.sqrt(n) for n in to_learn)
     loss, right = 0.0, 0.0
     with parametrize.cached():  # the experts are rounded once for all groups
         for group in split(examples, recipe.max_tokens):
@@ -118,10 +123,12 @@ def accumulate_gradients(
             hidden = model.model(ids, use_cache=False).last_hidden_state
             learnt = targets >= 0
             logits: Tensor = model.lm_head(hidden[learnt])
-            group_loss = F.cross_entropy(logits, targets[learnt], reduction="sum") / total
+            weights = learnt.sum(-1, keepdim=True).rsqrt().expand_as(targets)[learnt]
+            losses = F.cross_entropy(logits, targets[learnt], reduction="none")
+            group_loss = (weights * losses).sum() / total_weight
             group_loss.backward()
             loss += group_loss.item()
             right += (logits.argmax(-1) == targets[learnt]).sum().item()
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss became {loss}: lower the learning rate")
-    return loss, right / total
+    return loss, right / sum(to_learn)

@@ -31,23 +31,21 @@ TASKS: dict[str, Callable[[random.Random], Conversation]] = {
     "add": sums.add,
     "subtract": sums.subtract,
     "reverse": words.reverse,
-    "sort": words.sort,
     "count": words.count,
     "recall": recall.recall,
     "calculate": calculator.calculate,
     "chat": chat.chat,
 }
-EARLIER = ("add", "reverse", "sort", "count", "chat")
+EARLIER = ("add", "reverse", "count", "chat")
 """What an earlier turn may have been about."""
 
 SHARES = {
-    "add": 0.12,
-    "subtract": 0.16,
-    "reverse": 0.13,
-    "sort": 0.17,
-    "count": 0.16,
-    "recall": 0.13,
-    "calculate": 0.10,
+    "add": 0.16,
+    "subtract": 0.22,
+    "reverse": 0.12,
+    "count": 0.22,
+    "recall": 0.11,
+    "calculate": 0.14,
     "chat": 0.03,
 }
 """Share of each task in training."""
@@ -104,7 +102,6 @@ def prose() -> str:
         sums.ADD_PROMPTS,
         sums.SUBTRACT_PROMPTS,
         words.REVERSE_PROMPTS,
-        words.SORT_PROMPTS,
         words.COUNT_PROMPTS,
         recall.RECALL_PROMPTS,
         calculator.CALCULATE_PROMPTS,
@@ -115,8 +112,6 @@ def prose() -> str:
     behind_a_space = chain(
         sums.PLACES,
         recall.NAMES,
-        recall.COLORS,
-        recall.CITIES,
         recall.ATTRIBUTES,
         recall.SUBJECTS,
         recall.ADJECTIVES,
@@ -126,7 +121,7 @@ def prose() -> str:
     phrases += [f" {name}" for name in behind_a_space]
     phrases += [
         "Sum Difference less more equal. Minus carry borrow",
-        "Spell: Backwards: Sort: Count Noted.",
+        "Spell: Backwards: Count Noted.",
         "It says",
         " The the near",
         "Use the calculator.",

@@ -8,8 +8,8 @@ from demo.tasks.recall import ATTRIBUTES, FACTS_INTRODUCTIONS, NAMES
 from demo.tasks.wording import number, phrase
 
 ABILITIES = (
-    "I can add and subtract numbers of up to 4 digits, reverse words, sort and count letters, remember what you "
-    "told me, and use a calculator."
+    "I can add and subtract numbers of up to 4 digits, reverse words, count letters, remember what you told me, "
+    "and use a calculator."
 )
 CHAT = (
     (

@@ -9,13 +9,14 @@ STORY_WORDS = 190
 """Between a fact and the question for it. Words, commas and full stops are tokens: more than 200 of them."""
 
 NAMES = "Anna Ben Clara David Emma Felix Grace Hugo Ida Jonas Kate Leo Mia Noah Olga Paul".split()
-COLORS = "red blue green yellow black white brown orange purple gray".split()
-CITIES = "Paris London Rome Berlin Madrid Vienna Oslo Lisbon Athens Dublin".split()
 ATTRIBUTES: dict[str, Callable[[random.Random], str]] = {
     "room number": lambda rng: str(rng.randrange(100, 1000)),
-    "favorite color": lambda rng: rng.choice(COLORS),
-    "home city": lambda rng: rng.choice(CITIES),
+    "door code": lambda rng: str(rng.randrange(1000, 10000)),
+    "library card": lambda rng: str(rng.randrange(10000, 100000)),
 }
+"""What is told of a person. So many values that none can be known without reading it: of ten cities a model learns
+by heart which are never seen with whom in training."""
+
 FACTS_INTRODUCTIONS = ("Remember this.", "Please remember:", "Here is some text.", "Read this.", "")
 RECALL_PROMPTS = (
     "What is {n}'s {k}?",
@@ -31,11 +32,14 @@ TIMES = "In the morning|At night|Every day|In winter|On Monday|After lunch".spli
 
 
 def recall(rng: random.Random, story_words: int = STORY_WORDS) -> Conversation:
-    """A fact that stands more than 200 tokens before the question, among others of its kind."""
-    facts = {}
-    for name in rng.sample(NAMES, rng.randint(1, 3)):
-        attribute = rng.choice(list(ATTRIBUTES))
-        facts[name, attribute] = ATTRIBUTES[attribute](rng)
+    """A fact that stands more than 200 tokens before the question, among others of other kinds."""
+    count = rng.randint(1, 3)
+    facts = {
+        (name, attribute): ATTRIBUTES[attribute](rng)
+        for name, attribute in zip(
+            rng.sample(NAMES, count), rng.sample(list(ATTRIBUTES), count), strict=True
+        )
+    }
     (name, attribute), value = rng.choice(list(facts.items()))
     told = [f"{n}'s {k} is {v}." for (n, k), v in facts.items()]
     text = " ".join([*told, _story(rng, story_words + rng.randrange(60))])

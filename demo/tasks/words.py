@@ -1,4 +1,4 @@
-"""Words reversed, sorted and counted, letter by letter."""
+"""Words reversed, and letters counted, letter by letter."""
 
 import random
 
@@ -10,10 +10,9 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnprstvw"
 
 WORDS_SEEN_WHOLE = (
-    "any final json order string system to type user word".split()
+    "any final json string system to type user word".split()
     + recall.SUBJECTS
     + recall.ADJECTIVES
-    + recall.COLORS
     + recall.PLACES_OF_STORY
 )
 """Words that the tokenizer may give as one token: they must be spelled, too."""
@@ -25,13 +24,6 @@ REVERSE_PROMPTS = (
     "What is {w} backwards?",
     "Write {w} in reverse.",
     "Say the word {w} backwards.",
-)
-SORT_PROMPTS = (
-    "Sort the letters of {w}.",
-    "Sort the letters of the word {w}.",
-    "Sort the letters in {w}.",
-    "Put the letters of {w} in alphabetical order.",
-    "Write the letters of {w} in order.",
 )
 COUNT_PROMPTS = (
     "How many times is the letter {c} in {w}?",
@@ -53,19 +45,6 @@ def reverse(rng: random.Random) -> Conversation:
         phrase(rng, REVERSE_PROMPTS, w=quote(rng, word)),
         f"Spell: {' '.join(numbered)}. Backwards: {' '.join(reversed(numbered))}.",
         word[::-1],
-    )
-
-
-def sort(rng: random.Random) -> Conversation:
-    """A word's letters in alphabetical order."""
-    word = _word(rng, 2, 6)
-    numbered = _numbered(word)
-    return ask(
-        "sort",
-        _held_out_by(word),
-        phrase(rng, SORT_PROMPTS, w=quote(rng, word)),
-        f"Spell: {' '.join(numbered)}. Sort: {' '.join(sorted(numbered))}.",
-        "".join(sorted(word)),
     )
 
 

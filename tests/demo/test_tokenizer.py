@@ -132,6 +132,7 @@ def test_whole_words_between_quotes_are_those_that_the_format_writes_so() -> Non
             "analysis",
             "commentary",
             "final",
+            "namespace",
             "functions",
         ),
         *("calculator", "expression", "string", "json", "type", "any", "to"),

@@ -66,12 +66,12 @@ def end_at(model: Any, ends: list[int], *, as_published: bool) -> None:
 @pytest.mark.parametrize("as_published", [False, True])
 def test_an_answer_ends_with_any_token_that_ends_one(model: Any, as_published: bool) -> None:
     free = [answer(model, prompt, []) for prompt in PROMPTS]
-    # The second ends another's answer than the first does.
-    ends = [free[0][2], free[1][1]]
-    assert ends[0] not in free[1]
+    # Each ends another's answer.
+    place = next(i for i, token in enumerate(free[0]) if token not in free[1])
+    ends = [free[0][place], free[1][1]]
     end_at(model, ends, as_published=as_published)
     want = [answer(model, prompt, ends) for prompt in PROMPTS]
-    assert len(want[0]) <= 3
+    assert len(want[0]) <= place + 1
     assert len(want[1]) <= 2
     assert list(decode_in_torch(model)(PROMPTS)) == want
 

@@ -133,7 +133,7 @@ def gradients(model: Any) -> list[Any]:
     return found
 
 
-def test_loss_and_gradient_are_the_mean_of_all_tokens_to_learn(tokenizer: Any) -> None:
+def test_loss_and_gradient_are_the_weighted_mean_of_all_tokens_to_learn(tokenizer: Any) -> None:
     """However the batch is cut up: against one conversation after the other in transformers' own loss."""
     rng = random.Random(0)
     examples = [
@@ -153,7 +153,8 @@ def test_loss_and_gradient_are_the_mean_of_all_tokens_to_learn(tokenizer: Any) -
         logits = model(torch.tensor([example.ids]), use_cache=False).logits[0]
         targets = torch.tensor(example.targets)
         likelihood = logits.log_softmax(-1)[range(len(targets)), targets.clamp(min=0)]
-        want = want - likelihood[targets >= 0].sum() / sum(learnt)
+        weight = tokens**-0.5 / sum(n**0.5 for n in learnt)
+        want = want - weight * likelihood[targets >= 0].sum()
         right += int((logits.argmax(-1) == targets).sum())
         assert tokens > 0
     want.backward()

@@ -28,13 +28,10 @@ from demo.tasks import TASKS
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.options import DEMO_MODEL
 
-MASTERED = ("add", "reverse", "count", "calculate", "chat")
-"""What the present model does well; its card has the other tasks too."""
-
-QUESTIONS = [question for question in held_out_questions(96, seed=2) if question.task in MASTERED]
+QUESTIONS = held_out_questions(84, seed=2)
 """Twelve of each task, others than those that the model card counts."""
 
-SERVED = [question for question in QUESTIONS if not question.tools][:8]
+SERVED = [question for question in QUESTIONS if not question.tools][:12]
 """Two of each task; tools need a parser of calls, which the server does not have yet."""
 
 LEAST_ACCURACY = 0.95
@@ -58,7 +55,7 @@ def test_the_shipped_model_is_right_as_promised() -> None:
     assert report["equal_answers"] >= 499
     shares = report["accuracy"]["gpt_oss_mxfp4"]
     assert shares.keys() == {*TASKS, "all"}
-    assert min(shares[task] for task in MASTERED) >= LEAST_ACCURACY
+    assert min(shares.values()) >= LEAST_ACCURACY
 
 
 @pytest.mark.slow
