@@ -15,6 +15,7 @@ is an error. It knows nothing of how fast anything is.
 - `arithmetic`: what computes in registers.
 - `transfers`: loads, stores, asynchronous copies and the barriers they arrive at.
 - `tensor_core`: wgmma.
+- `launch`: a grid of blocks.
 
 Source of all semantics: PTX ISA 9.0, docs.nvidia.com/cuda/parallel-thread-execution.
 """

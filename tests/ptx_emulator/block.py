@@ -219,6 +219,17 @@ class Block:
         elif parts[0] == "selp":
             a, b, predicate = (warp.read(x, mask) for x in operands[1:])
             warp.write(operands[0], np.where(predicate.astype(bool), a, b), mask)
+        elif parts[:3] == ("shfl", "sync", "idx"):
+            values, lane = warp.read(operands[1], mask), warp.read(operands[2], mask)
+            if operands[3:] != ("31", "-1"):  # segments, or a part of the warp
+                raise NotImplementedError(str(instruction))
+            warp.write(operands[0], values[(lane & np.uint64(31)).astype(np.intp)], mask)
+        elif parts[0] == "cvt" and parts[-2] == "bf16x2":
+            upper, lower = (
+                arithmetic.convert("bf16", parts[-1], warp.read(x, mask), parts[1:-2])
+                for x in operands[1:]
+            )
+            warp.write(operands[0], upper << np.uint64(16) | lower, mask)
         elif parts[0] == "cvt":
             source = warp.read(operands[1], mask)
             warp.write(

@@ -119,6 +119,24 @@ def test_bfloat16_products_round_to_even_and_keep_subnormals() -> None:
     )  # 2^-127 * 3; half the least is even: 0
 
 
+def test_of_two_floats_the_first_becomes_the_upper_half() -> None:
+    numbers = np.arange(1, 33, dtype=np.uint32) * 257  # more than eight bits: rounded
+    body = "cvt.rn.f32.s32 %f0, %r2; neg.f32 %f1, %f0; cvt.rn.bf16x2.f32 %r3, %f1, %f0;"
+    got = compute(body, numbers)
+    assert (got & 0xFFFF == encode_bfloat16(numbers.astype(np.float32))).all()
+    assert (got >> 16 == encode_bfloat16(-numbers.astype(np.float32))).all()
+
+
+def test_a_lanes_word_goes_to_all() -> None:
+    got = compute("shfl.sync.idx.b32 %r3, %r2, 5, 31, -1;", WORDS)
+    assert (got == WORDS[5]).all()
+    got = compute(
+        "shl.b32 %r4, %r2, 0; shfl.sync.idx.b32 %r3, %r2, %r4, 31, -1;",
+        np.arange(31, -1, -1, dtype=np.uint32),
+    )
+    assert (got == np.arange(32)).all()
+
+
 def test_lanes_part_and_meet_again() -> None:
     got = compute(
         """

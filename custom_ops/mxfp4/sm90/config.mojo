@@ -113,6 +113,19 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         return ceildiv(n, TILE_ROWS * self.block_row_tiles())
 
+    def most_items(self, rows: Int, experts: Int, n: Int) -> Int:
+        """Gives the most tiles of outputs that any routing makes.
+
+        Args:
+            rows: Routed rows, P.
+            experts: E.
+            n: Weight rows.
+
+        Returns:
+            Tiles: each expert with rows may have one that is not full.
+        """
+        return (rows // self.tokens + min(rows, experts)) * self.row_blocks(n)
+
 
 comptime DECODE_8 = Sm90Config(
     tokens=8, warpgroups=2, row_tiles=1, split_k=True, k_tiles=3, stages=8, blocks=2
@@ -125,12 +138,12 @@ comptime DECODE_16 = Sm90Config(
 """Up to eight rows to an expert."""
 
 comptime MIDDLE_32 = Sm90Config(
-    tokens=32, warpgroups=2, row_tiles=1, split_k=False, k_tiles=1, stages=8, blocks=2
+    tokens=32, warpgroups=2, row_tiles=1, split_k=False, k_tiles=2, stages=6, blocks=2
 )
 """Up to 32 rows to an expert."""
 
 comptime MIDDLE_64 = Sm90Config(
-    tokens=64, warpgroups=3, row_tiles=1, split_k=False, k_tiles=1, stages=14, blocks=1
+    tokens=64, warpgroups=3, row_tiles=1, split_k=False, k_tiles=2, stages=7, blocks=1
 )
 """Up to 64 rows to an expert."""
 

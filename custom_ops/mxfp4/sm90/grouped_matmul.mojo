@@ -28,6 +28,7 @@ One half's products run while the next half is decoded.
 """
 
 from std.math import ceildiv
+from std.memory import bitcast
 from std.utils import StaticTuple
 
 from layout.tma_async import SharedMemBarrier
@@ -47,8 +48,10 @@ from max.gpu.memory import (
     fence_async_view_proxy,
     fence_mbarrier_init,
 )
+from max.gpu.primitives.warp import broadcast
 from max.gpu.sync import named_barrier, syncwarp
 
+from ..activations import Activations
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
 from ..layouts.sm90_tiles import (
     STEPS,
@@ -71,34 +74,6 @@ comptime _CHUNKS = TILE_K // _COPY_ELEMENTS
 """Copies to a line of 64 k."""
 comptime _HALF_STEPS = STEPS // 2
 """Steps of 16 k in a scale group."""
-
-
-@fieldwise_init
-struct Activations(TrivialRegisterPassable):
-    """The rows that are multiplied."""
-
-    var x: ConstPointer[DType.bfloat16]
-    """[T, k]."""
-    var order: ConstPointer[DType.int32]
-    """[P], or nothing where `top_k` is 0 and row p of x is taken."""
-    var k: Int
-    """Elements of a row."""
-    var top_k: Int
-    """Routed rows of a token."""
-
-    @inline(.always)
-    def row(self, p: Int) -> Int:
-        """Gives which row of x a routed row takes.
-
-        Args:
-            p: The routed row's place.
-
-        Returns:
-            The row.
-        """
-        if self.top_k == 0:
-            return p
-        return Int(self.order[unsafe_offset=p]) // self.top_k
 
 
 @fieldwise_init
@@ -177,9 +152,10 @@ def _produce[
     # In copies of 16 bytes, so that 32 bits hold them: registers are scarce here.
     var row_offsets = Array[Int32, copies](fill=-1)
     comptime for i in range(copies):
-        var row = work.first_row + (first_line + i * lines_at_once) % config.tokens
-        if row < work.end_row:
-            row_offsets[i] = Int32(activations.row(row) * activations.k // _COPY_ELEMENTS)
+        var place = work.first_row + (first_line + i * lines_at_once) % config.tokens
+        var row = activations.row(place) if place < work.end_row else -1
+        if row >= 0:
+            row_offsets[i] = Int32(row * activations.k // _COPY_ELEMENTS)
     var k_tiles = tiles.k_tiles()
     var row_tile = work.row_block * config.block_row_tiles()
     # Past an expert's last rows its last tile comes again: its products are computed and not stored.
@@ -217,6 +193,90 @@ def _produce[
 
 
 @inline(.always)
+def _describe(lines: SharedBytes) -> SIMD[DType.uint32, 2]:
+    """Describes activations to the tensor core, the address in the low word.
+
+    As a broadcast word it is known to be the same in all lanes: it goes to a uniform register once, and the steps of k are
+    added there.
+    """
+    var described = WGMMADescriptor[DType.bfloat16].create[64, 1, TensorMapSwizzle.SWIZZLE_128B](
+        lines.unsafe_bitcast[BFloat16]()
+    )
+    var words = bitcast[DType.uint32, 2](described.desc)
+    words[0] = broadcast(words[0])
+    return words
+
+
+@inline(.always)
+def _behind[bytes: Int](described: SIMD[DType.uint32, 2]) -> WGMMADescriptor[DType.bfloat16]:
+    """Describes what lies some bytes behind: the address counts 16 of them, and its sum stays in 14 bits.
+    """
+    var words = described
+    words[0] += UInt32(bytes // 16)
+    return WGMMADescriptor[DType.bfloat16](bitcast[DType.int64, 1](words))
+
+
+@inline(.always)
+def _multiply_tile[
+    config: Sm90Config, k_tile: Int
+](
+    stages: _Stages[config],
+    slot: Int,
+    before: Int,
+    b: SIMD[DType.uint32, 2],
+    mut sums: StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles],
+    first_tile: Int,
+    warp: Int,
+    lane: Int,
+):
+    """Decodes a tile of 64 k of each row tile and starts its products; in a stage's first tile also gives back the stage
+    before, once its products are done."""
+    comptime Fragments = StaticTuple[SIMD[DType.bfloat16, 8 * _HALF_STEPS], config.row_tiles]
+    var words = StaticTuple[SIMD[DType.uint32, STEPS], config.row_tiles](
+        fill=SIMD[DType.uint32, STEPS](0)
+    )
+    var scales = StaticTuple[UInt32, config.row_tiles](fill=0)
+    comptime for m in range(config.row_tiles):
+        var a = stages.a(slot, first_tile + m, k_tile)
+        words[m] = (
+            a.unsafe_offset(word_byte(warp, lane, 0))
+            .unsafe_bitcast[UInt32]()
+            .unsafe_load[width=STEPS, alignment=16]()
+        )
+        scales[m] = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
+    comptime for half in range(2):
+        # All but the last half's products are done: the registers of the half before it are free.
+        wgmma_wait_group_sync[1]()
+        comptime if k_tile == 0 and half == 1:
+            if before >= 0 and lane == 0:
+                _ = stages.empty(before)[].arrive()
+        var fragments = Fragments(fill=SIMD[DType.bfloat16, 8 * _HALF_STEPS](0))
+        comptime for m in range(config.row_tiles):
+            var first = decode_scale(scales[m], half, 0)
+            var lower = decode_scale(scales[m], half, 1)
+            fragments[m] = decode_word(pin(words[m][2 * half]), first, lower).join(
+                decode_word(pin(words[m][2 * half + 1]), first, lower)
+            )
+        wgmma_fence_aligned()
+        comptime for step in range(_HALF_STEPS):
+            comptime for m in range(config.row_tiles):
+                sums[m] = wgmma_async[
+                    64,
+                    config.tokens,
+                    16,
+                    a_type=DType.bfloat16,
+                    b_type=DType.bfloat16,
+                ](
+                    fragments[m].slice[8, offset=8 * step](),
+                    _behind[k_tile * config.tokens * LINE_BYTES + 32 * (_HALF_STEPS * half + step)](
+                        b
+                    ),
+                    sums[m],
+                )
+        wgmma_commit_group_sync()
+
+
+@inline(.always)
 def _consume[
     config: Sm90Config
 ](
@@ -230,67 +290,33 @@ def _consume[
 ) -> StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles]:
     """Multiplies all stages of one work item."""
     comptime Sums = SIMD[DType.float32, config.tokens // 2]
-    comptime Fragments = StaticTuple[SIMD[DType.bfloat16, 8 * _HALF_STEPS], config.row_tiles]
     var sums = StaticTuple[Sums, config.row_tiles](fill=Sums(0))
-    var k_tiles = tiles.k_tiles()
+    var k_tiles = Int32(tiles.k_tiles())
     var first_tile = 0 if config.split_k else group * config.row_tiles
     var before = -1  # the slot whose last products may still be running
-    for stage in range(ceildiv(k_tiles, config.k_tiles)):
+    var turn = Int32(0)  # of the warpgroup that multiplies the stage
+    for first_k_tile in range(Int32(0), k_tiles, Int32(config.k_tiles)):
         comptime if config.split_k:
-            if stage % config.warpgroups != group:
+            var mine = turn == Int32(group)
+            turn = turn + 1 if turn + 1 < Int32(config.warpgroups) else 0
+            if not mine:
                 ring.advance()
                 continue
         stages.full(ring.slot)[].wait(ring.parity())
         fence_async_view_proxy()  # copied through the generic proxy, read through the async one
-        comptime for k_tile in range(config.k_tiles):
-            if stage * config.k_tiles + k_tile < k_tiles:
-                var b = WGMMADescriptor[DType.bfloat16].create[
-                    64, 1, TensorMapSwizzle.SWIZZLE_128B
-                ](
-                    stages.b(ring.slot)
-                    .unsafe_offset(k_tile * config.tokens * LINE_BYTES)
-                    .unsafe_bitcast[BFloat16]()
+        var b = _describe(stages.b(ring.slot))
+        # A whole stage is one run without branches, which would move descriptors out of uniform registers.
+        if k_tiles - first_k_tile >= Int32(config.k_tiles):
+            comptime for k_tile in range(config.k_tiles):
+                _multiply_tile[config, k_tile](
+                    stages, ring.slot, before, b, sums, first_tile, warp, lane
                 )
-                var words = StaticTuple[SIMD[DType.uint32, STEPS], config.row_tiles](
-                    fill=SIMD[DType.uint32, STEPS](0)
-                )
-                var scales = StaticTuple[UInt32, config.row_tiles](fill=0)
-                comptime for m in range(config.row_tiles):
-                    var a = stages.a(ring.slot, first_tile + m, k_tile)
-                    words[m] = (
-                        a.unsafe_offset(word_byte(warp, lane, 0))
-                        .unsafe_bitcast[UInt32]()
-                        .unsafe_load[width=STEPS, alignment=16]()
+        else:
+            comptime for k_tile in range(config.k_tiles - 1):
+                if Int32(k_tile) < k_tiles - first_k_tile:
+                    _multiply_tile[config, k_tile](
+                        stages, ring.slot, before, b, sums, first_tile, warp, lane
                     )
-                    scales[m] = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
-                comptime for half in range(2):
-                    # All but the last half's products are done: the registers of the half before it are free.
-                    wgmma_wait_group_sync[1]()
-                    comptime if k_tile == 0 and half == 1:
-                        if before >= 0 and lane == 0:
-                            _ = stages.empty(before)[].arrive()
-                    var fragments = Fragments(fill=SIMD[DType.bfloat16, 8 * _HALF_STEPS](0))
-                    comptime for m in range(config.row_tiles):
-                        var first = decode_scale(scales[m], half, 0)
-                        var lower = decode_scale(scales[m], half, 1)
-                        fragments[m] = decode_word(pin(words[m][2 * half]), first, lower).join(
-                            decode_word(pin(words[m][2 * half + 1]), first, lower)
-                        )
-                    wgmma_fence_aligned()
-                    comptime for step in range(_HALF_STEPS):
-                        comptime for m in range(config.row_tiles):
-                            sums[m] = wgmma_async[
-                                64,
-                                config.tokens,
-                                16,
-                                a_type=DType.bfloat16,
-                                b_type=DType.bfloat16,
-                            ](
-                                fragments[m].slice[8, offset=8 * step](),
-                                b + 32 * (_HALF_STEPS * half + step),
-                                sums[m],
-                            )
-                    wgmma_commit_group_sync()
         before = ring.slot
         ring.advance()
     wgmma_wait_group_sync[0]()
@@ -396,7 +422,7 @@ def grouped_matmul_kernel[
     if group == 0:
         comptime if config.blocks == 1:
             warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
-        var activations = Activations(x, order, Int(k), Int(top_k))
+        var activations = Activations(x, order, Int(rows), Int(k), Int(top_k))
         while True:
             var work = schedule.at(item)
             if work.expert == Int(experts):

@@ -1,15 +1,33 @@
-"""What the assembler makes of each kernel: registers within the plan, nothing spilled, no product serialised."""
+"""What the assembler makes of each kernel: registers within the plan, nothing spilled, no product serialised.
+
+And the SASS itself: fragments stay as they are while products read them, and few instructions go by for a tile.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+from tests.custom_ops.mxfp4.sm90.sass import (
+    Instruction,
+    early_writes,
+    loop_over_stages,
+    parse_sass,
+)
+
 PTXAS = shutil.which("ptxas")
+
+
+def find_nvdisasm() -> str | None:
+    """On the PATH, or where NVIDIA's Python packages put it."""
+    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
+    return shutil.which("nvdisasm") or next(map(str, packages.glob("*/bin/nvdisasm")), None)
+
 
 REGISTERS = {
     "decode_8": 80,
@@ -22,26 +40,93 @@ REGISTERS = {
 """Registers a thread may have when its block is launched: `SM_REGISTERS / (threads * blocks)`, in eights."""
 
 
-@pytest.mark.skipif(PTXAS is None, reason="ptxas, of the CUDA compiler, is not on the PATH")
-@pytest.mark.parametrize("name", REGISTERS)
-def test_the_assembler_has_nothing_to_say(
-    kernels: dict[str, str], name: str, tmp_path: Path
-) -> None:
-    source = tmp_path / f"{name}.ptx"
-    source.write_text(kernels[name])
+NVDISASM = find_nvdisasm()
+
+BUDGET = {
+    "decode_8": 117,
+    "decode_16_gated": 117,
+    "middle_32": 117,
+    "middle_64_gated": 117,
+    "prefill_128": 170,
+    "prefill_128_gated": 170,
+}
+"""Instructions that a warp may issue for a tile of 64 by 64 weights.
+
+A multiprocessor's four schedulers issue one a clock each, and each has one of a tile's four warps. Where memory is the
+limit a tile arrives every 117 clocks: 4.3 TB/s over 132 multiprocessors at 1.755 GHz are 18.6 bytes a clock, and it has
+2176. At 128 tokens the tensor core takes 256 clocks for it (2048 multiplications a clock); two thirds of that leave
+room for loading."""
+
+needs_ptxas = pytest.mark.skipif(
+    PTXAS is None, reason="ptxas, of the CUDA compiler, is not on the PATH"
+)
+needs_nvdisasm = pytest.mark.skipif(
+    PTXAS is None or NVDISASM is None, reason="ptxas or nvdisasm, CUDA's, is not installed"
+)
+
+
+def assemble(ptx: str, folder: Path) -> tuple[str, Path]:
+    """What ptxas says, and the file it makes."""
+    source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
+    source.write_text(ptx)
     done = subprocess.run(
-        [str(PTXAS), "-arch=sm_90a", "-v", str(source), "-o", str(tmp_path / "cubin")],
+        [str(PTXAS), "-arch=sm_90a", "-v", str(source), "-o", str(cubin)],
         capture_output=True,
         text=True,
         check=True,
     )
-    report = done.stdout + done.stderr
+    return done.stdout + done.stderr, cubin
+
+
+def disassemble(ptx: str, folder: Path) -> list[Instruction]:
+    _, cubin = assemble(ptx, folder)
+    done = subprocess.run(
+        [str(NVDISASM), "-c", str(cubin)], capture_output=True, text=True, check=True
+    )
+    return parse_sass(done.stdout)
+
+
+@needs_ptxas
+@pytest.mark.parametrize("name", REGISTERS)
+def test_the_assembler_has_nothing_to_say(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    report, _ = assemble(kernels[name], tmp_path)
     assert "warning" not in report.lower(), report
     assert "C75" not in report, report
     assert re.search(r"\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", report)
     found = re.search(r"Used (\d+) registers", report)
     assert found, report
     assert int(found[1]) <= REGISTERS[name]
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", REGISTERS)
+def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path: Path) -> None:
+    instructions = disassemble(kernels[name], tmp_path)
+    names = [instruction.name for instruction in instructions]
+    assert any(x.startswith("UBLKCP") for x in names)
+    assert any(x.startswith("LDGSTS") for x in names)
+    # One block to a multiprocessor gives its loading warpgroup's registers to the others.
+    assert any(x.startswith("USETMAXREG") for x in names) == (REGISTERS[name] == 128)
+    products = [x for x in instructions if x.name.startswith("HGMMA")]
+    tokens = re.search(r"\d+", name)
+    assert tokens
+    assert {x.name for x in products} == {f"HGMMA.64x{tokens[0]}x16.F32.BF16"}
+    assert all(len(x.fragment()) == 4 for x in products)  # A in registers
+    assert early_writes(instructions) == []
+    count, products_of_stage = loop_over_stages(instructions)
+    assert count / (products_of_stage / 4) <= BUDGET[name]
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["middle_64_gated", "prefill_128"])
+def test_a_wait_that_is_gone_is_seen(kernels: dict[str, str], name: str, tmp_path: Path) -> None:
+    """The assembler itself has no word for it, where it has registers enough."""
+    ptx = kernels[name].replace(
+        "wgmma.wait_group.sync.aligned 1;", "wgmma.wait_group.sync.aligned 9;"
+    )
+    assert early_writes(disassemble(ptx, tmp_path))
 
 
 def test_every_kernel_has_a_plan(kernels: dict[str, str]) -> None:

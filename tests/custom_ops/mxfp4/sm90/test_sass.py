@@ -1,0 +1,84 @@
+"""The reading of SASS itself, on a few lines of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.custom_ops.mxfp4.sm90.sass import early_writes, loop_over_stages, parse_sass
+
+
+def sass(*lines: str) -> str:
+    """Lines as nvdisasm prints them; one that ends in a colon is a label."""
+    return "\n".join(
+        line if line.endswith(":") else f"        /*{16 * i:04x}*/              {line} ;"
+        for i, line in enumerate(lines)
+    )
+
+
+PRODUCT = "HGMMA.64x8x16.F32.BF16 R24, R28, gdesc[UR16], R24, gsb0"
+WAIT = "WARPGROUP.DEPBAR.LE gsb0, 0x0"
+
+
+@pytest.mark.parametrize(
+    ("write", "early"),
+    [
+        ("HMUL2.BF16_V2 R30, R1, R2", True),
+        ("HMUL2.BF16_V2 R32, R28, R29", False),
+        ("LDS.128 R26, [R1]", True),
+        ("LDS.64 R26, [R1]", False),
+        ("LOP3.LUT P0, R31, R1, R2, RZ, 0xc0, !PT", True),
+        ("ISETP.GE.AND P0, PT, R28, R1, PT", False),
+        ("STS.128 [R1], R28", False),
+        ("SYNCS.ARRIVE.TRANS64 RZ, [R28+URZ], RZ", False),
+    ],
+)
+def test_a_write_before_the_wait_is_early(write: str, early: bool) -> None:
+    assert bool(early_writes(parse_sass(sass(PRODUCT, write, WAIT, "EXIT")))) == early
+    assert not early_writes(parse_sass(sass(PRODUCT, WAIT, write, "EXIT")))
+
+
+def test_a_wait_for_all_but_one_leaves_the_last_group() -> None:
+    other = PRODUCT.replace("R28", "R32")
+    lines = [PRODUCT, other, "WARPGROUP.DEPBAR.LE gsb0, 0x1"]
+    assert not early_writes(parse_sass(sass(*lines, "MOV R28, R1", "EXIT")))
+    assert early_writes(parse_sass(sass(*lines, "MOV R32, R1", "EXIT")))
+
+
+def test_a_group_is_open_until_it_is_committed() -> None:
+    first = PRODUCT.removesuffix(", gsb0")
+    other = PRODUCT.replace("R28", "R32")
+    lines = [first, other, "WARPGROUP.DEPBAR.LE gsb0, 0x1", "MOV R28, R1", "EXIT"]
+    assert early_writes(parse_sass(sass(*lines)))  # both are one group, the last
+
+
+def test_a_write_on_one_of_two_ways_is_found() -> None:
+    lines = [PRODUCT, "@P0 BRA `(.L_x_1)", WAIT, ".L_x_1:", "MOV R28, R1", "EXIT"]
+    assert early_writes(parse_sass(sass(*lines)))
+    lines[1] = "NOP"
+    assert not early_writes(parse_sass(sass(*lines)))
+
+
+def test_the_loop_over_stages_is_the_way_with_all_products() -> None:
+    lines = [
+        "MOV R1, R2",
+        ".L_x_0:",  # over work items
+        "MOV R1, R2",
+        ".L_x_1:",  # over stages
+        ".L_x_2:",  # until the stage is there
+        "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R1], R2",
+        "@!P0 BRA `(.L_x_2)",
+        "@P1 BRA `(.L_x_3)",  # not this warpgroup's
+        PRODUCT,
+        PRODUCT,
+        ".L_x_3:",
+        "@P2 BRA `(.L_x_1)",
+        "@P3 BRA `(.L_x_0)",
+        "EXIT",
+    ]
+    assert loop_over_stages(parse_sass(sass(*lines))) == (6, 2)
+
+
+def test_activations_in_shared_memory_twice_are_no_fragment() -> None:
+    product = "HGMMA.64x8x16.F32.BF16 R24, gdesc[UR16], R24, gsb0"
+    with pytest.raises(ValueError, match="A must be in registers"):
+        early_writes(parse_sass(sass(product, "EXIT")))
