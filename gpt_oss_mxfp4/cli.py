@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, get_args
 
+from gpt_oss_mxfp4.compile import run_compile
 from gpt_oss_mxfp4.generate import run_generate
-from gpt_oss_mxfp4.options import Activations, GenerateOptions
+from gpt_oss_mxfp4.options import Activations, CompileOptions, GenerateOptions
+
+TARGETS = ("cpu", "cuda:sm_90a")
+"""What can be compiled for."""
 
 MAX_TEMPERATURE = 2.0
 """MAX's own limit."""
@@ -36,6 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as end:  # --help, or a wrong argument
         return int(end.code or 0)
+    if arguments.verb == "compile":
+        return run_compile(
+            CompileOptions(
+                model=arguments.model,
+                target=arguments.target,
+                output=arguments.output,
+                activations=arguments.activations,
+                verbose=arguments.verbose,
+            )
+        )
     sampled = arguments.top_k is not None or arguments.top_p is not None
     return run_generate(
         GenerateOptions(
@@ -50,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raw=arguments.raw,
             devices=arguments.devices,
             activations=arguments.activations,
+            precompiled=arguments.precompiled,
             verbose=arguments.verbose,
         )
     )
@@ -60,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="gpt-oss-mxfp4", description="gpt-oss from its MXFP4 weights, on MAX."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_generate(verbs)
+    _add_compile(verbs)
+    return parser
+
+
+def _add_generate(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
     generate = verbs.add_parser(
         "generate",
         help="answer or continue a prompt",
@@ -68,11 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "it.",
     )
     add = generate.add_argument
-    add(
-        "--model",
-        metavar="PATH_OR_HUB_ID",
-        help="a folder, or a repository such as openai/gpt-oss-20b; default: the demo model, a part of this package",
-    )
+    _add_model(generate)
     add("--prompt", required=True, type=_prompt, help="the text to continue or to answer")
     mode = generate.add_mutually_exclusive_group()
     mode.add_argument(
@@ -119,13 +137,51 @@ def _parser() -> argparse.ArgumentParser:
         help="default: %(default)s",
     )
     add(
+        "--precompiled",
+        type=Path,
+        metavar="DIR",
+        help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
+    )
+    _add_common(generate)
+
+
+def _add_compile(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
+    compiled = verbs.add_parser(
+        "compile",
+        help="compile ahead of time, for this machine or another",
+        description="Writes what generate compiles when it starts to a folder, for generate --precompiled. The GPU "
+        "need not be on this machine, and weights are not read. Example: gpt-oss-mxfp4 compile --model "
+        "openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",
+    )
+    _add_model(compiled)
+    compiled.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="cpu is this machine's, cuda:sm_90a any Hopper GPU; default: %(default)s",
+    )
+    compiled.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="a folder to make"
+    )
+    _add_common(compiled)
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--model",
+        metavar="PATH_OR_HUB_ID",
+        help="a folder, or a repository such as openai/gpt-oss-20b; default: the demo model, a part of this package",
+    )
+
+
+def _add_common(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
         "--activations",
         choices=get_args(Activations),
         default=GenerateOptions.activations,
-        help="what the experts' inputs are rounded to; default: %(default)s",
+        help="what the experts' inputs are rounded to on a CPU; default: %(default)s",
     )
-    add("--verbose", action="store_true", help="show what MAX logs")
-    return parser
+    verb.add_argument("--verbose", action="store_true", help="show what MAX logs")
 
 
 def _prompt(text: str) -> str:

@@ -1,14 +1,23 @@
-"""MAX's own text generation pipeline, set up for one prompt on a CPU."""
+"""MAX's own text generation pipeline, set up for one prompt."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from max.driver import DeviceSpec
+from max.driver import (
+    DeviceSpec,
+    accelerator_architecture_name,
+    accelerator_count,
+    set_virtual_device_api,
+    set_virtual_device_count,
+    set_virtual_device_target_arch,
+)
+from max.engine import MissingArtifactError
 from max.pipelines import PIPELINE_REGISTRY
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import PipelineArgs, PipelineConfig
@@ -22,8 +31,11 @@ from transformers import AutoTokenizer
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
-from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE
-from gpt_oss_mxfp4.options import Activations, GenerateOptions, Refused
+from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE, KERNEL_VARIABLE, requested_kernel
+from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
+
+COMPILED_LENGTH = 4096
+"""Length that is compiled for; the graphs are the same for every other."""
 
 
 @dataclass(frozen=True)
@@ -81,41 +93,97 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
     return Prompt(ids, tokenizer, harmony=templated and is_harmony(tokenizer, ids))
 
 
-def load(
-    checkpoint: Checkpoint, prompt_tokens: int, max_new_tokens: int, activations: Activations
-) -> BatchPipeline:
+def load(checkpoint: Checkpoint, prompt_tokens: int, options: GenerateOptions) -> BatchPipeline:
     """Compiles the model into a pipeline for one sequence, with a KV cache of just that length.
 
     Args:
         checkpoint: what to run.
         prompt_tokens: length of the prompt.
-        max_new_tokens: most tokens that may follow.
-        activations: precision of the experts' inputs.
+        options: where to run it, how precisely, and for how many tokens.
 
     Raises:
-        Refused: MAX cannot run it on this machine, for want of memory say.
+        Refused: MAX cannot run it on this machine, for want of memory or of a GPU say.
     """
-    os.environ[ACTIVATIONS_VARIABLE] = activations
+    os.environ[ACTIVATIONS_VARIABLE] = options.activations
+    device = DeviceSpec.cpu()
+    if options.devices == "gpu":
+        _require_hopper()
+        device = DeviceSpec.accelerator()
+    runtime = PipelineRuntimeConfig(
+        custom_architectures=[gpt_oss_mxfp4.__name__],
+        max_batch_size=1,
+        max_batch_input_tokens=max(prompt_tokens, DEFAULT_MAX_BATCH_INPUT_TOKENS),
+        precompiled_mefs=str(options.precompiled) if options.precompiled else None,
+    )
+    try:
+        return _make_pipeline(checkpoint, device, prompt_tokens + options.max_new_tokens, runtime)
+    except MissingArtifactError as error:
+        what = str(error).partition(" with signature")[0]  # which names each input of the graph
+        raise Refused(
+            f"--precompiled: {options.precompiled} must be compiled for this model, device and precision, by this "
+            f"version; compile it again ({what})"
+        ) from error
+
+
+def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) -> None:
+    """Compiles what :func:`load` needs, for a machine that need not be this one, and writes it.
+
+    MAX counts virtual devices for the rest of the process: nothing can run in it afterwards.
+
+    Args:
+        checkpoint: what is to be run; its weights are not read.
+        options: for what, and how precisely.
+        folder: an empty folder.
+
+    Raises:
+        Refused: MAX cannot compile it.
+    """
+    os.environ[ACTIVATIONS_VARIABLE] = options.activations
+    device = DeviceSpec.cpu()
+    if options.target != "cpu":
+        api, _, architecture = options.target.partition(":")
+        set_virtual_device_api(api)
+        set_virtual_device_count(1)
+        set_virtual_device_target_arch(architecture)
+        device = DeviceSpec.accelerator()
+    runtime = PipelineRuntimeConfig(
+        custom_architectures=[gpt_oss_mxfp4.__name__], max_batch_size=1, export_mefs=str(folder)
+    )
+    _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
+
+
+def _make_pipeline(
+    checkpoint: Checkpoint, device: DeviceSpec, max_length: int, runtime: PipelineRuntimeConfig
+) -> BatchPipeline:
     arguments = PipelineArgs(
         model_path=str(checkpoint.folder),
         # Named one by one and absolute, so that MAX looks for nothing else and reads no names for an encoding.
         weight_path=[file.resolve() for file in checkpoint.files],
-        quantization_encoding="float32",
-        device_specs=[DeviceSpec.cpu()],
-        max_length=prompt_tokens + max_new_tokens,
+        quantization_encoding="float32" if device.device_type == "cpu" else "bfloat16",
+        device_specs=[device],
+        max_length=max_length,
         kv_cache=KVCacheConfig(enable_prefix_caching=False),
-        runtime=PipelineRuntimeConfig(
-            custom_architectures=[gpt_oss_mxfp4.__name__],
-            max_batch_size=1,
-            max_batch_input_tokens=max(prompt_tokens, DEFAULT_MAX_BATCH_INPUT_TOKENS),
-        ),
+        runtime=runtime,
     )
     try:
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
         pipeline: BatchPipeline = retrieved.factory()
+    except MissingArtifactError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise Refused(" ".join(str(error).split())) from error
     return pipeline
+
+
+def _require_hopper() -> None:
+    if not accelerator_count():
+        raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
+    architecture = accelerator_architecture_name()
+    if requested_kernel() == "sm90" and not architecture.startswith("sm_90"):
+        raise Refused(
+            f"--devices gpu: must be a Hopper GPU (sm_90), got {architecture}; set {KERNEL_VARIABLE}=strided, which is "
+            "slow and takes any, or run with --devices cpu"
+        )
 
 
 def stream(

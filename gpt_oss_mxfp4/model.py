@@ -31,7 +31,7 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.block import Block
 from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.ops import dense
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.options import ExpertOptions
 
 ROPE_TABLE = "rope_table"
 """Name of the one weight that no checkpoint holds: ``layers.rope.rope_table`` computes its value."""
@@ -45,7 +45,7 @@ class Decoder(Module):
         kv_params: one KV cache per layer type, keyed by the type.
         device: where weights lie and the graph runs.
         dtype: of the activations.
-        activations: precision the experts' inputs are rounded to.
+        experts: how experts are multiplied.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Decoder(Module):
         kv_params: MultiKVCacheParams,
         device: DeviceRef,
         dtype: DType,
-        activations: Activations,
+        experts: ExpertOptions,
     ) -> None:
         super().__init__()
         self.kinds = config.layer_types
@@ -62,7 +62,7 @@ class Decoder(Module):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, DType.bfloat16, device)
         self.layers = LayerList(
             [
-                Block(config, kind, kv_params.child(kind, KVCacheParams), device, activations)
+                Block(config, kind, kv_params.child(kind, KVCacheParams), device, experts)
                 for kind in self.kinds
             ]
         )
@@ -106,7 +106,7 @@ class GptOss(Module):
         kv_params: one KV cache per layer type, keyed by the type.
         device: where weights lie and the graph runs.
         dtype: of the activations.
-        activations: precision the experts' inputs are rounded to.
+        experts: how experts are multiplied.
         return_logits: of each sequence's last token or of all tokens.
     """
 
@@ -116,7 +116,7 @@ class GptOss(Module):
         kv_params: MultiKVCacheParams,
         device: DeviceRef,
         dtype: DType,
-        activations: Activations,
+        experts: ExpertOptions,
         return_logits: ReturnLogits,
     ) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class GptOss(Module):
         self.device = device
         self.dtype = dtype
         self.return_logits = return_logits
-        self.model = Decoder(config, kv_params, device, dtype, activations)
+        self.model = Decoder(config, kv_params, device, dtype, experts)
         self.rope_table = Weight(
             ROPE_TABLE, DType.float32, [config.max_position_embeddings, config.head_dim], device
         )

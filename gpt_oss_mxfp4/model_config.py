@@ -23,13 +23,17 @@ from max.pipelines.modeling.config_enums import SupportedEncoding
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
 from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.ops.checks import activation_dtype
+from gpt_oss_mxfp4.options import Activations, ExpertOptions, GroupedKernel
 
 logger = logging.getLogger("max.pipelines.gpt_oss_mxfp4")  # MAX shows its own loggers only
 
 ACTIVATIONS_VARIABLE = "GPT_OSS_MXFP4_ACTIVATIONS"
 """Environment variable that picks the experts' activations. MAX gives custom architectures no option of their
 own, and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
+
+KERNEL_VARIABLE = "MXFP4_GROUPED_KERNEL"
+"""Environment variable that picks what multiplies experts on a GPU, for the same reasons. Read here alone."""
 
 DEFAULT_ENCODING: SupportedEncoding = "float32"
 """MAX's name for what a CPU computes in; on a GPU it becomes bfloat16. The checkpoint stays packed in both."""
@@ -49,6 +53,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         checkpoint: the validated checkpoint.
         devices: the one device the model runs on.
         activations: precision the experts' inputs are rounded to.
+        kernel: what multiplies experts on a GPU.
         kv_params: one paged KV cache per layer type.
         max_seq_len: tokens a sequence may reach, prompt included.
     """
@@ -59,6 +64,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     checkpoint: Checkpoint
     devices: list[DeviceRef]
     activations: Activations
+    kernel: GroupedKernel = "sm90"
     kv_params: MultiKVCacheParams
     max_seq_len: int
 
@@ -66,6 +72,12 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     def dtype(self) -> DType:
         """Dtype of activations and KV cache: float32 on a CPU, bfloat16 on a GPU."""
         return activation_dtype(self.devices[0])
+
+    @property
+    def experts(self) -> ExpertOptions:
+        """How experts are multiplied: on a CPU always in the checkpoint's layout."""
+        packed = self.kernel == "sm90" and not self.devices[0].is_cpu()
+        return ExpertOptions(self.activations, packed)
 
     @classmethod
     def initialize(
@@ -79,7 +91,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
         Raises:
             CheckpointError: the checkpoint is not one this package can run.
-            ValueError: more than one device, or an unknown value in GPT_OSS_MXFP4_ACTIVATIONS.
+            ValueError: more than one device, or an unknown value in one of this package's environment variables.
         """
         model_config = model_config or pipeline_config.model
         checkpoint = checkpoint_of(model_config)
@@ -90,6 +102,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
             checkpoint=checkpoint,
             devices=[device],
             activations=requested_activations(),
+            kernel=requested_kernel(),
             kv_params=kv_cache_params(checkpoint.config, model_config.kv_cache, device),
             max_seq_len=max_seq_len,
         )
@@ -164,13 +177,26 @@ def requested_activations() -> Activations:
     Raises:
         ValueError: another value than bfloat16 or float32.
     """
-    value = os.environ.get(ACTIVATIONS_VARIABLE, "bfloat16")
-    for known in get_args(Activations):
-        if value == known:
-            return known
-    raise ValueError(
-        f"gpt_oss_mxfp4: {ACTIVATIONS_VARIABLE} must be bfloat16 or float32, got {value!r}"
-    )
+    value: Activations = _requested(ACTIVATIONS_VARIABLE, get_args(Activations))
+    return value
+
+
+def requested_kernel() -> GroupedKernel:
+    """Reads MXFP4_GROUPED_KERNEL; unset means sm90.
+
+    Raises:
+        ValueError: another value than sm90 or strided.
+    """
+    value: GroupedKernel = _requested(KERNEL_VARIABLE, get_args(GroupedKernel))
+    return value
+
+
+def _requested(variable: str, known: tuple[Any, ...]) -> Any:
+    """Reads an environment variable that names one of a few; unset means the first."""
+    value = os.environ.get(variable, known[0])
+    if value not in known:
+        raise ValueError(f"gpt_oss_mxfp4: {variable} must be {' or '.join(known)}, got {value!r}")
+    return value
 
 
 def only_device(devices: list[DeviceRef]) -> DeviceRef:
@@ -184,11 +210,6 @@ def only_device(devices: list[DeviceRef]) -> DeviceRef:
             f"gpt_oss_mxfp4: runs on one device, got {len(devices)}; pass --devices cpu or gpu:0"
         )
     return devices[0]
-
-
-def activation_dtype(device: DeviceRef) -> DType:
-    """float32 on a CPU, bfloat16 on a GPU."""
-    return DType.float32 if device.is_cpu() else DType.bfloat16
 
 
 def kv_cache_params(

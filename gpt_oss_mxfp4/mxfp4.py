@@ -38,3 +38,12 @@ E2M1_VALUES = (
     -6.0,
 )
 """Value of each 4-bit code ``s e1 e0 m``."""
+
+PACKED_TILE = 64
+"""Rows, and elements of a row, of a tile of weights packed for Hopper."""
+
+PACKED_TILE_BYTES = PACKED_TILE * PACKED_TILE * (4 * GROUP_SIZE + 8) // (8 * GROUP_SIZE)
+"""Bytes of a tile: 4 bits a code, 8 bits a group's scale."""
+
+MAX_PACKED_SCALE = 128
+"""The largest scale byte that weights packed for Hopper can have: 2^(128 - 127) = 2."""

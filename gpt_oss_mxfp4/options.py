@@ -12,6 +12,23 @@ DEMO_MODEL = Path(__file__).parent / "demo_model"
 Activations = Literal["bfloat16", "float32"]
 """Precision the expert matmuls round their inputs to: bf16 (fast) or none (float32)."""
 
+GroupedKernel = Literal["sm90", "strided"]
+"""What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, or the reference for any GPU
+from the checkpoint's own layout."""
+
+
+@dataclass(frozen=True)
+class ExpertOptions:
+    """How experts are multiplied.
+
+    Args:
+        activations: precision their inputs are rounded to.
+        packed: whether their weights are packed for Hopper, or in the checkpoint's layout.
+    """
+
+    activations: Activations = "bfloat16"
+    packed: bool = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
@@ -29,6 +46,7 @@ class GenerateOptions:
         raw: whether the prompt is continued as it is, without the chat template.
         devices: "cpu" or "gpu".
         activations: precision of the experts' inputs.
+        precompiled: folder that ``compile`` has written, or None to compile here.
         verbose: whether MAX's log is shown.
     """
 
@@ -43,12 +61,37 @@ class GenerateOptions:
     raw: bool = False
     devices: str = "cpu"
     activations: Activations = "bfloat16"
+    precompiled: Path | None = None
     verbose: bool = False
 
     @property
     def model_name(self) -> str:
         """What the model is called where the command tells what it does."""
-        return "the demo model" if self.model is None else self.model
+        return name_model(self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """What the command line asks for; each field is the argument of the same name, checked by itself.
+
+    Args:
+        model: folder or Hub id, or None for the demo model.
+        target: "cpu" for this machine's, or API and architecture of a GPU, which need not be here: "cuda:sm_90a".
+        output: folder to write, which must not be there.
+        activations: precision of the experts' inputs.
+        verbose: whether MAX's log is shown.
+    """
+
+    model: str | None = None
+    target: str
+    output: Path
+    activations: Activations = "bfloat16"
+    verbose: bool = False
+
+
+def name_model(model: str | None) -> str:
+    """Returns what a model is called where a command tells what it does."""
+    return "the demo model" if model is None else model
 
 
 class Refused(Exception):

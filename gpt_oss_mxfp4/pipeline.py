@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from max import tree
-from max.driver import Buffer, Device
+from max.driver import Buffer, Device, DLPackArray
 from max.engine import InferenceSession, Model
 from max.graph.weights import WeightData, Weights, WeightsAdapter
 from max.nn.kv_cache import KVCacheInputs
@@ -23,6 +23,7 @@ from max.pipelines.lib.interfaces.batch_processor import (
 from max.pipelines.lib.memory_estimation import MemoryPlan
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
+from gpt_oss_mxfp4.checkpoint.pack import pack_experts
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
@@ -75,13 +76,15 @@ class GptOssBatchProcessor(SingleReplicaRaggedBatchProcessor[TextContext, GptOss
 
 
 def graph_spec(
-    config: GptOssArchConfig, weights: Mapping[str, WeightData], return_logits: ReturnLogits
+    config: GptOssArchConfig,
+    weights: Mapping[str, WeightData | DLPackArray],
+    return_logits: ReturnLogits,
 ) -> GraphSpec:
     """Describes the graph to compile: module, inputs, weights and the Mojo ops it needs.
 
     Args:
         config: sizes, device and precision.
-        weights: every tensor of the checkpoint, from :func:`adapt`.
+        weights: every tensor of the checkpoint, from :func:`adapt` or, where experts are packed, :func:`pack_experts`.
         return_logits: of each sequence's last token or of all tokens.
 
     Raises:
@@ -92,7 +95,7 @@ def graph_spec(
         config.kv_params,
         config.devices[0],
         config.dtype,
-        config.activations,
+        config.experts,
         return_logits,
     )
     model.load_state_dict(
@@ -141,9 +144,13 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         )
         self.model = self.load_graphs(session)[GraphRole.DECODER]
 
-    def _load_state_dict(self) -> dict[str, WeightData]:
+    def _load_state_dict(self) -> dict[str, Any]:
         # Not from self.weights: those are all files MAX found in the folder, validated or not.
-        return adapt(self.arch_config.checkpoint)
+        config = self.arch_config_as(GptOssArchConfig)
+        weights = adapt(config.checkpoint)
+        if config.experts.packed:
+            return pack_experts(config.checkpoint, weights, self.devices[0])
+        return weights
 
     def _create_model_config(self, state_dict: dict[str, Any]) -> GptOssArchConfig:
         self._state_dict = state_dict

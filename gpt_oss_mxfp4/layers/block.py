@@ -11,7 +11,7 @@ from max.nn.norm import RMSNorm
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.attention import Attention
 from gpt_oss_mxfp4.layers.moe import MoE
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.options import ExpertOptions
 
 
 class Block(Module):
@@ -22,7 +22,7 @@ class Block(Module):
         layer_type: "sliding_attention" or "full_attention".
         kv_params: the KV cache of all layers of this type.
         device: where the weights lie.
-        activations: precision the experts' inputs are rounded to.
+        experts: how experts are multiplied.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Block(Module):
         layer_type: str,
         kv_params: KVCacheParams,
         device: DeviceRef,
-        activations: Activations,
+        experts: ExpertOptions,
     ) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, DType.bfloat16, config.rms_norm_eps)
@@ -39,7 +39,7 @@ class Block(Module):
         self.post_attention_layernorm = RMSNorm(
             config.hidden_size, DType.bfloat16, config.rms_norm_eps
         )
-        self.mlp = MoE(config, device, activations)
+        self.mlp = MoE(config, device, experts)
 
     def __call__(
         self,

@@ -3,55 +3,68 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import DeviceRef, TensorValue, Weight
+from max.graph import DeviceRef, Dim, Graph, TensorValue, Weight
 from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
+from gpt_oss_mxfp4.options import ExpertOptions
 
 
 class Experts(Module):
-    """All experts of a layer, in the checkpoint's packed layout: gate and up rows interleaved.
+    """All experts of a layer, gate and up rows interleaved: in the checkpoint's layout, or packed for Hopper.
 
     Args:
         config: the model's sizes.
         device: where the weights lie.
-        activations: precision the experts' inputs are rounded to.
+        options: how they are multiplied.
     """
 
-    def __init__(self, config: GptOssConfig, device: DeviceRef, activations: Activations) -> None:
+    def __init__(self, config: GptOssConfig, device: DeviceRef, options: ExpertOptions) -> None:
         super().__init__()
         self.limit = config.swiglu_limit
-        self.activations = activations
+        self.options = options
         experts, hidden, inner = (
             config.num_local_experts,
             config.hidden_size,
             config.intermediate_size,
         )
 
-        def weight(name: str, dtype: DType, *shape: int) -> Weight:
+        def weight(name: str, dtype: DType, *shape: Dim | int) -> Weight:
             return Weight(name, dtype, [experts, *shape], device)
 
-        self.gate_up_proj_blocks = weight(
-            "gate_up_proj_blocks", DType.uint8, 2 * inner, hidden // GROUP_SIZE, BYTES_PER_GROUP
-        )
-        self.gate_up_proj_scales = weight(
-            "gate_up_proj_scales", DType.uint8, 2 * inner, hidden // GROUP_SIZE
-        )
+        def blocks(name: str, rows: int, k: int) -> Weight:
+            return weight(name, DType.uint8, rows, k // GROUP_SIZE, BYTES_PER_GROUP)
+
+        if options.packed:
+            self.gate_up_proj_tiles = weight(
+                "gate_up_proj_tiles", DType.uint8, *packed_shape(2 * inner, hidden)
+            )
+            self.down_proj_tiles = weight(
+                "down_proj_tiles", DType.uint8, *packed_shape(hidden, inner)
+            )
+        else:
+            self.gate_up_proj_blocks = blocks("gate_up_proj_blocks", 2 * inner, hidden)
+            self.gate_up_proj_scales = weight(
+                "gate_up_proj_scales", DType.uint8, 2 * inner, hidden // GROUP_SIZE
+            )
+            self.down_proj_blocks = blocks("down_proj_blocks", hidden, inner)
+            self.down_proj_scales = weight(
+                "down_proj_scales", DType.uint8, hidden, inner // GROUP_SIZE
+            )
         self.gate_up_proj_bias = weight("gate_up_proj_bias", DType.bfloat16, 2 * inner)
-        self.down_proj_blocks = weight(
-            "down_proj_blocks", DType.uint8, hidden, inner // GROUP_SIZE, BYTES_PER_GROUP
-        )
-        self.down_proj_scales = weight("down_proj_scales", DType.uint8, hidden, inner // GROUP_SIZE)
         self.down_proj_bias = weight("down_proj_bias", DType.bfloat16, hidden)
 
     def __call__(
         self, x: TensorValue, row_order: TensorValue, expert_offsets: TensorValue
     ) -> TensorValue:
         """Gives [P, hidden], one row per (token, expert) pair sorted by expert, of x [T, hidden]."""
+        if self.options.packed:
+            return self._multiply_packed(x, row_order, expert_offsets)
+        activations = self.options.activations
         inner = ops.grouped_matmul_swiglu(
             x,
             self.gate_up_proj_blocks,
@@ -60,7 +73,7 @@ class Experts(Module):
             expert_offsets,
             row_order,
             self.limit,
-            self.activations,
+            activations,
         )
         return ops.grouped_matmul(
             inner,
@@ -68,8 +81,28 @@ class Experts(Module):
             self.down_proj_scales,
             self.down_proj_bias,
             expert_offsets,
-            self.activations,
+            activations,
         )
+
+    def _multiply_packed(
+        self, x: TensorValue, row_order: TensorValue, expert_offsets: TensorValue
+    ) -> TensorValue:
+        inner = ops.grouped_matmul_swiglu_packed(
+            x,
+            resident(self.gate_up_proj_tiles),
+            self.gate_up_proj_bias,
+            expert_offsets,
+            row_order,
+            self.limit,
+        )
+        return ops.grouped_matmul_packed(
+            inner, resident(self.down_proj_tiles), self.down_proj_bias, expert_offsets
+        )
+
+
+def resident(weight: Weight) -> TensorValue:
+    """Adds a weight to the graph that is on its device already: it was packed there, and is not sent again."""
+    return Graph.current.add_weight(weight, force_initial_weight_on_host=False)
 
 
 class MoE(Module):
@@ -78,18 +111,18 @@ class MoE(Module):
     Args:
         config: the model's sizes.
         device: where the weights lie.
-        activations: precision the experts' inputs are rounded to.
+        options: how experts are multiplied.
     """
 
-    def __init__(self, config: GptOssConfig, device: DeviceRef, activations: Activations) -> None:
+    def __init__(self, config: GptOssConfig, device: DeviceRef, options: ExpertOptions) -> None:
         super().__init__()
         self.num_experts = config.num_local_experts
         self.top_k = config.num_experts_per_tok
         self.router = Dense(config.hidden_size, self.num_experts, device, bias=True)
-        self.experts = Experts(config, device, activations)
+        self.experts = Experts(config, device, options)
 
     def __call__(self, x: TensorValue) -> TensorValue:
         """Gives [T, hidden] of x's dtype for x [T, hidden]."""
         expert_ids, weights = ops.route(self.router(x).cast(DType.float32), self.top_k)
-        row_order, expert_offsets = ops.group(expert_ids, self.num_experts)
-        return ops.combine(self.experts(x, row_order, expert_offsets), row_order, weights)
+        row_order, row_places, expert_offsets = ops.group(expert_ids, self.num_experts)
+        return ops.combine(self.experts(x, row_order, expert_offsets), row_places, weights)

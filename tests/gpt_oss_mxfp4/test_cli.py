@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         ([], "gpt-oss-mxfp4: the following arguments are required: VERB"),
         (
             ["serve"],
-            "gpt-oss-mxfp4: argument VERB: invalid choice: 'serve' (choose from 'generate')",
+            "gpt-oss-mxfp4: argument VERB: invalid choice: 'serve' (choose from 'generate', 'compile')",
         ),
         (["generate"], "the following arguments are required: --prompt"),
         (["generate", "--prompt", ""], "argument --prompt: must not be empty"),
@@ -67,7 +67,7 @@ def test_wrong_arguments_end_in_one_line_and_exit_code_2(
     assert out == ""
     assert err.count("\n") == 1
     # Python 3.12 and later leave out the quotes around choices.
-    assert message.replace("'generate'", "generate") in err.replace("'generate'", "generate")
+    assert message.replace("'", "") in err.replace("'", "")
     assert not asked
 
 
@@ -108,7 +108,6 @@ def test_top_k_and_top_p_alone_ask_for_sampling(
     [
         (["--model", "./nowhere"], "must be an existing folder or a Hub id"),
         (["--model", "{folder}"], "must hold config.json"),
-        (["--model", "{folder}", "--devices", "gpu"], "--devices gpu: has no kernels yet"),
         (
             ["--model", str(CHECKPOINT), "--max-new-tokens", "131072"],
             "--max-new-tokens: must be less than the model's 131072 tokens",

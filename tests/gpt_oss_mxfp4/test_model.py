@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from max import tree
@@ -15,14 +16,17 @@ from gpt_oss_mxfp4.checkpoint.schema import expected_tensors
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import kv_cache_params
+from gpt_oss_mxfp4.ops import CUSTOM_OPS
+from gpt_oss_mxfp4.options import ExpertOptions
 from tests.golden import CHECKPOINT
 
 CONFIG = GptOssConfig.from_file(CHECKPOINT / "config.json")
 
 
-def build(config: GptOssConfig, device: DeviceRef, dtype: DType) -> GptOss:
+def build(config: GptOssConfig, device: DeviceRef, dtype: DType, *, packed: bool = False) -> GptOss:
     kv_params = kv_cache_params(config, KVCacheConfig(), device)
-    return GptOss(config, kv_params, device, dtype, "bfloat16", ReturnLogits.LAST_TOKEN)
+    experts = ExpertOptions(packed=packed)
+    return GptOss(config, kv_params, device, dtype, experts, ReturnLogits.LAST_TOKEN)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -37,8 +41,13 @@ def test_weights_are_the_checkpoints_tensors_by_name_and_shape(tied: bool) -> No
     } == dict(expected_tensors(config))
 
 
-def test_a_gpu_is_refused_while_the_graph_is_built() -> None:
-    model = build(CONFIG, DeviceRef.GPU(), DType.bfloat16)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_gpus_graph_is_built(packed: bool) -> None:
+    """Packed experts are on the device already; all else is sent there."""
+    model = build(CONFIG, DeviceRef.GPU(), DType.bfloat16, packed=packed)
     model.state_dict()  # names the weights
-    with pytest.raises(ValueError, match="has no GPU kernel yet"):
-        model.trace(*tree.leaves(model.input_tree()))
+    graph = model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
+    constants = re.findall(r'name = "([^"]+)"[^\n]+device_ref<"(\w+)"', str(graph._module))
+    resident = {name for name, device in constants if device == "gpu"}
+    tiles = {f"mlp.experts.{name}_proj_tiles" for name in ("gate_up", "down")}
+    assert resident == (tiles if packed else set())

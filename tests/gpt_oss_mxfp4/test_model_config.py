@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -23,10 +24,12 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     CPU_MAX_LENGTH,
+    KERNEL_VARIABLE,
     GptOssArchConfig,
     kv_cache_params,
     only_device,
 )
+from gpt_oss_mxfp4.options import ExpertOptions
 from tests.golden import CHECKPOINT
 
 
@@ -97,6 +100,35 @@ def test_activations_come_from_the_environment(
 def test_unknown_activations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ACTIVATIONS_VARIABLE, "int8")
     with pytest.raises(ValueError, match="must be bfloat16 or float32, got 'int8'"):
+        GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "device", "packed"),
+    [
+        (None, DeviceRef.GPU(), True),
+        ("sm90", DeviceRef.GPU(), True),
+        ("strided", DeviceRef.GPU(), False),
+        ("sm90", DeviceRef.CPU(), False),
+    ],
+)
+def test_experts_are_packed_for_hoppers_kernel_alone(
+    monkeypatch: pytest.MonkeyPatch, kernel: str | None, device: DeviceRef, packed: bool
+) -> None:
+    if kernel:
+        monkeypatch.setenv(KERNEL_VARIABLE, kernel)
+    config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
+    assert config.kernel == (kernel or "sm90")
+    assert dataclasses.replace(config, devices=[device]).experts == ExpertOptions(
+        "bfloat16", packed
+    )
+
+
+def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KERNEL_VARIABLE, "sm100")
+    with pytest.raises(
+        ValueError, match="MXFP4_GROUPED_KERNEL must be sm90 or strided, got 'sm100'"
+    ):
         GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
 
 

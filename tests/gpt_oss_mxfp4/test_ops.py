@@ -17,7 +17,7 @@ from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.options import Activations
 from tests import tolerances
 from tests.measure import RelativeError, relative_error
-from tests.reference import moe, mxfp4
+from tests.reference import moe, mxfp4, sm90_tiles
 from tests.reference.bfloat16 import decode_bfloat16, encode_bfloat16
 
 CPU = DeviceRef.CPU()
@@ -245,6 +245,45 @@ def test_quantize_knows_its_shapes_while_the_graph_is_built() -> None:
         graph.output()
 
 
+# --- swizzle ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swizzle_model(session: InferenceSession) -> Model:
+    """Packs both ways."""
+    return compile_graph(
+        session,
+        "swizzle",
+        [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
+        lambda blocks, scales: (
+            ops.swizzle(blocks, scales, paired=False),
+            ops.swizzle(blocks, scales, paired=True),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("experts", "n", "k"), [(2, 128, 192), (1, 64, 64), (3, 96, 32), (0, 64, 64)]
+)
+def test_swizzle(
+    swizzle_model: Model, experts: int, n: int, k: int, rng: np.random.Generator
+) -> None:
+    """Against the packing in NumPy, which the emulated kernels read; rows and k that fill no tile too."""
+    blocks = rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8)
+    scales = rng.integers(0, 129, (experts, n, k // 32), dtype=np.uint8)
+    for got, paired in zip(run(swizzle_model, blocks, scales), (False, True), strict=True):
+        np.testing.assert_array_equal(got, sm90_tiles.swizzle(blocks, scales, paired=paired))
+
+
+def test_swizzle_makes_scales_infinite_that_do_not_fit(swizzle_model: Model) -> None:
+    blocks = np.zeros((1, 64, 2, 16), np.uint8)
+    scales = np.resize(np.arange(128, 256), (1, 64, 2)).astype(np.uint8)
+    for tiles in run(swizzle_model, blocks, scales):
+        stored = tiles[0, 0, 0, 2048:]
+        assert sorted(set(stored.tolist())) == [254, 255]  # 2^127, and infinity
+        assert (stored == 254).sum() == 1
+
+
 # --- route, group, combine ----------------------------------------------------------------------------------
 
 
@@ -281,12 +320,13 @@ def test_route_and_group(routing: Model, tokens: int, rng: np.random.Generator) 
         logits = [make_logits((tokens, experts)) for experts, _ in ROUTINGS]
         results = run(routing, *logits)
         for i, (experts, top_k) in enumerate(ROUTINGS):
-            ids, weights, order, offsets = results[4 * i : 4 * i + 4]
+            ids, weights, order, places, offsets = results[5 * i : 5 * i + 5]
             want_ids, want_weights = moe.route(logits[i], top_k)
             np.testing.assert_array_equal(ids, want_ids)
             assert_close(weights, want_weights, tolerances.ROUTING_WEIGHTS)
-            want_order, want_offsets = moe.group(want_ids, experts)
+            want_order, want_places, want_offsets = moe.group(want_ids, experts)
             np.testing.assert_array_equal(order, want_order)
+            np.testing.assert_array_equal(places, want_places)
             np.testing.assert_array_equal(offsets, want_offsets)
 
 
@@ -298,7 +338,7 @@ def test_route_survives_nan_and_infinity(routing: Model) -> None:
         values[2, 0] = np.inf
     results = run(routing, *logits)
     for i, (experts, top_k) in enumerate(ROUTINGS):
-        ids = results[4 * i]
+        ids = results[5 * i]
         assert ((ids >= 0) & (ids < experts)).all()
         assert all(len(set(row)) == top_k for row in ids.tolist())
 
@@ -318,7 +358,7 @@ def test_group_refuses_ids_out_of_range(group_model: Model, bad: int) -> None:
 def combine_model(session: InferenceSession) -> Model:
     shapes: list[tuple[DType, list[Any]]] = [
         (DType.float32, ["p", "h"]),
-        (DType.int32, ["p"]),
+        (DType.int32, ["t", "k"]),
         (DType.float32, ["t", "k"]),
     ]
     return compile_graph(session, "combine", shapes, ops.combine)
@@ -331,19 +371,19 @@ def test_combine(
     combine_model: Model, tokens: int, top_k: int, hidden: int, rng: np.random.Generator
 ) -> None:
     y = rng.standard_normal((tokens * top_k, hidden), dtype=np.float32)
-    order = rng.permutation(tokens * top_k).astype(np.int32)
+    places = rng.permutation(tokens * top_k).astype(np.int32).reshape(tokens, top_k)
     weights = rng.random((tokens, top_k), dtype=np.float32)
-    (got,) = run(combine_model, y, order, weights)
-    assert_close(got, moe.combine(y, order, weights), tolerances.MATMUL)
+    (got,) = run(combine_model, y, places, weights)
+    assert_close(got, moe.combine(y, places, weights), tolerances.MATMUL)
 
 
-def test_combine_refuses_an_order_that_is_no_permutation(combine_model: Model) -> None:
+@pytest.mark.parametrize("bad", [-1, 4])
+def test_combine_refuses_a_place_that_is_none(combine_model: Model, bad: int) -> None:
     y, weights = np.zeros((4, 8), np.float32), np.ones((2, 2), np.float32)
-    for order in ([0, 1, 2, 2], [0, 1, 2, 4], [-1, 1, 2, 3]):
-        with pytest.raises(
-            ValueError, match=r"moe.combine: row_order must be a permutation of 0\.\.3"
-        ):
-            run(combine_model, y, np.array(order, np.int32), weights)
+    with pytest.raises(
+        ValueError, match=rf"moe.combine: row_places must lie in 0\.\.3, got {bad} at 2"
+    ):
+        run(combine_model, y, np.array([[0, 1], [bad, 3]], np.int32), weights)
 
 
 # --- grouped matmuls ----------------------------------------------------------------------------------------
@@ -629,12 +669,44 @@ def test_activations_are_checked_while_the_graph_is_built() -> None:
     )
 
 
-def test_a_gpu_is_refused_while_the_graph_is_built() -> None:
-    message = build_error([(DType.float32, ["t", 32])], lambda x: ops.route(x, 4), DeviceRef.GPU())
-    assert message == (
-        "moe.route: has no GPU kernel yet, got inputs on gpu:0; run with --devices cpu"
-    )
+def test_devices_are_checked_while_the_graph_is_built() -> None:
     message = build_error([(DType.float32, ["n", 32])], ops.quantize, DeviceRef.GPU())
     assert message == (
-        "mxfp4.quantize: has no GPU kernel yet, got inputs on gpu:0; run with --devices cpu"
+        "mxfp4.quantize: has no GPU kernel, got inputs on gpu:0; move them to the CPU first"
     )
+    packed: list[tuple[DType, list[Any]]] = [
+        (DType.bfloat16, ["p", 64]),
+        (DType.uint8, [4, 1, 1, 2176]),
+        (DType.bfloat16, [4, 64]),
+        (DType.int32, [5]),
+    ]
+    assert build_error(packed, ops.grouped_matmul_packed) == (
+        "mxfp4.grouped_matmul_packed: takes weights packed for Hopper, got inputs on cpu:0; use "
+        "mxfp4.grouped_matmul there"
+    )
+    assert build_error(
+        [(DType.float32, ["p", 64]), *GROUPED_INPUTS[1:]], ops.grouped_matmul, DeviceRef.GPU()
+    ) == ("mxfp4.grouped_matmul: x must be DType.bfloat16, got DType.float32")
+
+
+@pytest.mark.parametrize(
+    ("place", "shape", "message"),
+    [
+        (0, ["p", 48], "x.shape[1] must be a multiple of 32, got 48"),
+        (1, [4, 1, 2, 2176], "tiles.shape[2] must be that of bias and x, packed = 1, got 2"),
+        (1, [4, 1, 1, 2048], "tiles.shape[3] must be that of bias and x, packed = 2176, got 2048"),
+        (3, [4], "expert_offsets.shape[0] must be bias.shape[0] + 1 = 5, got 4"),
+    ],
+)
+def test_packed_sizes_are_checked_while_the_graph_is_built(
+    place: int, shape: list[Any], message: str
+) -> None:
+    inputs: list[tuple[DType, list[Any]]] = [
+        (DType.bfloat16, ["p", 64]),
+        (DType.uint8, [4, 1, 1, 2176]),
+        (DType.bfloat16, [4, 64]),
+        (DType.int32, [5]),
+    ]
+    inputs[place] = inputs[place][0], shape
+    got = build_error(inputs, ops.grouped_matmul_packed, DeviceRef.GPU())
+    assert got == f"mxfp4.grouped_matmul_packed: {message}"

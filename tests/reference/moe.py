@@ -5,10 +5,10 @@ code (github.com/openai/gpt-oss, gpt_oss/torch/model.py) define it. Every functi
 one op and takes the same arrays in the same layout:
 
     ids, weights = route(router_logits, top_k)
-    order, offsets = group(ids, num_experts)              # rows of one expert become neighbours
+    order, places, offsets = group(ids, num_experts)      # rows of one expert become neighbours
     h = grouped_matmul_swiglu(x, *gate_up, offsets, order)
     y = grouped_matmul(h, *down, offsets)
-    out = combine(y, order, weights)
+    out = combine(y, places, weights)
 
 T tokens, E experts, k experts per token (top_k), P = T * k routed rows.
 """
@@ -59,7 +59,7 @@ def route(logits: ArrayLike, top_k: int) -> tuple[Int32, Float64]:
     return expert_ids.astype(np.int32), weights / weights.sum(axis=-1, keepdims=True)
 
 
-def group(expert_ids: ArrayLike, num_experts: int) -> tuple[Int32, Int32]:
+def group(expert_ids: ArrayLike, num_experts: int) -> tuple[Int32, Int32, Int32]:
     """Routed rows sorted by expert; rows of one expert keep their order (the sort is stable).
 
     Args:
@@ -68,15 +68,19 @@ def group(expert_ids: ArrayLike, num_experts: int) -> tuple[Int32, Int32]:
 
     Returns:
         row_order [P] int32: row p of the grouped matrices is flat index ``t * k + j``, token t's
-        j-th choice; expert_offsets [E + 1] int32: expert e owns rows offsets[e] to offsets[e + 1].
+        j-th choice; row_places [T, k] int32: where that row stands; expert_offsets [E + 1] int32:
+        expert e owns rows offsets[e] to offsets[e + 1].
 
     Example:
-        ``group([[2, 0], [0, 2]], 3)`` is ``([1, 2, 0, 3], [0, 2, 2, 4])``.
+        ``group([[2, 0], [0, 2]], 3)`` is ``([1, 2, 0, 3], [[2, 0], [1, 3]], [0, 2, 2, 4])``.
     """
-    flat = np.asarray(expert_ids).reshape(-1)
-    row_order = np.argsort(flat, kind="stable")
-    counts = np.bincount(flat, minlength=num_experts)
-    return row_order.astype(np.int32), np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    expert_ids = np.asarray(expert_ids)
+    flat = expert_ids.reshape(-1)
+    row_order = np.argsort(flat, kind="stable").astype(np.int32)
+    row_places = np.empty_like(row_order)
+    row_places[row_order] = np.arange(flat.size)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=num_experts))])
+    return row_order, row_places.reshape(expert_ids.shape), offsets.astype(np.int32)
 
 
 def swiglu(gate_up: ArrayLike, limit: float) -> Float64:
@@ -156,22 +160,19 @@ def grouped_matmul_swiglu(
     return swiglu(grouped_matmul(gathered, weights, expert_offsets, activations), limit)
 
 
-def combine(y: ArrayLike, row_order: Int32, weights: ArrayLike) -> Float64:
-    """``out[t] = sum over j of weights[t, j] * y[the row of (t, j)]``.
+def combine(y: ArrayLike, row_places: Int32, weights: ArrayLike) -> Float64:
+    """``out[t] = sum over j of weights[t, j] * y[row_places[t, j]]``.
 
     Args:
         y: [P, H] floats, rows grouped by expert.
-        row_order: [P], from `group`.
+        row_places: [T, k], from `group`.
         weights: [T, k] floats, from `route`.
 
     Returns:
         [T, H] float64.
     """
     y = np.asarray(y, np.float64)
-    weights = np.asarray(weights, np.float64)
-    ungrouped = np.empty_like(y)
-    ungrouped[row_order] = y
-    return np.einsum("tk,tkh->th", weights, ungrouped.reshape(*weights.shape, y.shape[-1]))
+    return np.einsum("tk,tkh->th", np.asarray(weights, np.float64), y[row_places])
 
 
 def experts(
@@ -197,7 +198,7 @@ def experts(
     Returns:
         [T, H] float64.
     """
-    row_order, expert_offsets = group(expert_ids, gate_up.bias.shape[0])
+    row_order, row_places, expert_offsets = group(expert_ids, gate_up.bias.shape[0])
     h = grouped_matmul_swiglu(x, gate_up, expert_offsets, row_order, limit, activations)
     y = grouped_matmul(h, down, expert_offsets, activations)
-    return combine(y, row_order, routing_weights)
+    return combine(y, row_places, routing_weights)

@@ -40,15 +40,17 @@ def test_route_survives_large_logits():
 
 
 def test_group_is_stable():
-    order, offsets = group([[2, 0], [0, 2], [2, 0]], 4)
+    order, places, offsets = group([[2, 0], [0, 2], [2, 0]], 4)
     assert order.tolist() == [1, 2, 5, 0, 3, 4]
+    assert places.tolist() == [[3, 0], [1, 4], [5, 2]]
     assert offsets.tolist() == [0, 3, 3, 6, 6]
-    assert order.dtype == offsets.dtype == np.int32
+    assert order.dtype == places.dtype == offsets.dtype == np.int32
 
 
 def test_group_of_nothing():
-    order, offsets = group(np.empty((0, 4), int), 3)
+    order, places, offsets = group(np.empty((0, 4), int), 3)
     assert order.tolist() == []
+    assert places.shape == (0, 4)
     assert offsets.tolist() == [0, 0, 0, 0]
 
 
@@ -95,8 +97,8 @@ def test_grouped_matmul_rounds_its_input_when_asked():
 
 def test_combine_restores_token_order():
     y = np.array([[10.0], [20.0], [30.0], [40.0]])
-    order = np.array([1, 2, 0, 3], np.int32)  # rows (0, 1), (1, 0), (0, 0), (1, 1)
-    got = combine(y, order, [[0.5, 1.0], [2.0, 3.0]])
+    places = np.array([[2, 0], [1, 3]], np.int32)
+    got = combine(y, places, [[0.5, 1.0], [2.0, 3.0]])
     assert got.tolist() == [[0.5 * 30 + 10], [2 * 20 + 3 * 40]]
 
 
@@ -118,6 +120,6 @@ def test_experts_equal_a_loop_over_tokens(tokens):
 
 def test_no_rows_give_no_rows():
     rng = np.random.default_rng(0)
-    order, offsets = group(np.empty((0, 4), int), 2)
+    order, _, offsets = group(np.empty((0, 4), int), 2)
     weights = random_weights(rng, 2, 6, 32)
     assert grouped_matmul_swiglu(np.empty((0, 32)), weights, offsets, order, 7.0).shape == (0, 3)

@@ -4,7 +4,12 @@ from ..pointers import ConstPointer
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from .fragments import a_k, a_lower, fragment_row
 from .sm90_tiles import (
+    CODE_BYTES,
+    MAX_SCALE,
+    SCALE_BYTES,
     SCALE_OFFSET,
+    STEPS,
+    TILE_BYTES,
     TILE_K,
     TILE_ROWS,
     Sm90Tiles,
@@ -137,7 +142,7 @@ def swizzle_scale[
         paired: Whether rows are gates and ups in turn.
 
     Args:
-        scales: [experts, rows, k / 32], at most `MAX_SCALE`.
+        scales: [experts, rows, k / 32].
         tiles: The weights' sizes.
         tile: The tile.
         warp: The warp in its warpgroup.
@@ -146,11 +151,58 @@ def swizzle_scale[
         lower: 0 for the lane's first row, 1 for the lower one.
 
     Returns:
-        The byte at `scale_byte`; zero in padding.
+        The byte at `scale_byte`; zero in padding. Scales above `MAX_SCALE` give the exponent of infinity: what they would
+        scale becomes infinite or NaN, and no finite weight is wrong.
     """
     var row = CheckpointRow[paired](tiles, tile, warp, lane, lower)
     var byte = row.scale_byte(tile.k_tile * (TILE_K // GROUP_SIZE) + group)
-    return scales[unsafe_offset=byte] + SCALE_OFFSET if byte >= 0 else UInt8(0)
+    if byte < 0:
+        return 0
+    return min(scales[unsafe_offset=byte], MAX_SCALE + 1) + SCALE_OFFSET
+
+
+comptime PARTS = CODE_BYTES // 4
+"""Words of a tile, the parts that threads can share its packing by."""
+
+
+@inline(.always)
+def swizzle_part[
+    paired: Bool
+](
+    packed: MutPointer[UInt8, MutUntrackedOrigin],
+    blocks: ConstPointer[DType.uint8],
+    scales: ConstPointer[DType.uint8],
+    tiles: Sm90Tiles,
+    number: Int,
+    part: Int,
+):
+    """Packs one word of a tile, and one scale while there are any.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+
+    Args:
+        packed: All tiles, 4-byte aligned, written.
+        blocks: [experts, rows, k / 32, 16].
+        scales: [experts, rows, k / 32].
+        tiles: The weights' sizes.
+        number: The tile, in the order in which they lie.
+        part: The word, 0..`PARTS` - 1, in the order in which they lie.
+    """
+    var tile = TilePlace(
+        number // (tiles.row_tiles() * tiles.k_tiles()),
+        number // tiles.k_tiles() % tiles.row_tiles(),
+        number % tiles.k_tiles(),
+    )
+    var here = packed.unsafe_offset(number * TILE_BYTES)
+    here.unsafe_bitcast[UInt32]()[unsafe_offset=part] = swizzle_word[paired](
+        blocks, tiles, tile, part // (32 * STEPS), part // STEPS % 32, part % STEPS
+    )
+    if part < SCALE_BYTES:
+        # A warp has 8 words of scales, each shared by four lanes.
+        here[unsafe_offset=CODE_BYTES + part] = swizzle_scale[paired](
+            scales, tiles, tile, part // 32, part // 4 % 8 * 4, part // 2 % 2, part % 2
+        )
 
 
 def unswizzle_word[

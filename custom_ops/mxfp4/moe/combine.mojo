@@ -4,35 +4,6 @@ from ..pointers import ConstPointer
 from ..cpu.words import LANES
 
 
-def invert_order(order: ConstPointer[DType.int32], rows: Int) raises -> List[Int32]:
-    """Inverts a row order.
-
-    Args:
-        order: [rows] int32.
-        rows: P.
-
-    Returns:
-        For each routed row `t * k + j` its place in expert order.
-
-    Raises:
-        An order that is not a permutation of 0..P-1.
-    """
-    var places = List[Int32](length=rows, fill=-1)
-    for place in range(rows):
-        var row = Int(order[unsafe_offset=place])
-        if row < 0 or row >= rows or places[row] >= 0:
-            raise Error(
-                "moe.combine: row_order must be a permutation of 0..",
-                rows - 1,
-                ", got ",
-                row,
-                " at ",
-                place,
-            )
-        places[row] = Int32(place)
-    return places^
-
-
 def combine_token(
     y: ConstPointer[DType.float32],
     places: ConstPointer[DType.int32],

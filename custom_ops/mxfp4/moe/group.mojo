@@ -8,15 +8,17 @@ def group_rows(
     rows: Int,
     experts: Int,
     order: MutPointer[Int32, MutUntrackedOrigin],
+    places: MutPointer[Int32, MutUntrackedOrigin],
     offsets: MutPointer[Int32, MutUntrackedOrigin],
 ) raises:
-    """Writes which routed row stands at each place in expert order, and where each expert's rows begin.
+    """Writes which routed row stands at each place in expert order, the way back, and where each expert's rows begin.
 
     Args:
         ids: [rows] int32, the expert of routed row `t * k + j`.
         rows: P.
         experts: E.
         order: [rows] int32; `order[p]` is the routed row at place p.
+        places: [rows] int32; `places[order[p]]` is p.
         offsets: [experts + 1] int32, from 0 to P.
 
     Raises:
@@ -44,4 +46,5 @@ def group_rows(
     for row in range(rows):
         var expert = Int(ids[unsafe_offset=row])
         order[unsafe_offset=Int(next_place[expert])] = Int32(row)
+        places[unsafe_offset=row] = next_place[expert]
         next_place[expert] += 1

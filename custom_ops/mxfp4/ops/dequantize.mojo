@@ -8,8 +8,9 @@ from std.runtime import parallelism_level
 
 from ..cpu.dequantize import dequantize_groups
 from ..cpu.float_mode import enable_subnormals, write_float_mode
+from ..gpu.dequantize import enqueue_dequantize
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
-from .tensors import data, require_cpu, require_equal
+from .tensors import data, require_equal
 
 comptime _GROUPS_PER_TASK = 4096
 """Groups worth a thread of their own: 70 KB read."""
@@ -44,7 +45,6 @@ struct Dequantize:
             Shapes that disagree.
         """
         comptime op = "mxfp4.dequantize"
-        require_cpu[op, target]()
         comptime for axis in range(2):
             require_equal(
                 op,
@@ -63,20 +63,23 @@ struct Dequantize:
         var blocks_data = data(blocks)
         var scales_data = data(scales)
         var y_data = data(y)
-        var threads = max(1, min(parallelism_level(), groups // _GROUPS_PER_TASK))
+        comptime if target == "cpu":
+            var threads = max(1, min(parallelism_level(), groups // _GROUPS_PER_TASK))
 
-        def expand(thread: Int) {imm}:
-            var mode = enable_subnormals()
-            dequantize_groups(
-                blocks_data,
-                scales_data,
-                groups * thread // threads,
-                groups * (thread + 1) // threads,
-                y_data,
-            )
-            write_float_mode(mode)
+            def expand(thread: Int) {imm}:
+                var mode = enable_subnormals()
+                dequantize_groups(
+                    blocks_data,
+                    scales_data,
+                    groups * thread // threads,
+                    groups * (thread + 1) // threads,
+                    y_data,
+                )
+                write_float_mode(mode)
 
-        if threads == 1:
-            expand(0)
+            if threads == 1:
+                expand(0)
+            else:
+                sync_parallelize(expand, threads)
         else:
-            sync_parallelize(expand, threads)
+            enqueue_dequantize[dtype](ctx, y_data, blocks_data, scales_data, groups)

@@ -6,10 +6,13 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.runtime import parallelism_level
 
-from ..moe.combine import combine_token, invert_order
+from ..gpu.combine import enqueue_combine
+from ..gpu.group import enqueue_group
+from ..gpu.route import enqueue_route
+from ..moe.combine import combine_token
 from ..moe.group import group_rows
 from ..moe.route import route_token
-from .tensors import data, require_cpu, require_equal
+from .tensors import data, require_dtype, require_equal
 
 comptime _TOKENS_PER_TASK = 16
 """Tokens worth a thread of their own in `moe.combine`."""
@@ -42,7 +45,6 @@ struct Route:
         Raises:
             Shapes that disagree.
         """
-        require_cpu["moe.route", target]()
         var tokens = logits.shape()[0]
         var experts = logits.shape()[1]
         var top_k = ids.shape()[1]
@@ -52,14 +54,17 @@ struct Route:
         var logits_data = data(logits)
         var ids_data = data(ids)
         var weights_data = data(weights)
-        for token in range(tokens):
-            route_token(
-                logits_data.unsafe_offset(token * experts),
-                experts,
-                top_k,
-                ids_data.unsafe_offset(token * top_k),
-                weights_data.unsafe_offset(token * top_k),
-            )
+        comptime if target == "cpu":
+            for token in range(tokens):
+                route_token(
+                    logits_data.unsafe_offset(token * experts),
+                    experts,
+                    top_k,
+                    ids_data.unsafe_offset(token * top_k),
+                    weights_data.unsafe_offset(token * top_k),
+                )
+        else:
+            enqueue_route(ctx, ids_data, weights_data, logits_data, tokens, experts, top_k)
 
 
 @extensibility.register("moe.group")
@@ -71,6 +76,7 @@ struct Group:
         target: StaticString
     ](
         order: OutputTensor[dtype=DType.int32, rank=1, ...],
+        places: OutputTensor[dtype=DType.int32, rank=2, ...],
         offsets: OutputTensor[dtype=DType.int32, rank=1, ...],
         ids: InputTensor[dtype=DType.int32, rank=2, ...],
         ctx: DeviceContext,
@@ -82,17 +88,25 @@ struct Group:
 
         Args:
             order: [P] int32.
+            places: [T, k] int32.
             offsets: [E + 1] int32.
             ids: [T, k] int32.
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or an id out of range.
+            Shapes that disagree, or on the CPU an id out of range; on a GPU such a row gets no place.
         """
-        require_cpu["moe.group", target]()
         var rows = ids.shape()[0] * ids.shape()[1]
+        var experts = offsets.shape()[0] - 1
         require_equal("moe.group", "order.shape[0] = T * k", order.shape()[0], rows)
-        group_rows(data(ids), rows, offsets.shape()[0] - 1, data(order), data(offsets))
+        comptime for axis in range(2):
+            require_equal(
+                "moe.group", "places.shape = ids.shape", places.shape()[axis], ids.shape()[axis]
+            )
+        comptime if target == "cpu":
+            group_rows(data(ids), rows, experts, data(order), data(places), data(offsets))
+        else:
+            enqueue_group(ctx, data(order), data(places), data(offsets), data(ids), rows, experts)
 
 
 @extensibility.register("moe.combine")
@@ -101,11 +115,11 @@ struct Combine:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, dtype: DType
     ](
-        result: OutputTensor[dtype=DType.float32, rank=2, ...],
-        y: InputTensor[dtype=DType.float32, rank=2, ...],
-        order: InputTensor[dtype=DType.int32, rank=1, ...],
+        result: OutputTensor[dtype=dtype, rank=2, ...],
+        y: InputTensor[dtype=dtype, rank=2, ...],
+        places: InputTensor[dtype=DType.int32, rank=2, ...],
         weights: InputTensor[dtype=DType.float32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
@@ -113,48 +127,70 @@ struct Combine:
 
         Parameters:
             target: Where the op runs.
+            dtype: Of y and the result.
 
         Args:
-            result: [T, H] float32.
-            y: [P, H] float32.
-            order: [P] int32.
+            result: [T, H].
+            y: [P, H].
+            places: [T, k] int32.
             weights: [T, k] float32.
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or an order that is no permutation.
+            Shapes that disagree, or on the CPU a place outside of 0..P-1; on a GPU such a row is left out.
         """
-        require_cpu["moe.combine", target]()
+        comptime op = "moe.combine"
+        require_dtype[op, target, dtype]()
         var tokens = weights.shape()[0]
         var top_k = weights.shape()[1]
         var hidden = y.shape()[1]
-        require_equal("moe.combine", "y.shape[0] = T * k", y.shape()[0], tokens * top_k)
-        require_equal(
-            "moe.combine",
-            "row_order.shape[0] = T * k",
-            order.shape()[0],
-            tokens * top_k,
-        )
-        var places = invert_order(data(order), tokens * top_k)
-        var places_data = places.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
-        var y_data = data(y)
+        require_equal(op, "y.shape[0] = T * k", y.shape()[0], tokens * top_k)
+        comptime for axis in range(2):
+            require_equal(
+                op, "row_places.shape = weights.shape", places.shape()[axis], weights.shape()[axis]
+            )
+        var places_data = data(places)
         var weights_data = data(weights)
-        var result_data = data(result)
-        var threads = max(1, min(parallelism_level(), tokens // _TOKENS_PER_TASK))
+        comptime if target == "cpu":
+            for row in range(tokens * top_k):
+                var place = Int(places_data[unsafe_offset=row])
+                if place < 0 or place >= tokens * top_k:
+                    raise Error(
+                        op,
+                        ": row_places must lie in 0..",
+                        tokens * top_k - 1,
+                        ", got ",
+                        place,
+                        " at ",
+                        row,
+                    )
+            var y_data = data(y).unsafe_bitcast[Float32]()
+            var result_data = data(result).unsafe_bitcast[Float32]()
+            var threads = max(1, min(parallelism_level(), tokens // _TOKENS_PER_TASK))
 
-        def combine(thread: Int) {imm}:
-            for token in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-                combine_token(
-                    y_data,
-                    places_data.unsafe_offset(token * top_k),
-                    weights_data.unsafe_offset(token * top_k),
-                    top_k,
-                    hidden,
-                    result_data.unsafe_offset(token * hidden),
-                )
+            def combine(thread: Int) {imm}:
+                for token in range(tokens * thread // threads, tokens * (thread + 1) // threads):
+                    combine_token(
+                        y_data,
+                        places_data.unsafe_offset(token * top_k),
+                        weights_data.unsafe_offset(token * top_k),
+                        top_k,
+                        hidden,
+                        result_data.unsafe_offset(token * hidden),
+                    )
 
-        if threads == 1:
-            combine(0)
+            if threads == 1:
+                combine(0)
+            else:
+                sync_parallelize(combine, threads)
         else:
-            sync_parallelize(combine, threads)
-        _ = places^
+            enqueue_combine(
+                ctx,
+                data(result).unsafe_bitcast[BFloat16](),
+                data(y).unsafe_bitcast[BFloat16](),
+                places_data,
+                weights_data,
+                tokens,
+                top_k,
+                hidden,
+            )

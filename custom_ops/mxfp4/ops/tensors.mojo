@@ -1,4 +1,4 @@
-"""How ops hand tensors to kernels, and the one message for targets without a kernel."""
+"""How ops hand tensors to kernels, and the messages for targets and dtypes without a kernel."""
 
 from extensibility import InputTensor, OutputTensor
 
@@ -14,6 +14,30 @@ def require_cpu[op: StaticString, target: StaticString]():
     """
     comptime assert target == "cpu", String(
         op, " has no kernel for target ", target, " yet: run on the CPU"
+    )
+
+
+def require_gpu[op: StaticString, target: StaticString]():
+    """Refuses the CPU while the graph is compiled.
+
+    Parameters:
+        op: The op's name.
+        target: The target it is compiled for.
+    """
+    comptime assert target != "cpu", String(op, " takes weights packed for Hopper: run on a GPU")
+
+
+def require_dtype[op: StaticString, target: StaticString, got: DType]():
+    """Refuses, while the graph is compiled, activations that a target's kernels do not take.
+
+    Parameters:
+        op: The op's name.
+        target: The target it is compiled for.
+        got: Dtype of the activations: float32 on a CPU, bfloat16 on a GPU.
+    """
+    comptime want = DType.float32 if target == "cpu" else DType.bfloat16
+    comptime assert got == want, String(
+        op, " takes ", want, " activations on target ", target, ", got ", got
     )
 
 
@@ -69,3 +93,45 @@ def require_equal(op: StaticString, what: StaticString, got: Int, want: Int) rai
     """
     if got != want:
         raise Error(op, ": ", what, " must be ", want, ", got ", got)
+
+
+def require_row_order(op: StaticString, order: ConstPointer[DType.int32], rows: Int) raises:
+    """Refuses a row order that would make a kernel on the CPU read outside of its rows.
+
+    Args:
+        op: The op's name.
+        order: [rows].
+        rows: P.
+
+    Raises:
+        A row outside of 0..P-1.
+    """
+    for place in range(rows):
+        var row = Int(order[unsafe_offset=place])
+        if row < 0 or row >= rows:
+            raise Error(op, ": row_order must lie in 0..", rows - 1, ", got ", row, " at ", place)
+
+
+def tokens_top_k(op: StaticString, rows: Int, tokens: Int) raises -> Int:
+    """Gives how many routed rows each token has.
+
+    Args:
+        op: The op's name.
+        rows: Routed rows, P, at least one.
+        tokens: T.
+
+    Returns:
+        Routed rows of a token, k.
+
+    Raises:
+        P is no multiple of T.
+    """
+    if tokens == 0 or rows % tokens != 0:
+        raise Error(
+            op,
+            ": row_order.shape[0] must be a multiple of the tokens = ",
+            tokens,
+            ", got ",
+            rows,
+        )
+    return rows // tokens

@@ -1,15 +1,24 @@
-"""Registers `mxfp4.grouped_matmul`, `mxfp4.grouped_matmul_swiglu` and `dense.matmul`."""
+"""Registers `mxfp4.grouped_matmul` and `mxfp4.grouped_matmul_swiglu`, on weights in the checkpoint's layout."""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
+from ..activations import Activations
 from ..cpu.epilogue import BiasEpilogue, Epilogue, SwigluEpilogue
 from ..cpu.grouped_matmul import RowGather, grouped_matmul
-from ..cpu.weights import Bf16Rows, Mxfp4Rows
+from ..cpu.weights import Mxfp4Rows
 from ..cpu.words import HAS_BF16_DOT
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
-from .tensors import data, require_cpu, require_equal
+from ..gpu.grouped_matmul import enqueue_strided
+from ..pointers import ConstPointer
+from .tensors import (
+    data,
+    require_dtype,
+    require_equal,
+    require_row_order,
+    tokens_top_k,
+)
 
 
 def _check_weights(
@@ -49,12 +58,6 @@ def _check_offsets(
     rows: Int,
 ) raises:
     """Refuses offsets that would make a kernel read past its rows."""
-    require_equal(
-        op,
-        "expert_offsets.shape[0] = experts + 1",
-        offsets.shape()[0],
-        experts + 1,
-    )
     var values = data(offsets)
     require_equal(op, "expert_offsets[0]", Int(values[unsafe_offset=0]), 0)
     for expert in range(experts):
@@ -79,7 +82,7 @@ def _check_offsets(
 def _multiply[
     Finish: Epilogue, //, activations: DType
 ](
-    x: InputTensor[dtype=DType.float32, rank=2, ...],
+    x: ConstPointer[DType.float32],
     gather: RowGather,
     blocks: InputTensor[dtype=DType.uint8, rank=4, ...],
     scales: InputTensor[dtype=DType.uint8, rank=3, ...],
@@ -91,7 +94,7 @@ def _multiply[
     comptime word = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
     var k_groups = blocks.shape()[2]
     grouped_matmul[round_to_bf16=rounds](
-        data(x),
+        x,
         gather,
         Mxfp4Rows[word](data(blocks), data(scales), k_groups),
         data(offsets),
@@ -108,10 +111,10 @@ struct GroupedMatmul:
 
     @staticmethod
     def execute[
-        target: StaticString, activations: DType
+        target: StaticString, activations: DType, dtype: DType
     ](
-        y: OutputTensor[dtype=DType.float32, rank=2, ...],
-        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        y: OutputTensor[dtype=dtype, rank=2, ...],
+        x: InputTensor[dtype=dtype, rank=2, ...],
         blocks: InputTensor[dtype=DType.uint8, rank=4, ...],
         scales: InputTensor[dtype=DType.uint8, rank=3, ...],
         bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
@@ -122,11 +125,12 @@ struct GroupedMatmul:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first: bfloat16 or float32.
+            activations: What x is rounded to first on a CPU: bfloat16 or float32.
+            dtype: Of x and y: float32 on a CPU, bfloat16 on a GPU.
 
         Args:
-            y: [P, N] float32.
-            x: [P, K] float32.
+            y: [P, N].
+            x: [P, K].
             blocks: [E, N, K/32, 16] uint8.
             scales: [E, N, K/32] uint8.
             bias: [E, N] bfloat16.
@@ -134,24 +138,43 @@ struct GroupedMatmul:
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or offsets that do not ascend from 0 to P.
+            Shapes that disagree, or on the CPU offsets that do not ascend from 0 to P; on a GPU what they leave out is
+            not written.
         """
         comptime op = "mxfp4.grouped_matmul"
-        require_cpu[op, target]()
+        require_dtype[op, target, dtype]()
         var rows = x.shape()[0]
+        var experts = blocks.shape()[0]
         var n = blocks.shape()[1]
         _check_weights(op, blocks, scales, bias, x.shape()[1])
-        _check_offsets(op, offsets, blocks.shape()[0], rows)
+        require_equal(op, "expert_offsets.shape[0] = experts + 1", offsets.shape()[0], experts + 1)
         require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], rows)
         require_equal(op, "y.shape[1] = blocks.shape[1]", y.shape()[1], n)
-        _multiply[activations](
-            x,
-            RowGather(data(offsets), 0),
-            blocks,
-            scales,
-            offsets,
-            BiasEpilogue[True](data(y), data(bias), n),
-        )
+        comptime if target == "cpu":
+            _check_offsets(op, offsets, experts, rows)
+            _multiply[activations](
+                data(x).unsafe_bitcast[Float32](),
+                RowGather(data(offsets), 0),
+                blocks,
+                scales,
+                offsets,
+                BiasEpilogue[True](data(y).unsafe_bitcast[Float32](), data(bias), n),
+            )
+        else:
+            enqueue_strided[gated=False](
+                ctx,
+                data(y).unsafe_bitcast[BFloat16](),
+                Activations(
+                    data(x).unsafe_bitcast[BFloat16](), data(offsets), rows, x.shape()[1], 0
+                ),
+                data(blocks),
+                data(scales),
+                data(bias),
+                data(offsets),
+                experts,
+                n,
+                0,
+            )
 
 
 @extensibility.register("mxfp4.grouped_matmul_swiglu")
@@ -161,10 +184,10 @@ struct GroupedMatmulSwiglu:
 
     @staticmethod
     def execute[
-        target: StaticString, activations: DType
+        target: StaticString, activations: DType, dtype: DType
     ](
-        y: OutputTensor[dtype=DType.float32, rank=2, ...],
-        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        y: OutputTensor[dtype=dtype, rank=2, ...],
+        x: InputTensor[dtype=dtype, rank=2, ...],
         blocks: InputTensor[dtype=DType.uint8, rank=4, ...],
         scales: InputTensor[dtype=DType.uint8, rank=3, ...],
         bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
@@ -177,11 +200,12 @@ struct GroupedMatmulSwiglu:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first: bfloat16 or float32.
+            activations: What x is rounded to first on a CPU: bfloat16 or float32.
+            dtype: Of x and y: float32 on a CPU, bfloat16 on a GPU.
 
         Args:
-            y: [P, I] float32, rows in expert order.
-            x: [T, K] float32, rows in token order.
+            y: [P, I], rows in expert order.
+            x: [T, K], rows in token order.
             blocks: [E, 2I, K/32, 16] uint8, gate and up rows interleaved.
             scales: [E, 2I, K/32] uint8.
             bias: [E, 2I] bfloat16.
@@ -191,142 +215,44 @@ struct GroupedMatmulSwiglu:
             ctx: The device.
 
         Raises:
-            Shapes that disagree, offsets that do not ascend from 0 to P, or an order that leaves 0..P-1.
+            Shapes that disagree, or on the CPU offsets that do not ascend from 0 to P, or an order that leaves 0..P-1; on
+            a GPU what they leave out is not written.
         """
         comptime op = "mxfp4.grouped_matmul_swiglu"
-        require_cpu[op, target]()
-        var tokens = x.shape()[0]
+        require_dtype[op, target, dtype]()
         var rows = order.shape()[0]
+        var experts = blocks.shape()[0]
         var n = blocks.shape()[1]
         _check_weights(op, blocks, scales, bias, x.shape()[1])
-        _check_offsets(op, offsets, blocks.shape()[0], rows)
+        require_equal(op, "expert_offsets.shape[0] = experts + 1", offsets.shape()[0], experts + 1)
         require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
         require_equal(op, "2 * y.shape[1] = blocks.shape[1]", 2 * y.shape()[1], n)
         if rows == 0:
             return
-        if tokens == 0 or rows % tokens != 0:
-            raise Error(
-                op,
-                ": row_order.shape[0] must be a multiple of the tokens = ",
-                tokens,
-                ", got ",
-                rows,
+        var top_k = tokens_top_k(op, rows, x.shape()[0])
+        comptime if target == "cpu":
+            _check_offsets(op, offsets, experts, rows)
+            require_row_order(op, data(order), rows)
+            _multiply[activations](
+                data(x).unsafe_bitcast[Float32](),
+                RowGather(data(order), top_k),
+                blocks,
+                scales,
+                offsets,
+                SwigluEpilogue(data(y).unsafe_bitcast[Float32](), data(bias), n, limit),
             )
-        var order_data = data(order)
-        for place in range(rows):
-            var row = Int(order_data[unsafe_offset=place])
-            if row < 0 or row >= rows:
-                raise Error(
-                    op,
-                    ": row_order must lie in 0..",
-                    rows - 1,
-                    ", got ",
-                    row,
-                    " at ",
-                    place,
-                )
-        _multiply[activations](
-            x,
-            RowGather(order_data, rows // tokens),
-            blocks,
-            scales,
-            offsets,
-            SwigluEpilogue(data(y), data(bias), n, limit),
-        )
-
-
-def _dense[
-    Finish: Epilogue, //
-](
-    x: InputTensor[dtype=DType.float32, rank=2, ...],
-    w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
-    finish: Finish,
-) raises:
-    """Multiplies as the grouped matmul of a single expert does."""
-    require_equal("dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1])
-    var offsets = List[Int32](length=2, fill=0)
-    offsets[1] = Int32(x.shape()[0])
-    var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
-    var k = x.shape()[1]
-    grouped_matmul[round_to_bf16=False](
-        data(x),
-        RowGather(offsets_data, 0),
-        Bf16Rows(data(w), k),
-        offsets_data,
-        1,
-        w.shape()[0],
-        k,
-        finish,
-    )
-    _ = offsets^
-
-
-@extensibility.register("dense.matmul")
-struct DenseMatmul:
-    """A matmul with BF16 weights that stay BF16 in memory."""
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        y: OutputTensor[dtype=DType.float32, rank=2, ...],
-        x: InputTensor[dtype=DType.float32, rank=2, ...],
-        w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
-        ctx: DeviceContext,
-    ) raises:
-        """Computes `y = x @ w.T`.
-
-        Parameters:
-            target: Where the op runs.
-
-        Args:
-            y: [T, N] float32.
-            x: [T, K] float32.
-            w: [N, K] bfloat16.
-            ctx: The device.
-
-        Raises:
-            Shapes that disagree.
-        """
-        require_cpu["dense.matmul", target]()
-        # Without a bias its pointer is never read; any valid one will do.
-        _dense(x, w, BiasEpilogue[False](data(y), data(w), w.shape()[0]))
-
-
-@extensibility.register("dense.matmul_bias")
-struct DenseMatmulBias:
-    """A matmul with BF16 weights and bias that stay BF16 in memory."""
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        y: OutputTensor[dtype=DType.float32, rank=2, ...],
-        x: InputTensor[dtype=DType.float32, rank=2, ...],
-        w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
-        bias: InputTensor[dtype=DType.bfloat16, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        """Computes `y = x @ w.T + bias`.
-
-        Parameters:
-            target: Where the op runs.
-
-        Args:
-            y: [T, N] float32.
-            x: [T, K] float32.
-            w: [N, K] bfloat16.
-            bias: [N] bfloat16.
-            ctx: The device.
-
-        Raises:
-            Shapes that disagree.
-        """
-        require_cpu["dense.matmul_bias", target]()
-        require_equal(
-            "dense.matmul_bias",
-            "bias.shape[0] = w.shape[0]",
-            bias.shape()[0],
-            w.shape()[0],
-        )
-        _dense(x, w, BiasEpilogue[True](data(y), data(bias), w.shape()[0]))
+        else:
+            enqueue_strided[gated=True](
+                ctx,
+                data(y).unsafe_bitcast[BFloat16](),
+                Activations(
+                    data(x).unsafe_bitcast[BFloat16](), data(order), rows, x.shape()[1], top_k
+                ),
+                data(blocks),
+                data(scales),
+                data(bias),
+                data(offsets),
+                experts,
+                n,
+                limit,
+            )

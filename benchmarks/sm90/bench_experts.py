@@ -1,0 +1,210 @@
+"""Both expert matmuls of a layer of 20b on a Hopper GPU, against the card's own copy bandwidth and matmul rate.
+
+    ./run python benchmarks/sm90/bench_experts.py [--output FILE] [--runs N] [--tokens N ...]
+
+Each case runs 20 layers in one graph over four different sets of weights (1.7 GB, no cache holds them) and takes the
+median over runs of the time for one layer. What is counted: bytes of every expert that a token goes to, once, and
+2 * rows * N * K operations. The roofs are measured in the same process: a bfloat16 copy of 1 GiB, and a bfloat16 matmul
+of 8192 by 8192 by 8192 of MAX's. Needs MAX's runtime and NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from max.driver import Accelerator, Buffer, Device, accelerator_architecture_name, accelerator_count
+from max.dtype import DType
+from max.engine import InferenceSession, Model
+from max.graph import DeviceRef, Graph, TensorType, TensorValue
+
+from gpt_oss_mxfp4 import ops
+
+EXPERTS, TOP_K, HIDDEN, INNER, LIMIT = 32, 4, 2880, 2880, 7.0
+LAYERS, WEIGHT_SETS = 20, 4
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096)
+BYTES_PER_WEIGHT = 17 / 32
+GPU = DeviceRef.GPU()
+
+
+def load(
+    device: Device, name: str, types: list[TensorType], body: Callable[..., list[TensorValue]]
+) -> Model:
+    """Compiles a graph of this package's ops."""
+    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+        graph.output(*body(*(value.tensor for value in graph.inputs)))
+    return InferenceSession(devices=[device]).load(graph)
+
+
+def seconds(device: Device, model: Model, inputs: list[Buffer], runs: int) -> list[float]:
+    """Times whole executions, sorted."""
+    times = []
+    for run in range(runs + 2):
+        device.synchronize()
+        begin = time.perf_counter()
+        results = model.execute(*inputs)
+        device.synchronize()
+        if run >= 2:  # the first ones warm up
+            times.append(time.perf_counter() - begin)
+        del results
+    return sorted(times)
+
+
+def random_bytes(device: Device, rng: np.random.Generator, *shape: int, high: int = 256) -> Buffer:
+    """Random bytes on a device."""
+    return Buffer.from_numpy(rng.integers(0, high, shape, dtype=np.uint8)).to(device)
+
+
+def random_bfloat16(device: Device, rng: np.random.Generator, *shape: int) -> Buffer:
+    """Normal values of bfloat16 on a device."""
+    bits = rng.standard_normal(shape, dtype=np.float32).view(np.uint32) >> 16
+    return Buffer.from_numpy(bits.astype(np.uint16)).view(DType.bfloat16).to(device)
+
+
+def measure_roofs(device: Device, rng: np.random.Generator, runs: int) -> dict[str, float]:
+    """Copies and multiplies as fast as MAX does on this card."""
+    elements, edge, repeats = 2**29, 8192, 8
+    copy = load(
+        device,
+        "copy",
+        [TensorType(DType.bfloat16, [elements], GPU)],
+        lambda x: [x + 1],
+    )
+    copied = seconds(device, copy, [random_bfloat16(device, rng, elements)], runs)
+
+    def multiply(a: TensorValue, b: TensorValue) -> list[TensorValue]:
+        for _ in range(repeats):
+            a = a @ b
+        return [a]
+
+    square = TensorType(DType.bfloat16, [edge, edge], GPU)
+    matmul = load(device, "matmul", [square, square], multiply)
+    matrices = [random_bfloat16(device, rng, edge, edge) for _ in range(2)]
+    multiplied = seconds(device, matmul, matrices, runs)
+    return {
+        "copy_GB_per_s": 2 * 2 * elements / statistics.median(copied) / 1e9,
+        "matmul_TFLOP_per_s": repeats * 2 * edge**3 / statistics.median(multiplied) / 1e12,
+    }
+
+
+def pack_layers(device: Device, rng: np.random.Generator) -> list[Buffer]:
+    """Random weights, packed on the device: tiles and bias of both matmuls, for each set."""
+    buffers = []
+    for n, k, paired in ((2 * INNER, HIDDEN, True), (HIDDEN, INNER, False)):
+        model = load(
+            device,
+            f"pack_{n}",
+            [
+                TensorType(DType.uint8, [EXPERTS, n, k // 32, 16], GPU),
+                TensorType(DType.uint8, [EXPERTS, n, k // 32], GPU),
+            ],
+            lambda b, s, paired=paired: [ops.swizzle(b, s, paired=paired)],
+        )
+        for _ in range(WEIGHT_SETS):
+            blocks = random_bytes(device, rng, EXPERTS, n, k // 32, 16)
+            scales = random_bytes(device, rng, EXPERTS, n, k // 32, high=8)
+            bias = random_bfloat16(device, rng, EXPERTS, n)
+            buffers.append((model.execute(blocks, scales)[0], bias))
+    gate_up, down = buffers[:WEIGHT_SETS], buffers[WEIGHT_SETS:]
+    return [x for pair in zip(gate_up, down, strict=True) for tensors in pair for x in tensors]
+
+
+def layers_model(device: Device, weights: list[Buffer]) -> Model:
+    """Compiles the layers, for any number of tokens."""
+    types = [
+        TensorType(DType.bfloat16, ["tokens", HIDDEN], GPU),
+        TensorType(DType.int32, ["rows"], GPU),
+        TensorType(DType.int32, [EXPERTS + 1], GPU),
+        *(TensorType(buffer.dtype, list(buffer.shape), GPU) for buffer in weights),
+    ]
+
+    def body(x: TensorValue, order: TensorValue, offsets: TensorValue, *w: TensorValue) -> Any:
+        results = []
+        for layer in range(LAYERS):
+            tiles, bias, down_tiles, down_bias = w[4 * (layer % WEIGHT_SETS) :][:4]
+            h = ops.grouped_matmul_swiglu_packed(x, tiles, bias, offsets, order, LIMIT)
+            results.append(ops.grouped_matmul_packed(h, down_tiles, down_bias, offsets))
+        return results
+
+    return load(device, "layers", types, body)
+
+
+def measure_case(
+    device: Device,
+    model: Model,
+    weights: list[Buffer],
+    tokens: int,
+    runs: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Times a layer for tokens that each go to four different experts, drawn alike."""
+    ids = np.stack([rng.permutation(EXPERTS)[:TOP_K] for _ in range(tokens)]).reshape(-1)
+    order = np.argsort(ids, kind="stable").astype(np.int32)
+    counts = np.bincount(ids, minlength=EXPERTS)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    inputs = [
+        random_bfloat16(device, rng, tokens, HIDDEN),
+        Buffer.from_numpy(order).to(device),
+        Buffer.from_numpy(offsets).to(device),
+        *weights,
+    ]
+    times = [t / LAYERS for t in seconds(device, model, inputs, runs)]
+    weights_of_expert = 2 * INNER * HIDDEN + HIDDEN * INNER
+    touched = int((counts > 0).sum())
+    return {
+        "tokens": tokens,
+        "experts": touched,
+        "us": [1e6 * t for t in (times[0], statistics.median(times), times[-1])],
+        "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / statistics.median(times) / 1e9,
+        "TFLOP_per_s": 2 * tokens * TOP_K * weights_of_expert / statistics.median(times) / 1e12,
+    }
+
+
+def main() -> int:
+    """Measure, print a table, and write JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="a JSON file to write")
+    parser.add_argument("--runs", type=int, default=20, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    arguments = parser.parse_args()
+    if not accelerator_count():
+        parser.error("MAX finds no GPU on this machine")
+    device, rng = Accelerator(), np.random.default_rng(0)
+    roofs = measure_roofs(device, rng, arguments.runs)
+    print(", ".join(f"{name} {value:.0f}" for name, value in roofs.items()))
+    weights = pack_layers(device, rng)
+    model = layers_model(device, weights)
+    print("tokens experts    us: min median    max    GB/s of copy   TFLOP/s of matmul")
+    cases = []
+    for tokens in arguments.tokens:
+        case = measure_case(device, model, weights, tokens, arguments.runs, rng)
+        cases.append(case)
+        low, median, high = case["us"]
+        print(
+            f"{tokens:6} {case['experts']:7} {low:10.1f} {median:6.1f} {high:6.1f}"
+            f" {case['GB_per_s']:7.0f} {case['GB_per_s'] / roofs['copy_GB_per_s']:7.0%}"
+            f" {case['TFLOP_per_s']:9.1f} {case['TFLOP_per_s'] / roofs['matmul_TFLOP_per_s']:9.0%}"
+        )
+    if arguments.output:
+        report = {
+            "gpu": accelerator_architecture_name(),
+            "max": version("max-core"),
+            "python": platform.python_version(),
+            "roofs": roofs,
+            "cases": cases,
+        }
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Weights packed for Hopper on the device itself: a block for each tile, a thread for each word."""
+
+from max.gpu import block_idx, thread_idx
+from max.gpu.host import DeviceContext
+
+from ..layouts.sm90_swizzle import PARTS, swizzle_part
+from ..layouts.sm90_tiles import Sm90Tiles
+from ..pointers import ConstPointer
+
+
+def swizzle_kernel[
+    paired: Bool
+](
+    packed: MutPointer[UInt8, MutUntrackedOrigin],
+    blocks: ConstPointer[DType.uint8],
+    scales: ConstPointer[DType.uint8],
+    rows: Int32,
+    k: Int32,
+):
+    """Packs one word and perhaps a scale of tile `block_idx.x`.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+
+    Args:
+        packed: All tiles.
+        blocks: [experts, rows, k / 32, 16].
+        scales: [experts, rows, k / 32].
+        rows: Weight rows of an expert.
+        k: Elements of a row, a multiple of 32.
+    """
+    swizzle_part[paired](
+        packed,
+        blocks,
+        scales,
+        Sm90Tiles(Int(rows), Int(k)),
+        Int(block_idx.x),
+        Int(thread_idx.x),
+    )
+
+
+def enqueue_swizzle[
+    paired: Bool
+](
+    ctx: DeviceContext,
+    packed: MutPointer[UInt8, MutUntrackedOrigin],
+    blocks: ConstPointer[DType.uint8],
+    scales: ConstPointer[DType.uint8],
+    tiles: Sm90Tiles,
+    experts: Int,
+) raises:
+    """Packs weights on a device.
+
+    Parameters:
+        paired: Whether rows are gates and ups in turn.
+
+    Args:
+        ctx: The device.
+        packed: All tiles.
+        blocks: [experts, rows, k / 32, 16].
+        scales: [experts, rows, k / 32].
+        tiles: The weights' sizes.
+        experts: E.
+
+    Raises:
+        The launch fails.
+    """
+    var count = experts * tiles.row_tiles() * tiles.k_tiles()
+    if count == 0:
+        return
+    ctx.enqueue_function[swizzle_kernel[paired]](
+        packed,
+        blocks,
+        scales,
+        Int32(tiles.rows),
+        Int32(tiles.k),
+        grid_dim=count,
+        block_dim=PARTS,
+    )

@@ -1,0 +1,136 @@
+"""Registers `mxfp4.grouped_matmul_packed` and `mxfp4.grouped_matmul_swiglu_packed`, on weights packed for Hopper."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.gpu.host import DeviceContext
+
+from ..activations import Activations
+from ..layouts.sm90_tiles import TILE_BYTES, Sm90Tiles
+from ..sm90.epilogue import Output
+from ..sm90.launch import enqueue_grouped_matmul
+from .tensors import data, require_equal, require_gpu, tokens_top_k
+
+
+def _check(
+    op: StaticString,
+    tiles: InputTensor[dtype=DType.uint8, rank=4, ...],
+    bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+    offsets: InputTensor[dtype=DType.int32, rank=1, ...],
+    k: Int,
+) raises:
+    var experts = tiles.shape()[0]
+    var sizes = Sm90Tiles(bias.shape()[1], k)
+    require_equal(op, "bias.shape[0] = experts", bias.shape()[0], experts)
+    require_equal(op, "expert_offsets.shape[0] = experts + 1", offsets.shape()[0], experts + 1)
+    require_equal(
+        op, "tiles.shape[1] = ceil(bias.shape[1] / 64)", tiles.shape()[1], sizes.row_tiles()
+    )
+    require_equal(op, "tiles.shape[2] = ceil(x.shape[1] / 64)", tiles.shape()[2], sizes.k_tiles())
+    require_equal(op, "tiles.shape[3]", tiles.shape()[3], TILE_BYTES)
+    require_equal(op, "x.shape[1] modulo 32", k % 32, 0)
+
+
+@extensibility.register("mxfp4.grouped_matmul_packed")
+struct GroupedMatmulPacked:
+    """Each expert's rows times its packed MXFP4 weights, plus bias, on Hopper."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.bfloat16, rank=2, ...],
+        x: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        tiles: InputTensor[dtype=DType.uint8, rank=4, ...],
+        bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        offsets: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Multiplies rows that are already in expert order.
+
+        Parameters:
+            target: Where the op runs.
+
+        Args:
+            y: [P, N] bfloat16.
+            x: [P, K] bfloat16.
+            tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, see `Sm90Tiles`.
+            bias: [E, N] bfloat16.
+            offsets: [E + 1] int32; rows that they leave out are not written.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree.
+        """
+        comptime op = "mxfp4.grouped_matmul_packed"
+        require_gpu[op, target]()
+        var rows = x.shape()[0]
+        var k = x.shape()[1]
+        _check(op, tiles, bias, offsets, k)
+        require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], rows)
+        require_equal(op, "y.shape[1] = bias.shape[1]", y.shape()[1], bias.shape()[1])
+        comptime if target != "cpu":
+            enqueue_grouped_matmul(
+                ctx,
+                Output[gated=False](data(y), data(bias), bias.shape()[1], 0),
+                Activations(data(x), data(offsets), rows, k, 0),
+                data(tiles),
+                data(offsets),
+                tiles.shape()[0],
+            )
+
+
+@extensibility.register("mxfp4.grouped_matmul_swiglu_packed")
+struct GroupedMatmulSwigluPacked:
+    """Each token's row times its experts' packed gate and up weights, then bias, clamp and SwiGLU, on Hopper.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.bfloat16, rank=2, ...],
+        x: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        tiles: InputTensor[dtype=DType.uint8, rank=4, ...],
+        bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        offsets: InputTensor[dtype=DType.int32, rank=1, ...],
+        order: InputTensor[dtype=DType.int32, rank=1, ...],
+        limit: Float32,
+        ctx: DeviceContext,
+    ) raises:
+        """Gathers rows, multiplies and gates.
+
+        Parameters:
+            target: Where the op runs.
+
+        Args:
+            y: [P, I] bfloat16, rows in expert order.
+            x: [T, K] bfloat16, rows in token order.
+            tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, gates and ups paired, see `Sm90Tiles`.
+            bias: [E, 2I] bfloat16, gates and ups interleaved.
+            offsets: [E + 1] int32; rows that they leave out are not written.
+            order: [P] int32, the routed row at each place in expert order.
+            limit: The clamp.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree.
+        """
+        comptime op = "mxfp4.grouped_matmul_swiglu_packed"
+        require_gpu[op, target]()
+        var rows = order.shape()[0]
+        var k = x.shape()[1]
+        _check(op, tiles, bias, offsets, k)
+        require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
+        require_equal(op, "2 * y.shape[1] = bias.shape[1]", 2 * y.shape()[1], bias.shape()[1])
+        if rows == 0:
+            return
+        var top_k = tokens_top_k(op, rows, x.shape()[0])
+        comptime if target != "cpu":
+            enqueue_grouped_matmul(
+                ctx,
+                Output[gated=True](data(y), data(bias), bias.shape()[1], limit),
+                Activations(data(x), data(order), rows, k, top_k),
+                data(tiles),
+                data(offsets),
+                tiles.shape()[0],
+            )

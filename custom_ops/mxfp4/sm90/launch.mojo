@@ -1,0 +1,91 @@
+"""Puts the grouped matmul for Hopper on a device's stream."""
+
+from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+
+from ..activations import Activations
+from ..pointers import ConstPointer
+from .config import (
+    DECODE_8,
+    DECODE_16,
+    MIDDLE_32,
+    MIDDLE_64,
+    PREFILL_128,
+    Sm90Config,
+    choose_config,
+)
+from .epilogue import Output
+from .grouped_matmul import grouped_matmul_kernel
+
+
+def enqueue_grouped_matmul[
+    gated: Bool
+](
+    ctx: DeviceContext,
+    output: Output[gated],
+    activations: Activations,
+    weights: ConstPointer[DType.uint8],
+    offsets: ConstPointer[DType.int32],
+    experts: Int,
+) raises:
+    """Multiplies with the configuration that `choose_config` gives.
+
+    Parameters:
+        gated: Whether SwiGLU follows.
+
+    Args:
+        ctx: The device.
+        output: Where to, and what comes before it.
+        activations: What is multiplied.
+        weights: Packed, see `Sm90Tiles`.
+        offsets: [experts + 1].
+        experts: E.
+
+    Raises:
+        The launch fails.
+    """
+    if activations.rows == 0 or output.n == 0:
+        return
+    var chosen = choose_config(activations.rows, experts)
+    if chosen == DECODE_8:
+        _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts)
+    elif chosen == DECODE_16:
+        _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts)
+    elif chosen == MIDDLE_32:
+        _enqueue[MIDDLE_32](ctx, output, activations, weights, offsets, experts)
+    elif chosen == MIDDLE_64:
+        _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts)
+    else:
+        _enqueue[PREFILL_128](ctx, output, activations, weights, offsets, experts)
+
+
+def _enqueue[
+    gated: Bool, //, config: Sm90Config
+](
+    ctx: DeviceContext,
+    output: Output[gated],
+    activations: Activations,
+    weights: ConstPointer[DType.uint8],
+    offsets: ConstPointer[DType.int32],
+    experts: Int,
+) raises:
+    var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
+    ctx.enqueue_function[grouped_matmul_kernel[config, gated]](
+        output.y,
+        activations.x,
+        weights,
+        output.bias,
+        offsets,
+        activations.order,
+        Int32(activations.rows),
+        Int32(experts),
+        Int32(output.n),
+        Int32(activations.k),
+        Int32(activations.top_k),
+        output.limit,
+        grid_dim=min(
+            config.most_items(activations.rows, experts, output.n), multiprocessors * config.blocks
+        ),
+        block_dim=config.threads(),
+        shared_mem_bytes=config.shared_bytes(),
+        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(config.shared_bytes())),
+    )

@@ -1,0 +1,111 @@
+"""Experts packed for Hopper while they are loaded, a layer at a time, on the device that will multiply them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from max.driver import Device, DLPackArray, is_virtual_device_mode
+from max.dtype import DType
+from max.engine import InferenceSession, Model
+from max.graph import DeviceRef, Graph, TensorType
+from max.graph.weights import WeightData
+
+from gpt_oss_mxfp4 import ops
+from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
+from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, MAX_PACKED_SCALE
+from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
+
+_PROJECTIONS = ("gate_up_proj", "down_proj")
+
+
+def pack_experts(
+    checkpoint: Checkpoint, weights: Mapping[str, WeightData], device: Device
+) -> dict[str, WeightData | DLPackArray]:
+    """Replaces each layer's blocks and scales by tiles that lie on a device.
+
+    The checkpoint's layout of one layer at a time is on the device beside them, no second copy of the model.
+
+    Args:
+        checkpoint: what the weights are of.
+        weights: every tensor of it, from :func:`adapt`.
+        device: where the experts are multiplied. In MAX's virtual device mode, which compiles and runs nothing, tiles
+            have a shape and no bytes.
+
+    Returns:
+        The weights, ``{gate_up,down}_proj_{blocks,scales}`` of each layer replaced by ``{gate_up,down}_proj_tiles``.
+
+    Raises:
+        CheckpointError: scales too large to be packed.
+    """
+    packed: dict[str, WeightData | DLPackArray] = dict(weights)
+    if is_virtual_device_mode():
+        model = None
+    else:
+        _refuse_large_scales(checkpoint, weights)
+        model = _compile(device)
+    for layer in range(checkpoint.config.num_hidden_layers):
+        prefix = f"model.layers.{layer}.mlp.experts."
+        names = [f"{prefix}{p}_{kind}" for p in _PROJECTIONS for kind in ("blocks", "scales")]
+        for name in names:
+            del packed[name]
+        tiles = (
+            model.execute(*(weights[name].to_buffer() for name in names))
+            if model
+            else _shapes(checkpoint.config)
+        )
+        packed.update({f"{prefix}{p}_tiles": t for p, t in zip(_PROJECTIONS, tiles, strict=True)})
+    return packed
+
+
+def _refuse_large_scales(checkpoint: Checkpoint, weights: Mapping[str, WeightData]) -> None:
+    faults = []
+    for name, weight in weights.items():
+        if name.endswith("_scales"):
+            largest = int(np.from_dlpack(weight.to_buffer()).max())
+            if largest > MAX_PACKED_SCALE:
+                faults.append(
+                    Fault(
+                        "scale too large",
+                        f"{name} must be at most {MAX_PACKED_SCALE} (2^{MAX_PACKED_SCALE - 127}) for Hopper's "
+                        f"kernels, got {largest}",
+                        "Set MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale, or run on a CPU",
+                    )
+                )
+    if faults:
+        raise CheckpointError(checkpoint.folder, faults)
+
+
+def _compile(device: Device) -> Model:
+    """Compiles the packing of one layer, of any sizes."""
+    cpu, target = DeviceRef.CPU(), DeviceRef.from_device(device)
+    types = []
+    for projection in _PROJECTIONS:
+        shape = ["experts", f"{projection}_rows", f"{projection}_groups"]
+        types += [
+            TensorType(DType.uint8, [*shape, BYTES_PER_GROUP], cpu),
+            TensorType(DType.uint8, shape, cpu),
+        ]
+    with Graph("pack_experts", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+        gate_up_blocks, gate_up_scales, down_blocks, down_scales = (
+            value.tensor.to(target) for value in graph.inputs
+        )
+        graph.output(
+            ops.swizzle(gate_up_blocks, gate_up_scales, paired=True),
+            ops.swizzle(down_blocks, down_scales, paired=False),
+        )
+    return InferenceSession(devices=[device]).load(graph)
+
+
+def _shapes(config: GptOssConfig) -> list[DLPackArray]:
+    """Gives arrays of the tiles' shapes that take no memory."""
+    sizes = (
+        (2 * config.intermediate_size, config.hidden_size),
+        (config.hidden_size, config.intermediate_size),
+    )
+    return [
+        np.broadcast_to(np.uint8(0), (config.num_local_experts, *map(int, packed_shape(rows, k))))
+        for rows, k in sizes
+    ]

@@ -1,0 +1,37 @@
+"""Typed bindings of the Mojo ops: the only part of the package that names one.
+
+Each function checks what the graph knows (ranks, dtypes, static sizes), states the equation, and adds one
+custom op to the graph under construction. Graphs that use them pass ``custom_extensions=[CUSTOM_OPS]``.
+
+Sizes: T tokens, k experts per token, P = T * k routed rows, E experts, K reduced axis, N outputs of a weight
+matrix, I intermediate size, H hidden size. Routed rows are sorted by expert; rows of one expert are contiguous.
+Activations are float32 on a CPU and bfloat16 on a GPU.
+"""
+
+from gpt_oss_mxfp4.ops.attention import attention
+from gpt_oss_mxfp4.ops.dense import dense
+from gpt_oss_mxfp4.ops.grouped_matmul import (
+    grouped_matmul,
+    grouped_matmul_packed,
+    grouped_matmul_swiglu,
+    grouped_matmul_swiglu_packed,
+)
+from gpt_oss_mxfp4.ops.library import CUSTOM_OPS
+from gpt_oss_mxfp4.ops.moe import combine, group, route
+from gpt_oss_mxfp4.ops.mxfp4 import dequantize, quantize, swizzle
+
+__all__ = [
+    "CUSTOM_OPS",
+    "attention",
+    "combine",
+    "dense",
+    "dequantize",
+    "group",
+    "grouped_matmul",
+    "grouped_matmul_packed",
+    "grouped_matmul_swiglu",
+    "grouped_matmul_swiglu_packed",
+    "quantize",
+    "route",
+    "swizzle",
+]

@@ -1,0 +1,67 @@
+"""Attention over MAX's paged KV cache on the CPU."""
+
+from __future__ import annotations
+
+import math
+
+from max.dtype import DType
+from max.graph import DeviceRef, TensorValue, TensorValueLike, ops
+from max.nn.kv_cache import PagedCacheValues
+
+from gpt_oss_mxfp4.ops.checks import cpu_only, require, require_dim
+
+
+def attention(
+    q: TensorValueLike,
+    cache: PagedCacheValues,
+    cache_layer: TensorValueLike,
+    row_offsets: TensorValueLike,
+    sinks: TensorValueLike,
+    window: int | None = None,
+) -> TensorValue:
+    """Attends within each sequence: ``out[t] = softmax([q[t] @ K.T / sqrt(D), sink])[:-1] @ V``, causal.
+
+    MAX's own CPU kernel counts the sink once per 128 keys instead of once, so this one stands in for it.
+
+    Args:
+        q: [T, heads, D] float32, rotated, a ragged batch.
+        cache: MAX's paged cache; holds the batch's keys and values already. Read, not written.
+        cache_layer: scalar uint32 on the CPU, the layer's place in that cache.
+        row_offsets: [B + 1] uint32, where each sequence begins in q.
+        sinks: [heads] float32, one logit per query head.
+        window: positions a query sees, itself included; None for all.
+
+    Returns:
+        [T, heads, D] float32.
+
+    Raises:
+        ValueError: wrong rank or dtype, or a GPU device (MAX's attention serves those); at run time, a page size
+            or D that is no multiple of 64.
+
+    Source: openai/gpt-oss ``torch/model.py`` sdpa.
+    """
+    op = "attention.paged"
+    q, row_offsets, sinks = TensorValue(q), TensorValue(row_offsets), TensorValue(sinks)
+    device = cpu_only(op, q, row_offsets, sinks)
+    require(op, "q", q, 3, DType.float32)
+    require(op, "row_offsets", row_offsets, 1, DType.uint32)
+    require(op, "sinks", sinks, 1, DType.float32)
+    require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])
+    scale = 1 / math.sqrt(int(q.shape[2]))
+    return ops.inplace_custom(
+        op,
+        device,
+        [
+            q,
+            row_offsets,
+            sinks,
+            cache.kv_blocks,
+            cache.page_stride,
+            cache.cache_lengths,
+            cache.lookup_table,
+            TensorValue(cache_layer),
+            ops.constant(scale, DType.float32, device=DeviceRef.CPU()),
+            ops.constant(window or 0, DType.int32, device=DeviceRef.CPU()),
+        ],
+        [q.type],
+    )[0].tensor

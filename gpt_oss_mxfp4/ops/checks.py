@@ -1,0 +1,62 @@
+"""What a graph knows about an op's inputs while it is built; kernels check the rest."""
+
+from __future__ import annotations
+
+from max.dtype import DType
+from max.graph import DeviceRef, Dim, StaticDim, TensorValue
+
+
+def common_device(op: str, *values: TensorValue) -> DeviceRef:
+    """Returns the device that all inputs of an op lie on.
+
+    Raises:
+        ValueError: they lie on several.
+    """
+    devices = {value.device for value in values}
+    if len(devices) != 1:
+        raise ValueError(f"{op}: inputs must lie on one device, got {sorted(map(str, devices))}")
+    (device,) = devices
+    return device
+
+
+def cpu_only(op: str, *values: TensorValue) -> DeviceRef:
+    """Returns the common device of an op that has no GPU kernel.
+
+    Raises:
+        ValueError: it is a GPU.
+    """
+    device = common_device(op, *values)
+    if not device.is_cpu():
+        raise ValueError(
+            f"{op}: has no GPU kernel, got inputs on {device}; move them to the CPU first"
+        )
+    return device
+
+
+def activation_dtype(device: DeviceRef) -> DType:
+    """Returns the dtype of activations: float32 on a CPU, bfloat16 on a GPU."""
+    return DType.float32 if device.is_cpu() else DType.bfloat16
+
+
+def require(op: str, name: str, value: TensorValue, rank: int, *dtypes: DType) -> None:
+    """Checks an input's rank and dtype.
+
+    Raises:
+        ValueError: one of them is wrong.
+    """
+    if value.rank != rank:
+        raise ValueError(f"{op}: {name} must have rank {rank}, got shape {value.shape}")
+    if value.dtype not in dtypes:
+        wanted = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(f"{op}: {name} must be {wanted}, got {value.dtype}")
+
+
+def require_dim(op: str, what: str, got: Dim, rule: str, want: Dim | int) -> None:
+    """Compares two sizes where both are known while the graph is built; kernels check the rest.
+
+    Raises:
+        ValueError: they differ.
+    """
+    want = Dim(want)
+    if isinstance(got, StaticDim) and isinstance(want, StaticDim) and got != want:
+        raise ValueError(f"{op}: {what} must be {rule} = {want}, got {got}")

@@ -1,0 +1,226 @@
+"""Grouped matmuls: each expert's rows by its MXFP4 weights."""
+
+from __future__ import annotations
+
+from max.dtype import DType
+from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, TensorValueLike, ops
+
+from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
+from gpt_oss_mxfp4.ops.checks import activation_dtype, common_device, require, require_dim
+from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
+from gpt_oss_mxfp4.options import Activations
+
+
+def grouped_matmul(
+    x: TensorValueLike,
+    blocks: TensorValueLike,
+    scales: TensorValueLike,
+    bias: TensorValueLike,
+    expert_offsets: TensorValueLike,
+    activations: Activations = "bfloat16",
+) -> TensorValue:
+    """Multiplies each expert's rows by its MXFP4 weights: ``y[p] = x[p] @ W[e(p)].T + bias[e(p)]``.
+
+    On a GPU this is the reference, correct and slow: see :func:`grouped_matmul_packed`.
+
+    Args:
+        x: [P, K] float32 on a CPU, bfloat16 on a GPU, rows sorted by expert.
+        blocks: [E, N, K/32, 16] uint8, checkpoint layout.
+        scales: [E, N, K/32] uint8 E8M0.
+        bias: [E, N] bfloat16.
+        expert_offsets: [E + 1] int32, from :func:`group`.
+        activations: "bfloat16" rounds x to bf16 before multiplying, "float32" does not. Sums are float32 in both. On a
+            GPU x is bfloat16 to begin with.
+
+    Returns:
+        [P, N] of x's dtype.
+
+    Raises:
+        ValueError: wrong rank, dtype or size, or inputs on several devices; at run time, on the CPU, offsets that do
+            not ascend from 0 to P. On a GPU rows that they leave out are not written.
+    """
+    op = "mxfp4.grouped_matmul"
+    x, blocks, scales, bias, expert_offsets = _check(op, x, blocks, scales, bias, expert_offsets)
+    return ops.custom(
+        op,
+        x.device,
+        [x, blocks, scales, bias, expert_offsets],
+        [TensorType(x.dtype, [x.shape[0], blocks.shape[1]], x.device)],
+        parameters={"activations": _activation_parameter(op, activations)},
+    )[0].tensor
+
+
+def grouped_matmul_swiglu(
+    x: TensorValueLike,
+    blocks: TensorValueLike,
+    scales: TensorValueLike,
+    bias: TensorValueLike,
+    expert_offsets: TensorValueLike,
+    row_order: TensorValueLike,
+    limit: float,
+    activations: Activations = "bfloat16",
+) -> TensorValue:
+    """The experts' first half: gathers rows, multiplies, clamps and gates, all in one op.
+
+    ``u = x[row_order[p] // k] @ W[e].T + bias[e]``; ``gate = min(u[0::2], limit)``;
+    ``up = clamp(u[1::2], -limit, limit)``; ``y[p] = (up + 1) * gate * sigmoid(1.702 * gate)``.
+
+    Args:
+        x: [T, K] float32 on a CPU, bfloat16 on a GPU, in token order.
+        blocks: [E, 2I, K/32, 16] uint8, gate and up rows interleaved, checkpoint layout.
+        scales: [E, 2I, K/32] uint8 E8M0.
+        bias: [E, 2I] bfloat16.
+        expert_offsets: [E + 1] int32, from :func:`group`.
+        row_order: [P] int32, from :func:`group`; P is a multiple k of T.
+        limit: ``swiglu_limit`` of the config.
+        activations: as in :func:`grouped_matmul`.
+
+    Returns:
+        [P, I] of x's dtype, rows sorted by expert.
+
+    Raises:
+        ValueError: as :func:`grouped_matmul`; at run time, on the CPU, also a row order that leaves 0..P-1.
+
+    Source: openai/gpt-oss ``torch/model.py`` swiglu.
+    """
+    op = "mxfp4.grouped_matmul_swiglu"
+    x, blocks, scales, bias, expert_offsets = _check(op, x, blocks, scales, bias, expert_offsets)
+    row_order = _check_swiglu(op, x, row_order, limit)
+    return ops.custom(
+        op,
+        x.device,
+        [x, blocks, scales, bias, expert_offsets, row_order, _limit(limit)],
+        [TensorType(x.dtype, [row_order.shape[0], blocks.shape[1] // 2], x.device)],
+        parameters={"activations": _activation_parameter(op, activations)},
+    )[0].tensor
+
+
+def grouped_matmul_packed(
+    x: TensorValueLike,
+    tiles: TensorValueLike,
+    bias: TensorValueLike,
+    expert_offsets: TensorValueLike,
+) -> TensorValue:
+    """Multiplies as :func:`grouped_matmul` does, on a Hopper GPU's tensor cores straight from packed weights.
+
+    Args:
+        x: [P, K] bfloat16 on a GPU, rows sorted by expert; K a multiple of 32.
+        tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, from ``swizzle(..., paired=False)``.
+        bias: [E, N] bfloat16.
+        expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
+
+    Returns:
+        [P, N] bfloat16. Products are exact, sums float32, and equal runs give equal bits.
+
+    Raises:
+        ValueError: wrong rank, dtype or size, or inputs on a CPU or on several devices.
+    """
+    op = "mxfp4.grouped_matmul_packed"
+    x, tiles, bias, expert_offsets = _check_packed(op, x, tiles, bias, expert_offsets)
+    return ops.custom(
+        op,
+        x.device,
+        [x, tiles, bias, expert_offsets],
+        [TensorType(x.dtype, [x.shape[0], bias.shape[1]], x.device)],
+    )[0].tensor
+
+
+def grouped_matmul_swiglu_packed(
+    x: TensorValueLike,
+    tiles: TensorValueLike,
+    bias: TensorValueLike,
+    expert_offsets: TensorValueLike,
+    row_order: TensorValueLike,
+    limit: float,
+) -> TensorValue:
+    """The experts' first half as :func:`grouped_matmul_swiglu` computes it, on a Hopper GPU from packed weights.
+
+    Args:
+        x: [T, K] bfloat16 on a GPU, in token order; K a multiple of 32.
+        tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, from ``swizzle(..., paired=True)``.
+        bias: [E, 2I] bfloat16, gates and ups interleaved.
+        expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
+        row_order: [P] int32, from :func:`group`; P is a multiple k of T.
+        limit: ``swiglu_limit`` of the config.
+
+    Returns:
+        [P, I] bfloat16, rows sorted by expert.
+
+    Raises:
+        ValueError: as :func:`grouped_matmul_packed`.
+    """
+    op = "mxfp4.grouped_matmul_swiglu_packed"
+    x, tiles, bias, expert_offsets = _check_packed(op, x, tiles, bias, expert_offsets)
+    row_order = _check_swiglu(op, x, row_order, limit)
+    return ops.custom(
+        op,
+        x.device,
+        [x, tiles, bias, expert_offsets, row_order, _limit(limit)],
+        [TensorType(x.dtype, [row_order.shape[0], bias.shape[1] // 2], x.device)],
+    )[0].tensor
+
+
+def _limit(limit: float) -> TensorValue:
+    return ops.constant(limit, DType.float32, device=DeviceRef.CPU())
+
+
+def _activation_parameter(op: str, activations: str) -> DType:
+    if activations not in ("bfloat16", "float32"):
+        raise ValueError(f'{op}: activations must be "bfloat16" or "float32", got "{activations}"')
+    return DType.bfloat16 if activations == "bfloat16" else DType.float32
+
+
+def _check(op: str, *inputs: TensorValueLike) -> list[TensorValue]:
+    """Checks what both grouped matmuls on the checkpoint's layout take: x, blocks, scales, bias, offsets."""
+    values = [TensorValue(value) for value in inputs]
+    x, blocks, scales, bias, offsets = values
+    device = common_device(op, *values)
+    require(op, "x", x, 2, activation_dtype(device))
+    require(op, "blocks", blocks, 4, DType.uint8)
+    require(op, "scales", scales, 3, DType.uint8)
+    require(op, "bias", bias, 2, DType.bfloat16)
+    require(op, "expert_offsets", offsets, 1, DType.int32)
+    experts, n, k_groups, group_bytes = blocks.shape
+    require_dim(op, "blocks.shape[3]", group_bytes, "the bytes of a group", BYTES_PER_GROUP)
+    require_dim(op, "x.shape[1]", x.shape[1], "32 * blocks.shape[2]", k_groups * GROUP_SIZE)
+    for axis, want in enumerate((experts, n, k_groups)):
+        require_dim(op, f"scales.shape[{axis}]", scales.shape[axis], f"blocks.shape[{axis}]", want)
+    for axis, want in enumerate((experts, n)):
+        require_dim(op, f"bias.shape[{axis}]", bias.shape[axis], f"blocks.shape[{axis}]", want)
+    require_dim(op, "expert_offsets.shape[0]", offsets.shape[0], "blocks.shape[0] + 1", experts + 1)
+    return values
+
+
+def _check_packed(op: str, *inputs: TensorValueLike) -> list[TensorValue]:
+    """Checks what both grouped matmuls on packed weights take: x, tiles, bias, offsets."""
+    values = [TensorValue(value) for value in inputs]
+    x, tiles, bias, offsets = values
+    device = common_device(op, *values)
+    if device.is_cpu():
+        raise ValueError(
+            f"{op}: takes weights packed for Hopper, got inputs on {device}; use {op.removesuffix('_packed')} there"
+        )
+    require(op, "x", x, 2, DType.bfloat16)
+    require(op, "tiles", tiles, 4, DType.uint8)
+    require(op, "bias", bias, 2, DType.bfloat16)
+    require(op, "expert_offsets", offsets, 1, DType.int32)
+    experts, n = bias.shape
+    k = x.shape[1]
+    if isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
+        raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
+    shape: list[Dim] = [experts, *packed_shape(n, k)]
+    for axis, want in enumerate(shape):
+        require_dim(
+            op, f"tiles.shape[{axis}]", tiles.shape[axis], "that of bias and x, packed", want
+        )
+    require_dim(op, "expert_offsets.shape[0]", offsets.shape[0], "bias.shape[0] + 1", experts + 1)
+    return values
+
+
+def _check_swiglu(op: str, x: TensorValue, row_order: TensorValueLike, limit: float) -> TensorValue:
+    row_order = TensorValue(row_order)
+    common_device(op, x, row_order)
+    require(op, "row_order", row_order, 1, DType.int32)
+    if not limit > 0:
+        raise ValueError(f"{op}: limit must be positive, got {limit}")
+    return row_order

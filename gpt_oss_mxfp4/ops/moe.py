@@ -1,0 +1,121 @@
+"""Ops that send tokens to experts and back."""
+
+from __future__ import annotations
+
+from max.dtype import DType
+from max.graph import StaticDim, TensorType, TensorValue, TensorValueLike, ops
+
+from gpt_oss_mxfp4.ops.checks import activation_dtype, common_device, require, require_dim
+
+
+def route(logits: TensorValueLike, top_k: int) -> tuple[TensorValue, TensorValue]:
+    """Picks each token's experts: top-k of the router logits, then softmax over those k alone.
+
+    Args:
+        logits: [T, E] float32.
+        top_k: experts per token, 1 <= top_k <= E.
+
+    Returns:
+        expert ids [T, k] int32 in descending order of logit, ties to the lower id; weights [T, k] float32,
+        each row summing to 1.
+
+    Raises:
+        ValueError: wrong rank or dtype, or top_k out of range.
+
+    Source: openai/gpt-oss ``torch/model.py`` MLPBlock; transformers ``GptOssTopKRouter``.
+    """
+    op = "moe.route"
+    logits = TensorValue(logits)
+    device = common_device(op, logits)
+    require(op, "logits", logits, 2, DType.float32)
+    tokens, experts = logits.shape
+    if top_k < 1 or (isinstance(experts, StaticDim) and top_k > int(experts)):
+        raise ValueError(
+            f"{op}: top_k must be between 1 and the number of experts = {experts}, got {top_k}"
+        )
+    ids, weights = ops.custom(
+        op,
+        device,
+        [logits],
+        [
+            TensorType(DType.int32, [tokens, top_k], device),
+            TensorType(DType.float32, [tokens, top_k], device),
+        ],
+    )
+    return ids.tensor, weights.tensor
+
+
+def group(
+    expert_ids: TensorValueLike, num_experts: int
+) -> tuple[TensorValue, TensorValue, TensorValue]:
+    """Sorts routed rows by expert, stably: equal inputs give equal bits, whatever else is in the batch.
+
+    Args:
+        expert_ids: [T, k] int32, each in 0..num_experts-1.
+        num_experts: E.
+
+    Returns:
+        row order [P] int32, ``row_order[p] = t * k + j`` of the p-th row in expert order; row places [T, k] int32, the
+        way back, ``row_places[t, j] = p``; expert offsets [E + 1] int32, rows of expert e are
+        ``offsets[e] <= p < offsets[e + 1]``.
+
+    Raises:
+        ValueError: wrong rank or dtype; at run time, on the CPU, an id out of range. On a GPU such a row gets the
+            place -1 and no expert, and :func:`combine` leaves it out.
+    """
+    op = "moe.group"
+    expert_ids = TensorValue(expert_ids)
+    device = common_device(op, expert_ids)
+    require(op, "expert_ids", expert_ids, 2, DType.int32)
+    tokens, top_k = expert_ids.shape
+    order, places, offsets = ops.custom(
+        op,
+        device,
+        [expert_ids],
+        [
+            TensorType(DType.int32, [tokens * top_k], device),
+            TensorType(DType.int32, [tokens, top_k], device),
+            TensorType(DType.int32, [num_experts + 1], device),
+        ],
+    )
+    return order.tensor, places.tensor, offsets.tensor
+
+
+def combine(
+    y: TensorValueLike, row_places: TensorValueLike, weights: TensorValueLike
+) -> TensorValue:
+    """Sums each token's experts: ``out[t] = sum_j weights[t, j] * y[row_places[t, j]]``.
+
+    Args:
+        y: [P, H] float32 on a CPU, bfloat16 on a GPU, rows sorted by expert.
+        row_places: [T, k] int32, from :func:`group`.
+        weights: [T, k] float32, from :func:`route`.
+
+    Returns:
+        [T, H] of y's dtype, summed in float32; the sum runs over j upwards, so a token's result does not depend on its
+        batch.
+
+    Raises:
+        ValueError: wrong rank or dtype; at run time, on the CPU, a place outside of 0..P-1. On a GPU such a row is left
+            out.
+    """
+    op = "moe.combine"
+    y, row_places, weights = TensorValue(y), TensorValue(row_places), TensorValue(weights)
+    device = common_device(op, y, row_places, weights)
+    require(op, "y", y, 2, activation_dtype(device))
+    require(op, "row_places", row_places, 2, DType.int32)
+    require(op, "weights", weights, 2, DType.float32)
+    for axis in range(2):
+        require_dim(
+            op,
+            f"row_places.shape[{axis}]",
+            row_places.shape[axis],
+            f"weights.shape[{axis}]",
+            weights.shape[axis],
+        )
+    return ops.custom(
+        op,
+        device,
+        [y, row_places, weights],
+        [TensorType(y.dtype, [weights.shape[0], y.shape[1]], device)],
+    )[0].tensor

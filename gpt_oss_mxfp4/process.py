@@ -1,0 +1,122 @@
+"""A command as a process: its exit code, its two streams, its log, and Ctrl-C while MAX compiles."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gpt_oss_mxfp4.answer import Write
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.progress import Progress
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_NOBODY_READS = 128 + signal.SIGPIPE
+
+
+def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> int:
+    """Runs a command, and reports what went wrong in one line.
+
+    Args:
+        work: the command; gets what writes to standard output, and what tells its progress.
+        verbose: whether MAX's log is shown.
+
+    Returns:
+        The exit code, see ``cli.main``.
+    """
+    # MAX reports usage and errors to its makers unless it is told not to; whoever sets the variables decides.
+    os.environ.setdefault("MODULAR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("MAX_SERVE_DISABLE_TELEMETRY", "1")
+    if sys.stderr is None:  # closed by whoever started us
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the process's own, to its end)
+    if sys.stdout is None:
+        print("gpt-oss-mxfp4: standard output must be open, the text goes there", file=sys.stderr)
+        return EXIT_REFUSED
+    _configure_logging(verbose)
+    with _exit_on_interrupt(), _own_stdout() as write:
+        try:
+            work(write, Progress(sys.stderr))
+        except (CheckpointError, Refused) as error:
+            print(f"gpt-oss-mxfp4: {error}", file=sys.stderr)
+            return EXIT_REFUSED
+        except BrokenPipeError:
+            return EXIT_NOBODY_READS
+    return 0
+
+
+def _configure_logging(verbose: bool) -> None:
+    if verbose:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    else:
+        logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it has a log handler of its own
+        warnings.simplefilter("ignore")
+
+
+@contextmanager
+def _own_stdout() -> Iterator[Write]:
+    """Keeps standard output for the text: what MAX or a library prints there goes to standard error.
+
+    Yields:
+        Writes text as UTF-8 at once.
+    """
+    sys.stdout.flush()
+    text_fd = os.dup(1)
+    os.dup2(2, 1)
+
+    def write(text: str) -> None:
+        data = text.encode("utf-8", errors="replace")
+        while data:
+            try:
+                data = data[os.write(text_fd, data) :]
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise Refused(f"standard output: {error.strerror}") from error
+
+    try:
+        yield write
+    finally:
+        sys.stdout.flush()
+        os.dup2(text_fd, 1)
+        os.close(text_fd)
+
+
+@contextmanager
+def _exit_on_interrupt() -> Iterator[None]:
+    """Ends the process at Ctrl-C even while MAX compiles, when no Python of the main thread runs.
+
+    The signal's own handler writes to a pipe at once, and a thread waits at the other end. The work itself cannot
+    run in a thread: MAX's compiler wants to be shut down by the thread that used it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job, say
+        yield
+        return
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    handler = signal.signal(signal.SIGINT, lambda number, frame: None)
+    wakeup_fd = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while number := os.read(read_fd, 1):
+            if number[0] == signal.SIGINT:
+                print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr, flush=True)
+                os._exit(EXIT_INTERRUPTED)  # the compiler's threads cannot be asked to stop
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_fd)
+        signal.signal(signal.SIGINT, handler)
+        os.close(write_fd)
+        thread.join()
+        os.close(read_fd)

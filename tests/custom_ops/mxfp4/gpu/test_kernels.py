@@ -1,0 +1,223 @@
+"""The compiled kernels for any GPU, run in the PTX emulator, against NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests import tolerances
+from tests.measure import RelativeError, relative_error
+from tests.ptx_emulator.launch import launch
+from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
+from tests.reference import moe, mxfp4, sm90_tiles
+
+LIMIT = 7.0
+NAN = 0x7FC0
+"""What outputs hold before: a kernel that leaves one out is seen."""
+
+ROUNDED = RelativeError(maximum=2**-5, rms=2**-8 / 3**0.5)
+"""Outputs rounded to bfloat16, that is evenly within 2^-8 of themselves at most; the largest are up to 8 times the root
+mean square."""
+
+
+def bfloat16(x: Any) -> NDArray[np.uint16]:
+    return encode_bfloat16(np.asarray(x)).astype(np.uint16)
+
+
+def assert_close(got: Any, want: Any, bound: RelativeError) -> None:
+    error = relative_error(got, want)
+    assert error.maximum <= bound.maximum, error
+    assert error.rms <= bound.rms, error
+
+
+def route(ptx: str, logits: NDArray[np.float32], top_k: int) -> tuple[Any, Any]:
+    tokens, experts = logits.shape
+    ids = np.full((tokens, top_k), -7, np.int32)
+    weights = np.full((tokens, top_k), np.nan, np.float32)
+    launch(ptx, [ids, weights, logits, experts, top_k], grid=(tokens, 1, 1), threads=128)
+    return ids, weights
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(4, 4), (32, 4), (128, 4), (160, 1)])
+def test_route(kernels: dict[str, str], experts: int, top_k: int, rng: np.random.Generator) -> None:
+    logits = np.stack(
+        [
+            rng.standard_normal(experts),
+            rng.integers(-2, 3, experts),  # ties, which go to the lower id
+            np.where(rng.random(experts) < 0.5, 0.0, -0.0),  # zeros of both signs tie
+            np.full(experts, -1e30),
+        ]
+    ).astype(np.float32)
+    ids, weights = route(kernels["route"], logits, top_k)
+    want_ids, want_weights = moe.route(logits, top_k)
+    np.testing.assert_array_equal(ids, want_ids)
+    assert_close(weights, want_weights, tolerances.ROUTING_WEIGHTS)
+
+
+def test_route_survives_nan_and_infinity(kernels: dict[str, str]) -> None:
+    logits = np.zeros((4, 32), np.float32)
+    logits[0] = np.nan
+    logits[1, ::2] = np.nan
+    logits[2, ::2] = -np.float32(np.nan)
+    logits[3, 0] = np.inf
+    ids, _ = route(kernels["route"], logits, 4)
+    assert ((ids >= 0) & (ids < 32)).all()
+    assert all(len(set(row)) == 4 for row in ids.tolist())
+
+
+def group(ptx: str, ids: NDArray[np.int32], experts: int) -> tuple[Any, Any, Any]:
+    order = np.full(ids.size, -7, np.int32)
+    places = np.full(ids.shape, -7, np.int32)
+    offsets = np.full(experts + 1, -7, np.int32)
+    launch(
+        ptx,
+        [order, places, offsets, ids, ids.size, experts],
+        grid=(experts, 1, 1),
+        threads=256,
+        shared_bytes=2048,
+    )
+    return order, places, offsets
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5, 64, 65, 200])
+def test_group(kernels: dict[str, str], tokens: int, rng: np.random.Generator) -> None:
+    """As many rows as threads and more, whole runs of threads without rows, and experts without rows."""
+    for drawn in (rng.integers(0, 6, (tokens, 4)), np.full((tokens, 4), 2)):
+        ids = drawn.astype(np.int32)
+        got = group(kernels["group"], ids, 6)
+        for one, want in zip(got, moe.group(ids, 6), strict=True):
+            np.testing.assert_array_equal(one, want)
+
+
+def test_group_gives_ids_of_no_expert_no_place(kernels: dict[str, str]) -> None:
+    ids = np.array([[0, 3], [-1, 4], [2**31 - 1, 0], [-(2**31), 3]], np.int32)
+    order, places, offsets = group(kernels["group"], ids, 4)
+    assert offsets.tolist() == [0, 2, 2, 2, 4]
+    assert places.tolist() == [[0, 2], [-1, -1], [-1, 1], [-1, 3]]
+    assert order[:4].tolist() == [0, 5, 1, 7]
+
+
+def combine(
+    ptx: str, y: NDArray[np.uint16], places: NDArray[np.int32], weights: Any, width: int
+) -> NDArray[np.float64]:
+    (tokens, top_k), hidden = places.shape, y.shape[1]
+    result = np.full((tokens, hidden), NAN, np.uint16)
+    launch(
+        ptx,
+        [result, y, places, weights.astype(np.float32), tokens * top_k, top_k, hidden],
+        grid=(tokens, -(-hidden // (128 * width)), 1),
+        threads=128,
+    )
+    return decode_bfloat16(result)
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(1, 33), (1, 130), (8, 64), (8, 1032)])
+def test_combine(
+    kernels: dict[str, str], width: int, hidden: int, rng: np.random.Generator
+) -> None:
+    y, weights = bfloat16(rng.standard_normal((12, hidden))), rng.random((3, 4))
+    places = rng.permutation(12).astype(np.int32).reshape(3, 4)
+    got = combine(kernels[f"combine_{width}"], y, places, weights, width)
+    assert_close(got, moe.combine(decode_bfloat16(y), places, weights), ROUNDED)
+
+
+@pytest.mark.parametrize("bad", [-1, 4, 2**30])
+def test_combine_leaves_out_what_has_no_place(kernels: dict[str, str], bad: int) -> None:
+    y = bfloat16(np.arange(1.0, 33.0).reshape(4, 8))
+    got = combine(kernels["combine_8"], y, np.array([[0, bad]], np.int32), np.ones((1, 2)), 8)
+    np.testing.assert_array_equal(got, decode_bfloat16(y)[:1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dequantize_every_code_and_scale(kernels: dict[str, str], dtype: str) -> None:
+    """256 scales with two groups each, which hold every code at every place of a byte and a word."""
+    codes = np.resize(np.arange(16), (512, 32)) + np.arange(512)[:, None]
+    blocks = mxfp4.pack((codes % 16).astype(np.uint8))
+    scales = np.repeat(np.arange(256), 2).astype(np.uint8)
+    y = np.full((512, 32), np.nan, np.float32)
+    if dtype == "bfloat16":
+        y = np.full((512, 32), NAN, np.uint16)
+    launch(
+        kernels[f"dequantize_{dtype}"],
+        [y, blocks, scales, 512],
+        grid=(8, 1, 1),
+        threads=256,
+    )
+    want = mxfp4.dequantize(blocks[:, None], scales[:, None]).reshape(512, 32)
+    got = y if dtype == "float32" else decode_bfloat16(y)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(got, want.astype(np.float32))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_strided_matmul(kernels: dict[str, str], gated: bool, rng: np.random.Generator) -> None:
+    """Every scale byte that leaves sums finite; an expert without rows, a tail in the outputs."""
+    experts, n, k, rows = 3, 280, 96, (3, 0, 5)
+    weights = moe.ExpertWeights(
+        rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8),
+        rng.integers(100, 135, (experts, n, k // 32), dtype=np.uint8),
+        decode_bfloat16(bfloat16(rng.standard_normal((experts, n)))),
+    )
+    offsets = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
+    top_k = 4 if gated else 0
+    x = bfloat16(rng.standard_normal((8 // (top_k or 1), k)) / 64)
+    order = rng.permutation(8).astype(np.int32)
+    outputs = n // 2 if gated else n
+    y = np.full((8, outputs), NAN, np.uint16)
+    launch(
+        kernels["strided_gated" if gated else "strided"],
+        [
+            *(y, x, weights.blocks, weights.scales, bfloat16(weights.bias), offsets, order),
+            *(8, experts, n, k, top_k, np.float32(LIMIT)),
+        ],
+        grid=(8, -(-outputs // 128), 1),
+        threads=128,
+    )
+    values = decode_bfloat16(x)
+    want = (
+        moe.grouped_matmul_swiglu(values, weights, offsets, order, LIMIT)
+        if gated
+        else moe.grouped_matmul(values, weights, offsets)
+    )
+    assert_close(decode_bfloat16(y), want, ROUNDED)
+
+
+def test_strided_matmul_leaves_out_rows_of_no_expert(kernels: dict[str, str]) -> None:
+    blocks, scales = np.full((2, 32, 1, 16), 0x22, np.uint8), np.full((2, 32, 1), 127, np.uint8)
+    bias, x = np.zeros((2, 32), np.uint16), bfloat16(np.ones((1, 32)))
+    for offsets, order, written in (
+        ([0, 1, 2], [0, 1, 2, -1], [0, 1]),
+        ([3, 2, 4], [0, 1, 2, 9], [2]),  # do not ascend; the last row's order is none
+    ):
+        y = np.full((4, 32), NAN, np.uint16)
+        launch(
+            kernels["strided"],
+            [
+                *(y, x, blocks, scales, bias),
+                *(np.array(offsets, np.int32), np.array(order, np.int32)),
+                *(4, 2, 32, 32, 4, np.float32(LIMIT)),
+            ],
+            grid=(4, 1, 1),
+            threads=128,
+        )
+        got = decode_bfloat16(y)
+        assert (got[written] == 32).all()
+        assert np.isnan(np.delete(got, written, axis=0)).all()
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_swizzle(kernels: dict[str, str], paired: bool, rng: np.random.Generator) -> None:
+    blocks = rng.integers(0, 256, (2, 96, 3, 16), dtype=np.uint8)
+    scales = rng.integers(0, 129, (2, 96, 3), dtype=np.uint8)
+    want = sm90_tiles.swizzle(blocks, scales, paired=paired)
+    packed = np.full(want.shape, 0xEE, np.uint8)
+    launch(
+        kernels["swizzle_paired" if paired else "swizzle"],
+        [packed, blocks, scales, 96, 96],
+        grid=(8, 1, 1),
+        threads=512,
+    )
+    np.testing.assert_array_equal(packed, want)

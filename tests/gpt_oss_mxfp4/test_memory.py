@@ -1,0 +1,66 @@
+"""What MAX is told that the model takes: the packed weights, and no copy of them in another form."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from max.graph import DeviceRef
+from max.pipelines.kv_cache import KVCacheConfig
+
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.memory import ACTIVATION_BYTES, GptOssMemoryPlanner, padding_bytes
+from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
+from scripts.make_synthetic import SIZES
+from tests.sparse_checkpoint import make_sparse_checkpoint
+
+UNUSED: Any = None
+
+
+@pytest.mark.parametrize(
+    ("size", "weights", "memory"), [("20b", 13.8e9, 24e9), ("120b", 65.3e9, 80e9)]
+)
+def test_published_models_fit_their_gpus(
+    size: str, weights: float, memory: float, tmp_path: Path
+) -> None:
+    """With room for a KV cache of 32768 tokens, in bfloat16, all layers counted as if they attended to all of it."""
+    sizes = SIZES[size]
+    checkpoint = open_checkpoint(make_sparse_checkpoint(tmp_path / "model", sizes))
+    device = DeviceRef.GPU()
+    config = GptOssArchConfig(
+        checkpoint=checkpoint,
+        devices=[device],
+        activations="bfloat16",
+        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device),
+        max_seq_len=32768,
+    )
+    assert config.experts.packed
+    planner = GptOssMemoryPlanner(config)
+    told = planner.estimate_weights_size(UNUSED)
+    assert told == pytest.approx(weights, rel=0.01)
+    cache = 32768 * sizes.num_hidden_layers * 2 * sizes.num_key_value_heads * 64 * 2
+    activations = planner.estimate_activation_memory(UNUSED, UNUSED)
+    assert activations == ACTIVATION_BYTES
+    assert told + activations + cache < memory
+
+
+def test_padding_of_packed_experts_is_counted(tmp_path: Path) -> None:
+    """96 rows of 96 take two tiles each way."""
+    checkpoint = open_checkpoint(
+        make_sparse_checkpoint(
+            tmp_path / "model",
+            dataclasses.replace(
+                SIZES["20b"],
+                num_hidden_layers=2,
+                num_local_experts=4,
+                hidden_size=96,
+                intermediate_size=96,
+            ),
+        )
+    )
+    exact = 3 * 96 * 96 * 17 // 32
+    padded = (math.ceil(192 / 64) + math.ceil(96 / 64)) * math.ceil(96 / 64) * 2176
+    assert padding_bytes(checkpoint.config) == 2 * 4 * (padded - exact)

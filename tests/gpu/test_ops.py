@@ -1,0 +1,289 @@
+"""Every op on the device against its NumPy twin, over fresh random bytes each run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from max.driver import Device
+from max.dtype import DType
+from max.engine import Model
+from max.graph import DeviceRef
+
+if os.environ.get("MXFP4_GPU_TESTS") != "1":
+    pytest.skip("set MXFP4_GPU_TESTS=1 on a Hopper host", allow_module_level=True)
+
+from gpt_oss_mxfp4 import ops
+from tests import tolerances
+from tests.gpu.graphs import GROUPED, GROUPED_PACKED, ORDER, fetch, load, moe_stage, send
+from tests.measure import RelativeError, relative_error
+from tests.reference import moe, mxfp4, sm90_tiles
+from tests.reference.bfloat16 import round_to_bfloat16
+
+pytestmark = pytest.mark.gpu
+
+LIMIT = 7.0
+
+OUTPUT_MAXIMUM = 2**-8
+"""Of the largest output: bfloat16 has eight bits, and everything before is exact or float32."""
+
+OUTPUT_RMS = 2e-3
+
+STAGE = RelativeError(maximum=3e-2, rms=6e-3)
+"""Three roundings to bfloat16, one of them between the matmuls."""
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Other numbers at every run; a failure prints where they began."""
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)
+
+
+def random_experts(rng: np.random.Generator, experts: int, n: int, k: int) -> moe.ExpertWeights:
+    return moe.ExpertWeights(
+        rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8),
+        rng.integers(112, 128, (experts, n, k // 32), dtype=np.uint8),
+        round_to_bfloat16(rng.standard_normal((experts, n))),
+    )
+
+
+def assert_right(got: Any, want: Any) -> None:
+    assert not np.isnan(got).any()
+    difference = np.abs(got - want)
+    assert difference.max() <= OUTPUT_MAXIMUM * np.abs(want).max()
+    assert np.sqrt(np.square(difference).mean() / np.square(want).mean()) <= OUTPUT_RMS
+
+
+def test_dequantize_every_code_and_scale(gpu: Device) -> None:
+    codes = (np.arange(32) + np.arange(512)[:, None]) % 16
+    blocks = mxfp4.pack(codes.astype(np.uint8)).reshape(512, 1, 16)
+    scales = np.repeat(np.arange(256), 2).astype(np.uint8).reshape(512, 1)
+    with np.errstate(over="ignore"):
+        want = mxfp4.dequantize(blocks, scales).astype(np.float32)
+    for dtype in (DType.float32, DType.bfloat16):
+        model = load(
+            f"dequantize_{dtype}",
+            gpu,
+            [(DType.uint8, ["n", "g", 16]), (DType.uint8, ["n", "g"])],
+            lambda b, s, dtype=dtype: ops.dequantize(b, s, dtype),
+        )
+        (got,) = model.execute(send(gpu, blocks), send(gpu, scales))
+        np.testing.assert_array_equal(fetch(got), want)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_swizzle(gpu: Device, paired: bool, rng: np.random.Generator) -> None:
+    model = load(
+        f"swizzle_{paired}",
+        gpu,
+        [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
+        lambda b, s: ops.swizzle(b, s, paired=paired),
+    )
+    for n, k in ((128, 192), (96, 32), (5760, 64)):
+        weights = random_experts(rng, 2, n, k)
+        (got,) = model.execute(send(gpu, weights.blocks), send(gpu, weights.scales))
+        want = sm90_tiles.swizzle(weights.blocks, weights.scales, paired=paired)
+        np.testing.assert_array_equal(fetch(got), want)
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(32, 4), (128, 4)])
+def test_routing(gpu: Device, experts: int, top_k: int, rng: np.random.Generator) -> None:
+    def body(logits: Any) -> Any:
+        ids, weights = ops.route(logits, top_k)
+        return (ids, weights, *ops.group(ids, experts))
+
+    model = load(f"routing_{experts}", gpu, [(DType.float32, ["t", experts])], body)
+    for tokens in (0, 1, 7, 64, 1000, 8192):
+        logits = rng.integers(-8, 9, (tokens, experts)).astype(np.float32) / 4  # many ties
+        ids, weights, order, places, offsets = map(fetch, model.execute(send(gpu, logits)))
+        want_ids, want_weights = moe.route(logits, top_k)
+        np.testing.assert_array_equal(ids, want_ids)
+        if tokens:
+            error = relative_error(weights, want_weights)
+            assert error.maximum <= tolerances.ROUTING_WEIGHTS.maximum
+        for got, want in zip((order, places, offsets), moe.group(want_ids, experts), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_combine(gpu: Device, rng: np.random.Generator) -> None:
+    model = load(
+        "combine",
+        gpu,
+        [(DType.bfloat16, ["p", "h"]), (DType.int32, ["t", "k"]), (DType.float32, ["t", "k"])],
+        ops.combine,
+    )
+    for tokens, hidden in ((1, 2880), (7, 33), (1000, 2880)):
+        y = round_to_bfloat16(rng.standard_normal((4 * tokens, hidden)))
+        places = rng.permutation(4 * tokens).astype(np.int32).reshape(tokens, 4)
+        weights = rng.random((tokens, 4), dtype=np.float32)
+        (got,) = model.execute(send(gpu, y, DType.bfloat16), send(gpu, places), send(gpu, weights))
+        assert_right(fetch(got), moe.combine(y, places, weights))
+
+
+def routed(rng: np.random.Generator, rows: int, experts: int, kind: str) -> np.ndarray:
+    """Rows of each expert."""
+    if kind == "single":
+        counts = np.zeros(experts, int)
+        counts[rng.integers(experts)] = rows
+    elif kind == "skewed":
+        counts = rng.multinomial(rows, rng.dirichlet(np.full(experts, 0.1)))
+    else:
+        counts = rng.multinomial(rows, np.full(experts, 1 / experts))
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+@pytest.fixture(scope="module", params=["sm90", "strided"])
+def kernel(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plain(gpu: Device, kernel: str) -> Model:
+    if kernel == "strided":
+        return load("strided", gpu, GROUPED, ops.grouped_matmul)
+    return load("packed", gpu, GROUPED_PACKED, ops.grouped_matmul_packed)
+
+
+@pytest.fixture(scope="module")
+def gated(gpu: Device, kernel: str) -> Model:
+    if kernel == "strided":
+        return load(
+            "strided_swiglu",
+            gpu,
+            [*GROUPED, ORDER],
+            lambda x, w, s, b, o, r: ops.grouped_matmul_swiglu(x, w, s, b, o, r, LIMIT),
+        )
+    return load(
+        "packed_swiglu",
+        gpu,
+        [*GROUPED_PACKED, ORDER],
+        lambda x, w, b, o, r: ops.grouped_matmul_swiglu_packed(x, w, b, o, r, LIMIT),
+    )
+
+
+def on_device(gpu: Device, kernel: str, weights: moe.ExpertWeights, *, paired: bool) -> list[Any]:
+    bias = send(gpu, weights.bias, DType.bfloat16)
+    if kernel == "strided":
+        return [send(gpu, weights.blocks), send(gpu, weights.scales), bias]
+    return [send(gpu, sm90_tiles.swizzle(weights.blocks, weights.scales, paired=paired)), bias]
+
+
+CASES = [
+    (rows, experts, kind)
+    for experts in (32, 128)
+    for kind in ("uniform", "skewed", "single")
+    for rows in (0, 1, 4, 16, 60, 256, 1000, 4096)
+]
+
+
+@pytest.mark.parametrize(("rows", "experts", "kind"), CASES)
+def test_grouped_matmul(
+    gpu: Device,
+    kernel: str,
+    plain: Model,
+    rows: int,
+    experts: int,
+    kind: str,
+    rng: np.random.Generator,
+) -> None:
+    n, k = (352, 288) if experts == 128 else (288, 416)
+    weights, offsets = random_experts(rng, experts, n, k), routed(rng, rows, experts, kind)
+    x = round_to_bfloat16(rng.standard_normal((rows, k)))
+    inputs = [
+        send(gpu, x, DType.bfloat16),
+        *on_device(gpu, kernel, weights, paired=False),
+        send(gpu, offsets),
+    ]
+    got = fetch(plain.execute(*inputs)[0])
+    assert got.shape == (rows, n)
+    if rows:
+        assert_right(got, moe.grouped_matmul(x, weights, offsets))
+        np.testing.assert_array_equal(got, fetch(plain.execute(*inputs)[0]))
+
+
+@pytest.mark.parametrize(("rows", "experts", "kind"), [case for case in CASES if case[0] % 4 == 0])
+def test_grouped_matmul_swiglu(
+    gpu: Device,
+    kernel: str,
+    gated: Model,
+    rows: int,
+    experts: int,
+    kind: str,
+    rng: np.random.Generator,
+) -> None:
+    n, k = 320, 288
+    weights, offsets = random_experts(rng, experts, n, k), routed(rng, rows, experts, kind)
+    x = round_to_bfloat16(rng.standard_normal((rows // 4, k)) / 8)
+    order = rng.permutation(rows).astype(np.int32)
+    inputs = [
+        send(gpu, x, DType.bfloat16),
+        *on_device(gpu, kernel, weights, paired=True),
+        send(gpu, offsets),
+        send(gpu, order),
+    ]
+    got = fetch(gated.execute(*inputs)[0])
+    assert got.shape == (rows, n // 2)
+    if rows:
+        assert_right(got, moe.grouped_matmul_swiglu(x, weights, offsets, order, LIMIT))
+        np.testing.assert_array_equal(got, fetch(gated.execute(*inputs)[0]))
+
+
+@pytest.mark.parametrize("rows", [4, 64, 4096])
+def test_sizes_of_20b(
+    gpu: Device, kernel: str, plain: Model, rows: int, rng: np.random.Generator
+) -> None:
+    if kernel == "strided" and rows > 64:
+        pytest.skip("the reference takes minutes")
+    experts = 4  # each as large as 20b's, and fewer, for NumPy's sake
+    weights = random_experts(rng, experts, 2880, 2880)
+    offsets = routed(rng, rows, experts, "uniform")
+    x = round_to_bfloat16(rng.standard_normal((rows, 2880)))
+    inputs = [
+        send(gpu, x, DType.bfloat16),
+        *on_device(gpu, kernel, weights, paired=False),
+        send(gpu, offsets),
+    ]
+    got = fetch(plain.execute(*inputs)[0])
+    assert_right(got, moe.grouped_matmul(x, weights, offsets))
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 300])
+def test_moe_stage(gpu: Device, kernel: str, tokens: int, rng: np.random.Generator) -> None:
+    experts, hidden, inner, top_k = 8, 128, 192, 4
+    gate_up = random_experts(rng, experts, 2 * inner, hidden)
+    down = random_experts(rng, experts, hidden, inner)
+    x = round_to_bfloat16(rng.standard_normal((tokens, hidden)) / 8)
+    logits = rng.standard_normal((tokens, experts), dtype=np.float32)
+    packed = kernel == "sm90"
+    arrays = [
+        *on_device(gpu, kernel, gate_up, paired=True),
+        *on_device(gpu, kernel, down, paired=False),
+    ]
+    half = len(arrays) // 2
+    model = load(
+        f"moe_{kernel}_{tokens}",
+        gpu,
+        [
+            (DType.bfloat16, [tokens, hidden]),
+            (DType.float32, [tokens, experts]),
+            *((a.dtype, list(a.shape)) for a in arrays),
+        ],
+        lambda x, logits, *w: moe_stage(
+            x, logits, w[:half], w[half:], top_k=top_k, limit=LIMIT, packed=packed
+        ),
+    )
+    (got,) = model.execute(send(gpu, x, DType.bfloat16), send(gpu, logits), *arrays)
+    ids, weights = moe.route(logits, top_k)
+    error = relative_error(
+        fetch(got), moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
+    )
+    assert error.maximum <= STAGE.maximum, error
+    assert error.rms <= STAGE.rms, error
+
+
+def test_the_device_is_the_one_that_was_asked_for(gpu: Device) -> None:
+    assert DeviceRef.from_device(gpu) == DeviceRef.GPU()
