@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
-from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.options import CompileOptions, Refused, name_model
-from gpt_oss_mxfp4.process import run_command
+from gpt_oss_mxfp4.process import run_command, written_whole
 from gpt_oss_mxfp4.progress import Progress
 
 
@@ -33,15 +30,10 @@ def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
     checkpoint = open_model(options.model, progress)
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that it gets there whole or not at all.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        folder = Path(temporary) / "compiled"
-        folder.mkdir()
+    with written_whole(output) as folder:
         name = f"compiling {name_model(options.model)} for {options.target}"
         with progress.step(name, "a few minutes"):
             engine.compile_into(checkpoint, options, folder)
-        os.rename(folder, output)
     size = sum(file.stat().st_size for file in output.rglob("*"))
     write(f"{output}\n")
     progress.note(f"{size / 1e6:.1f} MB; generate --precompiled {output} uses it")

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import TemplateError
 from max.driver import (
     DeviceSpec,
-    accelerator_architecture_name,
     accelerator_count,
     set_virtual_device_api,
     set_virtual_device_count,
@@ -31,8 +30,11 @@ from transformers import AutoTokenizer
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
-from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE, KERNEL_VARIABLE, requested_kernel
+from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE
 from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
+
+MANIFEST = "manifest.json"
+"""What MAX lists a folder's compiled graphs in."""
 
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
@@ -107,8 +109,15 @@ def load(checkpoint: Checkpoint, prompt_tokens: int, options: GenerateOptions) -
     os.environ[ACTIVATIONS_VARIABLE] = options.activations
     device = DeviceSpec.cpu()
     if options.devices == "gpu":
-        _require_hopper()
+        if not accelerator_count():
+            raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
+        if options.activations != "bfloat16":
+            raise Refused("--activations: must be bfloat16 on a GPU; run with --devices cpu")
         device = DeviceSpec.accelerator()
+    if options.precompiled and not (options.precompiled / MANIFEST).is_file():
+        raise Refused(
+            f"--precompiled: {options.precompiled} must be a folder that compile has written"
+        )
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=1,
@@ -173,17 +182,6 @@ def _make_pipeline(
     except (RuntimeError, ValueError) as error:
         raise Refused(" ".join(str(error).split())) from error
     return pipeline
-
-
-def _require_hopper() -> None:
-    if not accelerator_count():
-        raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
-    architecture = accelerator_architecture_name()
-    if requested_kernel() == "sm90" and not architecture.startswith("sm_90"):
-        raise Refused(
-            f"--devices gpu: must be a Hopper GPU (sm_90), got {architecture}; set {KERNEL_VARIABLE}=strided, which is "
-            "slow and takes any, or run with --devices cpu"
-        )
 
 
 def stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,6 +29,10 @@ from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
+from gpt_oss_mxfp4.ops.library import digest_sources
+
+TILE_ALIGNMENT = 16
+"""Bytes: bulk copies of packed weights ask for it."""
 
 
 @dataclass(kw_only=True)
@@ -102,13 +107,22 @@ def graph_spec(
         {**weights, ROPE_TABLE: rope_table(config.checkpoint.config)},
         weight_alignment=1,  # a safetensors header may end anywhere
     )
+    for name, weight in model.raw_state_dict().items():
+        if name.endswith("_tiles"):
+            weight.align = TILE_ALIGNMENT
     return GraphSpec(
         model,
-        "gpt_oss_mxfp4",
+        f"gpt_oss_mxfp4_{_digest(config)}",
         tuple(tree.leaves(model.input_tree())),
         weights=model.state_dict(auto_initialize=False),
         custom_extensions=[CUSTOM_OPS],
     )
+
+
+def _digest(config: GptOssArchConfig) -> str:
+    """Names what a graph computes: MAX finds a precompiled one by its name, inputs and outputs alone."""
+    said = repr((config.checkpoint.config, config.experts, digest_sources()))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig, Model]):
@@ -131,6 +145,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         return_logits: ReturnLogits = ReturnLogits.LAST_TOKEN,
         max_batch_size: int = 1,
     ) -> None:
+        self._session = session
         super().__init__(
             pipeline_config,
             session,
@@ -149,7 +164,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         config = self.arch_config_as(GptOssArchConfig)
         weights = adapt(config.checkpoint)
         if config.experts.packed:
-            return pack_experts(config.checkpoint, weights, self.devices[0])
+            return pack_experts(config.checkpoint, weights, self.devices[0], self._session)
         return weights
 
     def _create_model_config(self, state_dict: dict[str, Any]) -> GptOssArchConfig:
@@ -158,7 +173,8 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
 
     def graph_specs(self, model_config: GptOssArchConfig) -> Mapping[str, GraphSpec]:
         """The one graph, under MAX's name for it."""
-        return {GraphRole.DECODER: graph_spec(model_config, self._state_dict, self.return_logits)}
+        weights, self._state_dict = self._state_dict, {}  # kept by what runs them alone
+        return {GraphRole.DECODER: graph_spec(model_config, weights, self.return_logits)}
 
     def execute(self, model_inputs: ModelInputs) -> ModelOutputs:
         """Runs one step over inputs that the batch processor prepared."""

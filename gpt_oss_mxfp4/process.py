@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
+
+_UNFINISHED: list[Path] = []
+"""Folders to remove where the process ends at once."""
 
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -49,6 +55,36 @@ def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> in
         except BrokenPipeError:
             return EXIT_NOBODY_READS
     return 0
+
+
+@contextmanager
+def written_whole(output: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which gets to its place whole or not at all, at Ctrl-C too.
+
+    Args:
+        output: its place, where nothing is yet.
+
+    Yields:
+        The folder, beside its place.
+
+    Raises:
+        Refused: it cannot be made there.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    except OSError as error:
+        raise Refused(f"--output: {output} cannot be made ({error.strerror})") from error
+    _UNFINISHED.append(temporary)
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(output)
+    except OSError as error:
+        raise Refused(f"--output: {output} cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _UNFINISHED.remove(temporary)
 
 
 def _configure_logging(verbose: bool) -> None:
@@ -108,6 +144,8 @@ def _exit_on_interrupt() -> Iterator[None]:
         while number := os.read(read_fd, 1):
             if number[0] == signal.SIGINT:
                 print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr, flush=True)
+                for folder in _UNFINISHED:
+                    shutil.rmtree(folder, ignore_errors=True)
                 os._exit(EXIT_INTERRUPTED)  # the compiler's threads cannot be asked to stop
 
     thread = threading.Thread(target=wait, daemon=True)

@@ -16,13 +16,22 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, MAX_PACKED_SCALE
+from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
+
+HOPPER = "sm_90"
+"""What MAX calls the architecture of Hopper GPUs, or how that begins."""
+
+CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale on any GPU"
 
 _PROJECTIONS = ("gate_up_proj", "down_proj")
 
 
 def pack_experts(
-    checkpoint: Checkpoint, weights: Mapping[str, WeightData], device: Device
+    checkpoint: Checkpoint,
+    weights: Mapping[str, WeightData],
+    device: Device,
+    session: InferenceSession,
 ) -> dict[str, WeightData | DLPackArray]:
     """Replaces each layer's blocks and scales by tiles that lie on a device.
 
@@ -31,21 +40,27 @@ def pack_experts(
     Args:
         checkpoint: what the weights are of.
         weights: every tensor of it, from :func:`adapt`.
-        device: where the experts are multiplied. In MAX's virtual device mode, which compiles and runs nothing, tiles
-            have a shape and no bytes.
+        device: where the experts are multiplied: a Hopper GPU, or the CPU for tests. In MAX's virtual device mode,
+            which compiles and runs nothing, tiles have a shape and no bytes.
+        session: MAX's, for that device; what it compiles, or finds compiled, is the packing.
 
     Returns:
         The weights, ``{gate_up,down}_proj_{blocks,scales}`` of each layer replaced by ``{gate_up,down}_proj_tiles``.
 
     Raises:
         CheckpointError: scales too large to be packed.
+        ValueError: another GPU.
     """
-    packed: dict[str, WeightData | DLPackArray] = dict(weights)
-    if is_virtual_device_mode():
-        model = None
-    else:
+    runs = not is_virtual_device_mode()
+    if runs:
+        if not device.is_host and not device.architecture_name.startswith(HOPPER):
+            raise ValueError(
+                f"gpt_oss_mxfp4: the device must be a Hopper GPU ({HOPPER}), got {device.architecture_name}; set "
+                f"{CURE}, or run on a CPU"
+            )
         _refuse_large_scales(checkpoint, weights)
-        model = _compile(device)
+    model = _compile(device, session)
+    packed: dict[str, WeightData | DLPackArray] = dict(weights)
     for layer in range(checkpoint.config.num_hidden_layers):
         prefix = f"model.layers.{layer}.mlp.experts."
         names = [f"{prefix}{p}_{kind}" for p in _PROJECTIONS for kind in ("blocks", "scales")]
@@ -53,7 +68,7 @@ def pack_experts(
             del packed[name]
         tiles = (
             model.execute(*(weights[name].to_buffer() for name in names))
-            if model
+            if runs
             else _shapes(checkpoint.config)
         )
         packed.update({f"{prefix}{p}_tiles": t for p, t in zip(_PROJECTIONS, tiles, strict=True)})
@@ -71,14 +86,14 @@ def _refuse_large_scales(checkpoint: Checkpoint, weights: Mapping[str, WeightDat
                         "scale too large",
                         f"{name} must be at most {MAX_PACKED_SCALE} (2^{MAX_PACKED_SCALE - 127}) for Hopper's "
                         f"kernels, got {largest}",
-                        "Set MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale, or run on a CPU",
+                        f"Set {CURE}, or run on a CPU",
                     )
                 )
     if faults:
         raise CheckpointError(checkpoint.folder, faults)
 
 
-def _compile(device: Device) -> Model:
+def _compile(device: Device, session: InferenceSession) -> Model:
     """Compiles the packing of one layer, of any sizes."""
     cpu, target = DeviceRef.CPU(), DeviceRef.from_device(device)
     types = []
@@ -88,7 +103,8 @@ def _compile(device: Device) -> Model:
             TensorType(DType.uint8, [*shape, BYTES_PER_GROUP], cpu),
             TensorType(DType.uint8, shape, cpu),
         ]
-    with Graph("pack_experts", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    name = f"pack_experts_{digest_sources()}"  # a precompiled one is found by it
+    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
         gate_up_blocks, gate_up_scales, down_blocks, down_scales = (
             value.tensor.to(target) for value in graph.inputs
         )
@@ -96,7 +112,7 @@ def _compile(device: Device) -> Model:
             ops.swizzle(gate_up_blocks, gate_up_scales, paired=True),
             ops.swizzle(down_blocks, down_scales, paired=False),
         )
-    return InferenceSession(devices=[device]).load(graph)
+    return session.load(graph)
 
 
 def _shapes(config: GptOssConfig) -> list[DLPackArray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, TensorValueLike, ops
 
@@ -140,7 +142,7 @@ def grouped_matmul_swiglu_packed(
         tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, from ``swizzle(..., paired=True)``.
         bias: [E, 2I] bfloat16, gates and ups interleaved.
         expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
-        row_order: [P] int32, from :func:`group`; P is a multiple k of T.
+        row_order: [P] int32, from :func:`group`; P is a multiple k of T. One outside of 0..P-1 takes a row of zeros.
         limit: ``swiglu_limit`` of the config.
 
     Returns:
@@ -165,7 +167,7 @@ def _limit(limit: float) -> TensorValue:
 
 
 def _activation_parameter(op: str, activations: str) -> DType:
-    if activations not in ("bfloat16", "float32"):
+    if activations not in get_args(Activations):
         raise ValueError(f'{op}: activations must be "bfloat16" or "float32", got "{activations}"')
     return DType.bfloat16 if activations == "bfloat16" else DType.float32
 

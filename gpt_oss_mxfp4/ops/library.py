@@ -1,7 +1,9 @@
-"""Where the Mojo ops' sources lie."""
+"""Where the Mojo ops' sources lie, and what they and this package are."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from pathlib import Path
 
 
@@ -18,3 +20,13 @@ def _locate_custom_ops() -> Path:
 
 CUSTOM_OPS = _locate_custom_ops()
 """What graphs that use these ops pass as ``custom_extensions``."""
+
+
+@functools.cache
+def digest_sources() -> str:
+    """Returns a digest of every source that a compiled graph depends on: the ops' and this package's."""
+    digest = hashlib.sha256()
+    for folder, kind in ((CUSTOM_OPS, "*.mojo"), (Path(__file__).parent.parent, "*.py")):
+        for file in sorted(folder.rglob(kind)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -60,13 +60,15 @@ def group(
         ``offsets[e] <= p < offsets[e + 1]``.
 
     Raises:
-        ValueError: wrong rank or dtype; at run time, on the CPU, an id out of range. On a GPU such a row gets the
-            place -1 and no expert, and :func:`combine` leaves it out.
+        ValueError: wrong rank or dtype, or no experts; at run time, on the CPU, an id out of range. On a GPU such a row
+            gets the place -1 and no expert, and :func:`combine` leaves it out.
     """
     op = "moe.group"
     expert_ids = TensorValue(expert_ids)
     device = common_device(op, expert_ids)
     require(op, "expert_ids", expert_ids, 2, DType.int32)
+    if num_experts < 1:
+        raise ValueError(f"{op}: num_experts must be at least 1, got {num_experts}")
     tokens, top_k = expert_ids.shape
     order, places, offsets = ops.custom(
         op,

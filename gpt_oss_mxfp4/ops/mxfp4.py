@@ -110,7 +110,7 @@ def swizzle(blocks: TensorValueLike, scales: TensorValueLike, *, paired: bool) -
     Args:
         blocks: [E, N, K/32, 16] uint8, checkpoint layout.
         scales: [E, N, K/32] uint8 E8M0. Weights whose scale is above 128, that is 2, become infinite or NaN: refuse
-            them before, :data:`MAX_PACKED_SCALE`.
+            them before, :data:`gpt_oss_mxfp4.mxfp4.MAX_PACKED_SCALE`.
         paired: whether rows are gates and ups in turn, for :func:`grouped_matmul_swiglu_packed`; they are parted so
             that one thread has both.
 

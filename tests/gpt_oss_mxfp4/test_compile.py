@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,12 +55,17 @@ def test_what_was_compiled_generates_the_same(compiled: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_compiled_for_another_model_is_refused(compiled: Path) -> None:
-    done = generate("--precompiled", str(compiled))
+@pytest.mark.parametrize(
+    "other",
+    [[], ["--model", str(CHECKPOINT), "--activations", "float32"]],
+    ids=["model", "precision"],
+)
+def test_what_was_compiled_for_something_else_is_refused(compiled: Path, other: list[str]) -> None:
+    done = generate("--precompiled", str(compiled), *other)
     assert (done.returncode, done.stdout) == (2, "")
     last = done.stderr.splitlines()[-1]
     assert last.startswith(
-        f"gpt-oss-mxfp4: --precompiled: {compiled} must be compiled for this model"
+        f"gpt-oss-mxfp4: --precompiled: {compiled} must be compiled for this model, device and precision"
     )
 
 
@@ -78,6 +85,33 @@ def test_a_checkpoint_that_is_none_leaves_nothing(
     arguments = ["--model", str(tmp_path), "--output", str(tmp_path / "out")]
     assert cli.main(["compile", *arguments]) == 2
     assert "must hold config.json" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_made_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "out"
+    assert cli.main(["compile", "--output", str(output)]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.endswith(f"gpt-oss-mxfp4: --output: {output} cannot be made (File exists)\n")
+
+
+@pytest.mark.slow
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    arguments = ["--model", str(CHECKPOINT), "--output", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "gpt_oss_mxfp4", "compile", *arguments]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("compiling"):
+                break
+        assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."]
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
     assert list(tmp_path.iterdir()) == []
 
 

@@ -80,23 +80,20 @@ def test_another_models_tokenizer_is_refused(copy: Checkpoint) -> None:
 OPTIONS = GenerateOptions(prompt="", max_new_tokens=12)
 
 
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch, *architectures: str) -> None:
-    """Has MAX tell of GPUs, and asks for one."""
-    monkeypatch.setattr(engine, "accelerator_count", lambda: len(architectures))
-    monkeypatch.setattr(engine, "accelerator_architecture_name", lambda: architectures[0])
-    load(open_checkpoint(CHECKPOINT), 1, dataclasses.replace(OPTIONS, devices="gpu"))
-
-
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        Refused, match=r"^--devices gpu: MAX finds no GPU on this machine; run with"
-    ):
-        on_a_gpu(monkeypatch)
-
-
-def test_a_gpu_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Refused, match=r"must be a Hopper GPU \(sm_90\), got sm_100a; set"):
-        on_a_gpu(monkeypatch, "sm_100a")
+@pytest.mark.parametrize(
+    ("changes", "gpus", "message"),
+    [
+        ({"devices": "gpu"}, 0, "--devices gpu: MAX finds no GPU on this machine; run with"),
+        ({"devices": "gpu", "activations": "float32"}, 1, "--activations: must be bfloat16 on a"),
+        ({"precompiled": Path("nowhere")}, 0, "--precompiled: nowhere must be a folder that"),
+    ],
+)
+def test_what_cannot_be_run_here_is_refused_before_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], gpus: int, message: str
+) -> None:
+    monkeypatch.setattr(engine, "accelerator_count", lambda: gpus)
+    with pytest.raises(Refused, match=f"^{message}"):
+        load(open_checkpoint(CHECKPOINT), 1, dataclasses.replace(OPTIONS, **changes))
 
 
 def loaded(checkpoint: Checkpoint) -> tuple[Any, Prompt]:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+if os.environ.get("MXFP4_GPU_TESTS") != "1":  # before MAX is imported, which takes seconds
+    pytest.skip("set MXFP4_GPU_TESTS=1 on a Hopper host", allow_module_level=True)
+
 from max.driver import Device
 from max.dtype import DType
 from max.engine import Model
 from max.graph import DeviceRef
-
-if os.environ.get("MXFP4_GPU_TESTS") != "1":
-    pytest.skip("set MXFP4_GPU_TESTS=1 on a Hopper host", allow_module_level=True)
 
 from gpt_oss_mxfp4 import ops
 from tests import tolerances
@@ -97,7 +98,7 @@ def test_routing(gpu: Device, experts: int, top_k: int, rng: np.random.Generator
         return (ids, weights, *ops.group(ids, experts))
 
     model = load(f"routing_{experts}", gpu, [(DType.float32, ["t", experts])], body)
-    for tokens in (0, 1, 7, 64, 1000, 8192):
+    for tokens in (1, 7, 64, 1000, 8192, 0):
         logits = rng.integers(-8, 9, (tokens, experts)).astype(np.float32) / 4  # many ties
         ids, weights, order, places, offsets = map(fetch, model.execute(send(gpu, logits)))
         want_ids, want_weights = moe.route(logits, top_k)
@@ -176,7 +177,7 @@ CASES = [
     (rows, experts, kind)
     for experts in (32, 128)
     for kind in ("uniform", "skewed", "single")
-    for rows in (0, 1, 4, 16, 60, 256, 1000, 4096)
+    for rows in (1, 4, 16, 60, 256, 1000, 4096, 0)
 ]
 
 
@@ -236,8 +237,6 @@ def test_grouped_matmul_swiglu(
 def test_sizes_of_20b(
     gpu: Device, kernel: str, plain: Model, rows: int, rng: np.random.Generator
 ) -> None:
-    if kernel == "strided" and rows > 64:
-        pytest.skip("the reference takes minutes")
     experts = 4  # each as large as 20b's, and fewer, for NumPy's sake
     weights = random_experts(rng, experts, 2880, 2880)
     offsets = routed(rng, rows, experts, "uniform")

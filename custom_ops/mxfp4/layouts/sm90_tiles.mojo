@@ -5,7 +5,7 @@
         scales [warp 4][lane / 4][group 2][lower 2] of bytes
 
 so that a lane's codes of a tile are one 16-byte load, its scales one 4-byte load that four lanes share, and a run of k
-tiles one bulk copy. Rows and k are padded to multiples of 64 with zero codes: `storage_bytes` declares them. gpt-oss needs
+tiles one bulk copy. Rows and k are padded to multiples of 64 with zero codes: `expert_bytes` counts them. gpt-oss needs
 no padding, 2880 = 45 * 64 and 5760 = 90 * 64.
 
 A word holds code (register R, half h), bits `s e1 e0 m`, where one rotation and one mask bring it to bits 15 and 8..6 of

@@ -43,7 +43,7 @@ def enqueue_grouped_matmul[
     Raises:
         The launch fails.
     """
-    if activations.rows == 0 or output.n == 0:
+    if activations.rows == 0 or output.n == 0 or experts == 0:
         return
     var chosen = choose_config(activations.rows, experts)
     if chosen == DECODE_8:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from max.driver import CPU
+from max.engine import InferenceSession
 from max.graph.weights import WeightData
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
@@ -20,9 +24,11 @@ def checkpoint() -> Checkpoint:
     return open_checkpoint(CHECKPOINT)
 
 
-def test_each_layers_experts_are_packed_and_nothing_else_is_touched(checkpoint: Checkpoint) -> None:
+def test_each_layers_experts_are_packed_and_nothing_else_is_touched(
+    checkpoint: Checkpoint, session: InferenceSession
+) -> None:
     weights = adapt(checkpoint)
-    packed = pack_experts(checkpoint, weights, CPU())
+    packed = pack_experts(checkpoint, weights, CPU(), session)
     for layer in range(checkpoint.config.num_hidden_layers):
         for projection, paired in (("gate_up_proj", True), ("down_proj", False)):
             name = f"model.layers.{layer}.mlp.experts.{projection}"
@@ -37,15 +43,25 @@ def test_each_layers_experts_are_packed_and_nothing_else_is_touched(checkpoint: 
     assert packed == weights
 
 
-def test_scales_that_do_not_fit_are_refused_by_name(checkpoint: Checkpoint) -> None:
+def test_a_gpu_of_another_kind_is_refused(
+    checkpoint: Checkpoint, session: InferenceSession
+) -> None:
+    other: Any = SimpleNamespace(is_host=False, architecture_name="sm_100a")
+    with pytest.raises(ValueError, match=r"must be a Hopper GPU \(sm_90\), got sm_100a; set"):
+        pack_experts(checkpoint, adapt(checkpoint), other, session)
+
+
+def test_scales_that_do_not_fit_are_refused_by_name(
+    checkpoint: Checkpoint, session: InferenceSession
+) -> None:
     weights = adapt(checkpoint)
     name = "model.layers.1.mlp.experts.down_proj_scales"
     scales = np.from_dlpack(weights[name].to_buffer()).copy()
     scales[-1, -1, -1] = 129
     weights[name] = WeightData.from_numpy(scales, name)
     with pytest.raises(CheckpointError) as error:
-        pack_experts(checkpoint, weights, CPU())
+        pack_experts(checkpoint, weights, CPU(), session)
     assert str(error.value) == (
         f"{CHECKPOINT}: {name} must be at most 128 (2^1) for Hopper's kernels, got 129. Set "
-        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale, or run on a CPU."
+        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale on any GPU, or run on a CPU."
     )
