@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Checks and measures everything that needs a Hopper GPU: exactness first, then speed.
 #
-#   scripts/gpu_check.sh [FOLDER]
+#   [SYNTHETIC=FOLDER] scripts/gpu_check.sh [RESULTS]
 #
 # Needs a Python (PYTHON, else python3) with MAX's runtime, NumPy and pytest, this checkout as the working folder, and a
-# GPU. FOLDER (results) gets gpu.txt, tests.xml, experts.json and, where MAX's serving extras are installed, what generate
-# printed on CPU and GPU. Exits with 1 if a test fails; the benchmark runs all the same.
+# GPU. RESULTS (./results) gets gpu.txt, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json and, where
+# MAX's serving extras are installed, what generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from
+# scripts/make_synthetic.py, to be run as well. Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 results=$(realpath -m "${1:-results}")
 cd "$(dirname "$0")/.."
@@ -20,6 +21,13 @@ failed=0
 echo "== tests"
 "$python" -m pytest tests/gpu -q --junitxml="$results/tests.xml" || failed=1
 
+if command -v compute-sanitizer > /dev/null; then
+    echo "== compute-sanitizer"
+    compute-sanitizer --error-exitcode 1 "$python" -m pytest tests/gpu -q -k "routing or combine or sizes_of_20b" \
+        > "$results/sanitizer.txt" || failed=1
+    tail -n 3 "$results/sanitizer.txt"
+fi
+
 echo "== experts of 20b"
 "$python" benchmarks/sm90/bench_experts.py --output "$results/experts.json" || failed=1
 
@@ -32,6 +40,17 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
     done
     # The reasoning may hang on a near tie: a CPU computes in float32, a GPU in bfloat16.
     diff "$results/generate-cpu.txt" "$results/generate-gpu.txt"
+    if [ -n "${SYNTHETIC:-}" ]; then
+        echo "== synthetic 20b"
+        for device in cpu gpu; do
+            # Its text means nothing; beside it stand the tokens per second.
+            "$python" -m gpt_oss_mxfp4 generate --model "$SYNTHETIC" --raw --prompt "The keeper of the lighthouse" \
+                --max-new-tokens 64 --devices $device > "$results/synthetic-$device.txt" \
+                2> "$results/synthetic-$device.log" || failed=1
+            tail -n 1 "$results/synthetic-$device.log"
+        done
+        cmp "$results/synthetic-cpu.txt" "$results/synthetic-gpu.txt"
+    fi
 else
     echo "skipped: MAX's pipelines or transformers are not installed"
 fi

@@ -97,6 +97,20 @@ def measure_roofs(device: Device, rng: np.random.Generator, runs: int) -> dict[s
     }
 
 
+def measure_dequantize(device: Device, rng: np.random.Generator, runs: int) -> float:
+    """Times what dequantizing before multiplying begins with: a layer's experts written out as bfloat16, in seconds."""
+    types, inputs = [], []
+    for n, k in ((2 * INNER, HIDDEN), (HIDDEN, INNER)):
+        for shape in ((EXPERTS, n, k // 32, 16), (EXPERTS, n, k // 32)):
+            types.append(TensorType(DType.uint8, list(shape), GPU))
+            inputs.append(random_bytes(device, rng, *shape, high=128))
+
+    def body(*w: TensorValue) -> list[TensorValue]:
+        return [ops.dequantize(w[i], w[i + 1], DType.bfloat16) for i in (0, 2)]
+
+    return statistics.median(seconds(device, load(device, "dequantize", types, body), inputs, runs))
+
+
 def pack_layers(device: Device, rng: np.random.Generator) -> list[Buffer]:
     """Random weights, packed on the device: tiles and bias of both matmuls, for each set."""
     buffers = []
@@ -184,6 +198,8 @@ def main() -> int:
     device, rng = Accelerator(), np.random.default_rng(0)
     roofs = measure_roofs(device, rng, arguments.runs)
     print(", ".join(f"{name} {value:.0f}" for name, value in roofs.items()))
+    dequantized = 1e6 * measure_dequantize(device, rng, arguments.runs)
+    print(f"dequantizing a layer to bfloat16, before any product: {dequantized:.0f} us")
     weights = pack_layers(device, rng)
     model = layers_model(device, weights)
     print("tokens experts    us: min median    max    GB/s of copy   TFLOP/s of matmul")
@@ -203,6 +219,7 @@ def main() -> int:
             "max": version("max-core"),
             "python": platform.python_version(),
             "roofs": roofs,
+            "dequantize_us": dequantized,
             "cases": cases,
         }
         arguments.output.write_text(json.dumps(report, indent=2) + "\n")

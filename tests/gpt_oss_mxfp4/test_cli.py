@@ -154,3 +154,19 @@ def test_help_does_not_wait_for_max() -> None:
     assert done.returncode == 0, done.stderr
     assert "--max-new-tokens" in done.stdout
     assert "default: the demo model, a part of this package" in " ".join(done.stdout.split())
+
+
+def test_the_command_leaves_torch_out() -> None:
+    """Where it is installed transformers imports it, which takes longer than all else together."""
+    code = (
+        "import sys; from gpt_oss_mxfp4.__main__ import main; sys.argv = ['', 'generate', '--help']; main()\n"
+        "import gpt_oss_mxfp4.engine; assert not any(name.startswith('torch.') for name in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,16 @@ from max.graph import DeviceRef
 
 from gpt_oss_mxfp4 import ops
 from tests import tolerances
-from tests.gpu.graphs import GROUPED, GROUPED_PACKED, ORDER, fetch, load, moe_stage, send
+from tests.gpu.graphs import (
+    GROUPED,
+    GROUPED_PACKED,
+    ORDER,
+    fetch,
+    load,
+    moe_stage,
+    poison,
+    send,
+)
 from tests.measure import RelativeError, relative_error
 from tests.reference import moe, mxfp4, sm90_tiles
 from tests.reference.bfloat16 import round_to_bfloat16
@@ -199,6 +208,8 @@ def test_grouped_matmul(
         *on_device(gpu, kernel, weights, paired=False),
         send(gpu, offsets),
     ]
+    if rows:
+        poison(gpu, rows, n)
     got = fetch(plain.execute(*inputs)[0])
     assert got.shape == (rows, n)
     if rows:
@@ -226,6 +237,8 @@ def test_grouped_matmul_swiglu(
         send(gpu, offsets),
         send(gpu, order),
     ]
+    if rows:
+        poison(gpu, rows, n // 2)
     got = fetch(gated.execute(*inputs)[0])
     assert got.shape == (rows, n // 2)
     if rows:
@@ -246,6 +259,7 @@ def test_sizes_of_20b(
         *on_device(gpu, kernel, weights, paired=False),
         send(gpu, offsets),
     ]
+    poison(gpu, rows, 2880)
     got = fetch(plain.execute(*inputs)[0])
     assert_right(got, moe.grouped_matmul(x, weights, offsets))
 
