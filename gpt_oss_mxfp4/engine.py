@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,6 @@ from max.driver import (
     set_virtual_device_count,
     set_virtual_device_target_arch,
 )
-from max.engine import MissingArtifactError
 from max.pipelines import PIPELINE_REGISTRY
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import PipelineArgs, PipelineConfig
@@ -30,11 +31,15 @@ from transformers import AutoTokenizer
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
-from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE
-from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
+from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE, requested_kernel
+from gpt_oss_mxfp4.ops.library import digest_sources
+from gpt_oss_mxfp4.options import Activations, CompileOptions, GenerateOptions, Refused
 
-MANIFEST = "manifest.json"
-"""What MAX lists a folder's compiled graphs in."""
+FINGERPRINT = "compiled_for"
+"""File beside compiled graphs that names what they are of."""
+
+TARGET_GPU = "sm_90a"
+"""The one GPU architecture that is compiled for."""
 
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
@@ -113,25 +118,20 @@ def load(checkpoint: Checkpoint, prompt_tokens: int, options: GenerateOptions) -
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
         if options.activations != "bfloat16":
             raise Refused("--activations: must be bfloat16 on a GPU; run with --devices cpu")
+        try:
+            requested_kernel()
+        except ValueError as error:
+            raise Refused(str(error)) from error
         device = DeviceSpec.accelerator()
-    if options.precompiled and not (options.precompiled / MANIFEST).is_file():
-        raise Refused(
-            f"--precompiled: {options.precompiled} must be a folder that compile has written"
-        )
+    if options.precompiled:
+        _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options.activations))
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=1,
         max_batch_input_tokens=max(prompt_tokens, DEFAULT_MAX_BATCH_INPUT_TOKENS),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
     )
-    try:
-        return _make_pipeline(checkpoint, device, prompt_tokens + options.max_new_tokens, runtime)
-    except MissingArtifactError as error:
-        what = str(error).partition(" with signature")[0]  # which names each input of the graph
-        raise Refused(
-            f"--precompiled: {options.precompiled} must be compiled for this model, device and precision, by this "
-            f"version; compile it again ({what})"
-        ) from error
+    return _make_pipeline(checkpoint, device, prompt_tokens + options.max_new_tokens, runtime)
 
 
 def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) -> None:
@@ -159,6 +159,41 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
         custom_architectures=[gpt_oss_mxfp4.__name__], max_batch_size=1, export_mefs=str(folder)
     )
     _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
+    fingerprint = _fingerprint(checkpoint, device, options.activations)
+    (folder / FINGERPRINT).write_text(f"{fingerprint}\n")
+
+
+def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, activations: Activations) -> str:
+    """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
+    if device.device_type == "cpu":
+        target = packed = _cpu_features()
+    else:
+        target, packed = TARGET_GPU, requested_kernel()
+    said = repr((checkpoint.config, activations, target, packed, digest_sources()))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _cpu_features() -> str:
+    """Names the instructions that code for this machine may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _check_compiled(folder: Path, fingerprint: str) -> None:
+    try:
+        found = (folder / FINGERPRINT).read_text().strip()
+    except OSError as error:
+        raise Refused(
+            f"--precompiled: {folder} must be a folder that compile has written"
+        ) from error
+    if found != fingerprint:
+        raise Refused(
+            f"--precompiled: {folder} must be compiled for this model, device and precision, by this version; compile "
+            "it again"
+        )
 
 
 def _make_pipeline(
@@ -177,8 +212,6 @@ def _make_pipeline(
     try:
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
         pipeline: BatchPipeline = retrieved.factory()
-    except MissingArtifactError:
-        raise
     except (RuntimeError, ValueError) as error:
         raise Refused(" ".join(str(error).split())) from error
     return pipeline

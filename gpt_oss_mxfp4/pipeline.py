@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,7 +28,6 @@ from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
-from gpt_oss_mxfp4.ops.library import digest_sources
 
 TILE_ALIGNMENT = 16
 """Bytes: bulk copies of packed weights ask for it."""
@@ -112,17 +110,11 @@ def graph_spec(
             weight.align = TILE_ALIGNMENT
     return GraphSpec(
         model,
-        f"gpt_oss_mxfp4_{_digest(config)}",
+        "gpt_oss_mxfp4",
         tuple(tree.leaves(model.input_tree())),
         weights=model.state_dict(auto_initialize=False),
         custom_extensions=[CUSTOM_OPS],
     )
-
-
-def _digest(config: GptOssArchConfig) -> str:
-    """Names what a graph computes: MAX finds a precompiled one by its name, inputs and outputs alone."""
-    said = repr((config.checkpoint.config, config.experts, digest_sources()))
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig, Model]):

@@ -16,7 +16,6 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, MAX_PACKED_SCALE
-from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
 
 HOPPER = "sm_90"
@@ -103,8 +102,7 @@ def _compile(device: Device, session: InferenceSession) -> Model:
             TensorType(DType.uint8, [*shape, BYTES_PER_GROUP], cpu),
             TensorType(DType.uint8, shape, cpu),
         ]
-    name = f"pack_experts_{digest_sources()}"  # a precompiled one is found by it
-    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph("pack_experts", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
         gate_up_blocks, gate_up_scales, down_blocks, down_scales = (
             value.tensor.to(target) for value in graph.inputs
         )
