@@ -92,6 +92,12 @@ class GptOssConfig:
 
     swiglu_alpha: ClassVar[float] = 1.702
 
+    @property
+    def expert_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and elements of a row of an expert's gate_up and down projections."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        return (2 * inner, hidden), (hidden, inner)
+
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Reads and checks a config.json.

@@ -38,9 +38,6 @@ from gpt_oss_mxfp4.options import Activations, CompileOptions, GenerateOptions, 
 FINGERPRINT = "compiled_for"
 """File beside compiled graphs that names what they are of."""
 
-TARGET_GPU = "sm_90a"
-"""The one GPU architecture that is compiled for."""
-
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
 
@@ -165,11 +162,9 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
 
 def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, activations: Activations) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
-    if device.device_type == "cpu":
-        target = packed = _cpu_features()
-    else:
-        target, packed = TARGET_GPU, requested_kernel()
-    said = repr((checkpoint.config, activations, target, packed, digest_sources()))
+    kind = device.device_type
+    code = _cpu_features() if kind == "cpu" else requested_kernel()
+    said = repr((checkpoint.config, activations, kind, code, digest_sources()))
     return hashlib.sha256(said.encode()).hexdigest()
 
 

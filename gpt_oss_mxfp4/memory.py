@@ -52,13 +52,9 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
 
 def padding_bytes(config: GptOssConfig) -> int:
     """Returns what experts take more when they are packed: nothing where sizes are multiples of 64, as in gpt-oss."""
-    projections = (
-        (2 * config.intermediate_size, config.hidden_size),
-        (config.hidden_size, config.intermediate_size),
-    )
     return sum(
         config.num_hidden_layers
         * config.num_local_experts
         * (math.prod(map(int, packed_shape(n, k))) - n * k // GROUP_SIZE * (BYTES_PER_GROUP + 1))
-        for n, k in projections
+        for n, k in config.expert_shapes
     )

@@ -115,11 +115,7 @@ def _compile(device: Device, session: InferenceSession) -> Model:
 
 def _shapes(config: GptOssConfig) -> list[DLPackArray]:
     """Gives arrays of the tiles' shapes that take no memory."""
-    sizes = (
-        (2 * config.intermediate_size, config.hidden_size),
-        (config.hidden_size, config.intermediate_size),
-    )
     return [
         np.broadcast_to(np.uint8(0), (config.num_local_experts, *map(int, packed_shape(rows, k))))
-        for rows, k in sizes
+        for rows, k in config.expert_shapes
     ]
