@@ -17,12 +17,14 @@ from max.algorithm import sync_parallelize
 
 from mxfp4.cpu.epilogue import BiasEpilogue, SwigluEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
-from mxfp4.cpu.weights import Bf16Rows, Mxfp4Rows
+from mxfp4.cpu.bf16_rows import Bf16Rows
+from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
 from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.words import (
     HAS_BF16_DOT,
     LANES,
     Floats,
+    Sums,
     Words,
     multiply_add,
     per_word,
@@ -81,7 +83,7 @@ def _peak_flops[word: DType](threads: Int) -> Float64:
         var a = Words(0x3F80_3F80)
         for _ in range(steps):
             comptime for j in range(chains):
-                sums[j] = multiply_add[word](sums[j], a, a)
+                sums[j] = rebind[Floats](multiply_add[word](rebind[Sums[word]](sums[j]), a, a))
         var total = Floats(0)
         comptime for j in range(chains):
             total += sums[j]
@@ -229,7 +231,7 @@ def _bench_dense(
             grouped_matmul[round_to_bf16=False](
                 _const(x),
                 RowGather(_const(offsets), 0),
-                Bf16Rows(w, k),
+                Bf16Rows[DType.float32](w, k),
                 _const(offsets),
                 1,
                 n,

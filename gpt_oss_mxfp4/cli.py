@@ -10,7 +10,7 @@ from typing import NoReturn, get_args
 
 from gpt_oss_mxfp4.compile import run_compile
 from gpt_oss_mxfp4.generate import run_generate
-from gpt_oss_mxfp4.options import Activations, CompileOptions, GenerateOptions
+from gpt_oss_mxfp4.options import Activations, CompileOptions, DenseWeights, GenerateOptions
 
 TARGETS = ("cpu", "cuda:sm_90a")
 """What can be compiled for."""
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 target=arguments.target,
                 output=arguments.output,
                 activations=arguments.activations,
+                dense_weights=arguments.dense_weights,
                 verbose=arguments.verbose,
             )
         )
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raw=arguments.raw,
             devices=arguments.devices,
             activations=arguments.activations,
+            dense_weights=arguments.dense_weights,
             precompiled=arguments.precompiled,
             verbose=arguments.verbose,
         )
@@ -179,7 +181,14 @@ def _add_common(verb: argparse.ArgumentParser) -> None:
         "--activations",
         choices=get_args(Activations),
         default=GenerateOptions.activations,
-        help="what the experts' inputs are rounded to on a CPU; default: %(default)s",
+        help="what inputs of matmuls are rounded to on a CPU; default: %(default)s",
+    )
+    verb.add_argument(
+        "--dense-weights",
+        choices=get_args(DenseWeights),
+        default=GenerateOptions.dense_weights,
+        help="what the weights of attention and of the logits are rounded to while loading, on a CPU; default: "
+        "%(default)s, as in the checkpoint",
     )
     verb.add_argument("--verbose", action="store_true", help="show what MAX logs")
 

@@ -31,9 +31,13 @@ from transformers import AutoTokenizer
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
-from gpt_oss_mxfp4.model_config import ACTIVATIONS_VARIABLE, requested_kernel
+from gpt_oss_mxfp4.model_config import (
+    ACTIVATIONS_VARIABLE,
+    DENSE_WEIGHTS_VARIABLE,
+    requested_kernel,
+)
 from gpt_oss_mxfp4.ops.library import digest_sources
-from gpt_oss_mxfp4.options import Activations, CompileOptions, GenerateOptions, Refused
+from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
 
 FINGERPRINT = "compiled_for"
 """File beside compiled graphs that names what they are of."""
@@ -108,20 +112,22 @@ def load(checkpoint: Checkpoint, prompt_tokens: int, options: GenerateOptions) -
     Raises:
         Refused: MAX cannot run it on this machine, for want of memory or of a GPU say.
     """
-    os.environ[ACTIVATIONS_VARIABLE] = options.activations
+    _request(options)
     device = DeviceSpec.cpu()
     if options.devices == "gpu":
         if not accelerator_count():
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
         if options.activations != "bfloat16":
             raise Refused("--activations: must be bfloat16 on a GPU; run with --devices cpu")
+        if options.dense_weights != "bfloat16":
+            raise Refused("--dense-weights: must be bfloat16 on a GPU; run with --devices cpu")
         try:
             requested_kernel()
         except ValueError as error:
             raise Refused(str(error)) from error
         device = DeviceSpec.accelerator()
     if options.precompiled:
-        _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options.activations))
+        _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options))
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=1,
@@ -144,7 +150,7 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     Raises:
         Refused: MAX cannot compile it.
     """
-    os.environ[ACTIVATIONS_VARIABLE] = options.activations
+    _request(options)
     device = DeviceSpec.cpu()
     if options.target != "cpu":
         api, _, architecture = options.target.partition(":")
@@ -156,15 +162,24 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
         custom_architectures=[gpt_oss_mxfp4.__name__], max_batch_size=1, export_mefs=str(folder)
     )
     _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
-    fingerprint = _fingerprint(checkpoint, device, options.activations)
+    fingerprint = _fingerprint(checkpoint, device, options)
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n")
 
 
-def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, activations: Activations) -> str:
+def _request(options: GenerateOptions | CompileOptions) -> None:
+    """Asks for an option's values where MAX, which makes the model, gives architectures no option of their own."""
+    os.environ[ACTIVATIONS_VARIABLE] = options.activations
+    os.environ[DENSE_WEIGHTS_VARIABLE] = options.dense_weights
+
+
+def _fingerprint(
+    checkpoint: Checkpoint, device: DeviceSpec, options: GenerateOptions | CompileOptions
+) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
     code = _cpu_features() if kind == "cpu" else requested_kernel()
-    said = repr((checkpoint.config, activations, kind, code, digest_sources()))
+    precision = (options.activations, options.dense_weights)
+    said = repr((checkpoint.config, precision, kind, code, digest_sources()))
     return hashlib.sha256(said.encode()).hexdigest()
 
 

@@ -33,7 +33,7 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
     def estimate_weights_size(self, pipeline_config: PipelineConfig) -> int:
         """Bytes of the files that are read, copies that MAX found beside them left out, and what packing adds."""
         size = sum(file.stat().st_size for file in self._config.checkpoint.files)
-        if self._config.experts.packed:
+        if self._config.layers.packed:
             size += padding_bytes(self._config.checkpoint.config)
         return size
 

@@ -31,7 +31,7 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.block import Block
 from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.ops import dense
-from gpt_oss_mxfp4.options import ExpertOptions
+from gpt_oss_mxfp4.options import LayerOptions
 
 ROPE_TABLE = "rope_table"
 """Name of the one weight that no checkpoint holds: ``layers.rope.rope_table`` computes its value."""
@@ -45,7 +45,7 @@ class Decoder(Module):
         kv_params: one KV cache per layer type, keyed by the type.
         device: where weights lie and the graph runs.
         dtype: of the activations.
-        experts: how experts are multiplied.
+        options: how layers multiply.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Decoder(Module):
         kv_params: MultiKVCacheParams,
         device: DeviceRef,
         dtype: DType,
-        experts: ExpertOptions,
+        options: LayerOptions,
     ) -> None:
         super().__init__()
         self.kinds = config.layer_types
@@ -62,7 +62,7 @@ class Decoder(Module):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, DType.bfloat16, device)
         self.layers = LayerList(
             [
-                Block(config, kind, kv_params.child(kind, KVCacheParams), device, experts)
+                Block(config, kind, kv_params.child(kind, KVCacheParams), device, options)
                 for kind in self.kinds
             ]
         )
@@ -106,7 +106,7 @@ class GptOss(Module):
         kv_params: one KV cache per layer type, keyed by the type.
         device: where weights lie and the graph runs.
         dtype: of the activations.
-        experts: how experts are multiplied.
+        options: how layers multiply.
         return_logits: of each sequence's last token or of all tokens.
     """
 
@@ -116,21 +116,22 @@ class GptOss(Module):
         kv_params: MultiKVCacheParams,
         device: DeviceRef,
         dtype: DType,
-        experts: ExpertOptions,
+        options: LayerOptions,
         return_logits: ReturnLogits,
     ) -> None:
         super().__init__()
         self.config = config
+        self.options = options
         self.kv_params = kv_params
         self.device = device
         self.dtype = dtype
         self.return_logits = return_logits
-        self.model = Decoder(config, kv_params, device, dtype, experts)
+        self.model = Decoder(config, kv_params, device, dtype, options)
         self.rope_table = Weight(
             ROPE_TABLE, DType.float32, [config.max_position_embeddings, config.head_dim], device
         )
         if not config.tie_word_embeddings:
-            self.lm_head = Dense(config.hidden_size, config.vocab_size, device, bias=False)
+            self.lm_head = Dense(config.hidden_size, config.vocab_size, device, options, bias=False)
 
     def input_tree(self) -> OrderedDict[str, object]:
         """Names the graph's inputs: tokens, row offsets, number of logits, then the KV caches' leaves."""
@@ -203,5 +204,5 @@ class GptOss(Module):
 
     def _unembed(self, h: TensorValue) -> TensorValue:
         if self.config.tie_word_embeddings:
-            return dense(h, self.model.embed_tokens.weight)
+            return dense(h, self.model.embed_tokens.weight, None, self.options.activations)
         return self.lm_head(h)

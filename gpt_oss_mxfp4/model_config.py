@@ -24,13 +24,16 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.ops.checks import activation_dtype
-from gpt_oss_mxfp4.options import Activations, ExpertOptions, GroupedKernel
+from gpt_oss_mxfp4.options import Activations, DenseWeights, GroupedKernel, LayerOptions
 
 logger = logging.getLogger("max.pipelines.gpt_oss_mxfp4")  # MAX shows its own loggers only
 
 ACTIVATIONS_VARIABLE = "GPT_OSS_MXFP4_ACTIVATIONS"
-"""Environment variable that picks the experts' activations. MAX gives custom architectures no option of their
-own, and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
+"""Environment variable that picks what inputs of matmuls are rounded to. MAX gives custom architectures no option
+of their own, and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
+
+DENSE_WEIGHTS_VARIABLE = "GPT_OSS_MXFP4_DENSE_WEIGHTS"
+"""Environment variable that picks what dense weights are rounded to, for the same reasons. Read here alone."""
 
 KERNEL_VARIABLE = "MXFP4_GROUPED_KERNEL"
 """Environment variable that picks what multiplies experts on a GPU, for the same reasons. Read here alone."""
@@ -52,7 +55,8 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     Args:
         checkpoint: the validated checkpoint.
         devices: the one device the model runs on.
-        activations: precision the experts' inputs are rounded to.
+        activations: what inputs of matmuls are rounded to on a CPU.
+        dense_weights: what the weights of attention and of the logits are rounded to on a CPU.
         kernel: what multiplies experts on a GPU.
         kv_params: one paged KV cache per layer type.
         max_seq_len: tokens a sequence may reach, prompt included.
@@ -64,6 +68,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     checkpoint: Checkpoint
     devices: list[DeviceRef]
     activations: Activations
+    dense_weights: DenseWeights = "bfloat16"
     kernel: GroupedKernel = "sm90"
     kv_params: MultiKVCacheParams
     max_seq_len: int
@@ -74,10 +79,11 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         return activation_dtype(self.devices[0])
 
     @property
-    def experts(self) -> ExpertOptions:
-        """How experts are multiplied: on a CPU always in the checkpoint's layout."""
-        packed = self.kernel == "sm90" and not self.devices[0].is_cpu()
-        return ExpertOptions(self.activations, packed)
+    def layers(self) -> LayerOptions:
+        """How layers multiply: on a CPU experts are in the checkpoint's layout, on a GPU dense weights stay BF16."""
+        if self.devices[0].is_cpu():
+            return LayerOptions(self.activations, self.dense_weights)
+        return LayerOptions(self.activations, packed=self.kernel == "sm90")
 
     @classmethod
     def initialize(
@@ -102,6 +108,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
             checkpoint=checkpoint,
             devices=[device],
             activations=requested_activations(),
+            dense_weights=requested_dense_weights(),
             kernel=requested_kernel(),
             kv_params=kv_cache_params(checkpoint.config, model_config.kv_cache, device),
             max_seq_len=max_seq_len,
@@ -175,9 +182,19 @@ def requested_activations() -> Activations:
     """Reads GPT_OSS_MXFP4_ACTIVATIONS; unset means bfloat16.
 
     Raises:
-        ValueError: another value than bfloat16 or float32.
+        ValueError: another value than bfloat16, float32 or int8.
     """
     value: Activations = _requested(ACTIVATIONS_VARIABLE, get_args(Activations))
+    return value
+
+
+def requested_dense_weights() -> DenseWeights:
+    """Reads GPT_OSS_MXFP4_DENSE_WEIGHTS; unset means bfloat16.
+
+    Raises:
+        ValueError: another value than bfloat16, int8 or mxfp8.
+    """
+    value: DenseWeights = _requested(DENSE_WEIGHTS_VARIABLE, get_args(DenseWeights))
     return value
 
 

@@ -9,8 +9,12 @@ from typing import Literal
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """A small checkpoint that is part of the package: what is run where no model is named."""
 
-Activations = Literal["bfloat16", "float32"]
-"""Precision the expert matmuls round their inputs to: bf16 (fast) or none (float32)."""
+Activations = Literal["bfloat16", "float32", "int8"]
+"""What matmuls on a CPU round their inputs to: bf16, nothing, or 8 bits with a scale per 32 (fastest)."""
+
+DenseWeights = Literal["bfloat16", "int8", "mxfp8"]
+"""What the weights of attention and of the logits are multiplied as on a CPU: as in the checkpoint, or rounded while
+loading to 8 bits with a scale per 32, integers with a bfloat16 scale or OCP's MXFP8 (E4M3, E8M0)."""
 
 GroupedKernel = Literal["sm90", "strided"]
 """What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, or the reference for any GPU
@@ -18,15 +22,17 @@ from the checkpoint's own layout."""
 
 
 @dataclass(frozen=True)
-class ExpertOptions:
-    """How experts are multiplied.
+class LayerOptions:
+    """How layers multiply.
 
     Args:
-        activations: precision their inputs are rounded to.
-        packed: whether their weights are packed for Hopper, or in the checkpoint's layout.
+        activations: what inputs of matmuls are rounded to on a CPU; the router's never are.
+        dense_weights: what the weights of attention and of the logits are on a CPU.
+        packed: whether experts are packed for Hopper, or in the checkpoint's layout.
     """
 
     activations: Activations = "bfloat16"
+    dense_weights: DenseWeights = "bfloat16"
     packed: bool = False
 
 
@@ -45,7 +51,8 @@ class GenerateOptions:
         show_reasoning: whether the reasoning is printed as well.
         raw: whether the prompt is continued as it is, without the chat template.
         devices: "cpu" or "gpu".
-        activations: precision of the experts' inputs.
+        activations: what inputs of matmuls are rounded to on a CPU.
+        dense_weights: what the weights of attention and of the logits are multiplied as on a CPU.
         precompiled: folder that ``compile`` has written, or None to compile here.
         verbose: whether MAX's log is shown.
     """
@@ -61,6 +68,7 @@ class GenerateOptions:
     raw: bool = False
     devices: str = "cpu"
     activations: Activations = "bfloat16"
+    dense_weights: DenseWeights = "bfloat16"
     precompiled: Path | None = None
     verbose: bool = False
 
@@ -78,7 +86,8 @@ class CompileOptions:
         model: folder or Hub id, or None for the demo model.
         target: "cpu" for this machine's, or API and architecture of a GPU, which need not be here: "cuda:sm_90a".
         output: folder to write, which must not be there.
-        activations: precision of the experts' inputs.
+        activations: what inputs of matmuls are rounded to on a CPU.
+        dense_weights: what the weights of attention and of the logits are multiplied as on a CPU.
         verbose: whether MAX's log is shown.
     """
 
@@ -86,6 +95,7 @@ class CompileOptions:
     target: str
     output: Path
     activations: Activations = "bfloat16"
+    dense_weights: DenseWeights = "bfloat16"
     verbose: bool = False
 
 

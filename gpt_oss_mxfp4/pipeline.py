@@ -24,6 +24,7 @@ from max.pipelines.lib.memory_estimation import MemoryPlan
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
 from gpt_oss_mxfp4.checkpoint.pack import pack_experts
+from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
@@ -87,7 +88,7 @@ def graph_spec(
 
     Args:
         config: sizes, device and precision.
-        weights: every tensor of the checkpoint, from :func:`adapt` or, where experts are packed, :func:`pack_experts`.
+        weights: every tensor of the checkpoint, from :func:`adapt`, :func:`pack_experts` or :func:`quantize_dense`.
         return_logits: of each sequence's last token or of all tokens.
 
     Raises:
@@ -98,7 +99,7 @@ def graph_spec(
         config.kv_params,
         config.devices[0],
         config.dtype,
-        config.experts,
+        config.layers,
         return_logits,
     )
     model.load_state_dict(
@@ -115,6 +116,16 @@ def graph_spec(
         weights=model.state_dict(auto_initialize=False),
         custom_extensions=[CUSTOM_OPS],
     )
+
+
+def settle_inputs(device: Device) -> None:
+    """Waits until the inputs of a step are where the graph reads them.
+
+    MAX copies the KV cache's lengths and page tables to buffers of their own without waiting, and on a CPU does not make
+    the graph wait either: now and then, on a busy machine, the first layer read those of the step before (NOTES F24).
+    """
+    if device.is_host:
+        device.synchronize()
 
 
 class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig, Model]):
@@ -155,8 +166,10 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         # Not from self.weights: those are all files MAX found in the folder, validated or not.
         config = self.arch_config_as(GptOssArchConfig)
         weights = adapt(config.checkpoint)
-        if config.experts.packed:
+        if config.layers.packed:
             return pack_experts(config.checkpoint, weights, self.devices[0], self._session)
+        if config.layers.dense_weights != "bfloat16":
+            return quantize_dense(weights, config.layers.dense_weights, self._session)
         return weights
 
     def _create_model_config(self, state_dict: dict[str, Any]) -> GptOssArchConfig:
@@ -170,6 +183,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
 
     def execute(self, model_inputs: ModelInputs) -> ModelOutputs:
         """Runs one step over inputs that the batch processor prepared."""
+        settle_inputs(self.devices[0])
         return process_ragged_kv_outputs(
             self.model.execute(*model_inputs.buffers),
             return_logits=self.return_logits,

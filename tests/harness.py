@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from max.pipelines.modeling.types import RequestID
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
-from gpt_oss_mxfp4.options import Activations
-from gpt_oss_mxfp4.pipeline import GptOssInputs, graph_spec
+from gpt_oss_mxfp4.options import Activations, DenseWeights
+from gpt_oss_mxfp4.pipeline import GptOssInputs, graph_spec, settle_inputs
 
 Logits = npt.NDArray[np.float32]
 
@@ -38,7 +39,8 @@ class Harness:
         folder: the checkpoint.
         max_length: tokens a sequence may reach.
         max_batch_size: sequences in a batch.
-        activations: precision the experts' inputs are rounded to.
+        activations: what inputs of matmuls are rounded to.
+        dense_weights: what dense weights are rounded to.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Harness:
         max_length: int = 1024,
         max_batch_size: int = 2,
         activations: Activations = "bfloat16",
+        dense_weights: DenseWeights = "bfloat16",
     ) -> None:
         checkpoint = open_checkpoint(folder)
         device = DeviceRef.CPU()
@@ -59,11 +62,16 @@ class Harness:
             checkpoint=checkpoint,
             devices=[device],
             activations=activations,
+            dense_weights=dense_weights,
             kv_params=kv_params,
             max_seq_len=max_length,
         )
-        session = InferenceSession(devices=[CPU()])
-        specs = {"logits": graph_spec(config, adapt(checkpoint), ReturnLogits.ALL)}
+        self._device = CPU()
+        session = InferenceSession(devices=[self._device])
+        weights: Mapping[str, Any] = adapt(checkpoint)
+        if dense_weights != "bfloat16":
+            weights = quantize_dense(weights, dense_weights, session)
+        specs = {"logits": graph_spec(config, weights, ReturnLogits.ALL)}
         self._model = init_graphs(session, compile_graphs(session, specs), specs)["logits"]
         self._cache = load_kv_manager(
             params=kv_params,
@@ -153,4 +161,5 @@ class Harness:
             return_n_logits=Buffer.from_numpy(np.ones(1, dtype=np.int64)),
             kv_cache_inputs=self._cache.runtime_inputs([contexts]),
         )
+        settle_inputs(self._device)
         return self._model.execute(*inputs.buffers)

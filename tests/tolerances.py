@@ -38,9 +38,12 @@ SAME_MODEL = LogitError(maximum=2e-5, mean=2e-6, top1=1.0)
 STAGE = RelativeError(maximum=5e-5, rms=5e-6)
 """A stage of one of four layers in float32, after all stages before it: 8e-6 and 8e-7 at worst (RUN); x 6."""
 
-SAME_MODEL_ROUNDED = LogitError(maximum=3e-3, mean=5e-5, top1=1.0)
+SAME_MODEL_ROUNDED = LogitError(maximum=6e-3, mean=4e-4, top1=0.99)
 """As `SAME_MODEL` with bfloat16 activations: a last-bit difference may tip one to the next bfloat16, which moves a
-logit by as much as rounding does, but few of them: 1.6e-3 and 1.7e-5 (RUN)."""
+logit by as much as rounding does: 1.9e-3 and 1.6e-4, and one near tie of 200 the other way (RUN)."""
 
 ROUNDED_SLACK = 1.5
-"""Which way an activation near a tie is rounded is a matter of float32 errors: 1.0 was seen (RUN)."""
+"""Which way an activation near a tie is rounded is a matter of float32 errors: 1.02 was seen (RUN)."""
+
+ROUNDED_TIES = 0.01
+"""Share of positions at which such an error may decide between two tokens: 1 of 200 was seen (RUN)."""

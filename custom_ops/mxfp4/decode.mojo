@@ -13,8 +13,24 @@ def _e2m1_table[dtype: DType, width: Int]() -> SIMD[dtype, width]:
     return table
 
 
-comptime _E2M1_BF16X32 = bitcast[DType.uint16, 32](_e2m1_table[DType.bfloat16, 32]())
+def _e2m1_bf16_table[exponent_bias: Int]() -> SIMD[DType.uint16, 32]:
+    var table = bitcast[DType.uint16, 32](_e2m1_table[DType.bfloat16, 32]())
+    comptime if exponent_bias:
+        for i in range(32):
+            table[i] = table[i] + UInt16(exponent_bias << 7) if i & 7 else UInt16(0)
+    return table
+
+
+def _e2m1_int8_table() -> SIMD[DType.uint8, 64]:
+    var table = SIMD[DType.uint8, 64](0)
+    for i in range(64):
+        table[i] = UInt8(Int(2 * e2m1_value(i & 15)) + 12)
+    return table
+
+
+comptime _E2M1_BF16X32[exponent_bias: Int] = _e2m1_bf16_table[exponent_bias]()
 comptime _E2M1_F32X16 = _e2m1_table[DType.float32, 16]()
+comptime _E2M1_INT8X64 = _e2m1_int8_table()
 
 
 @inline(.always)
@@ -39,10 +55,15 @@ def decode_e8m0[width: SIMDLength, //](s: SIMD[DType.uint32, width]) -> SIMD[DTy
 
 
 @inline(.always)
-def decode_e2m1_bf16x32(codes: SIMD[DType.uint16, 32]) -> SIMD[DType.uint32, 16]:
+def decode_e2m1_bf16x32[
+    exponent_bias: Int
+](codes: SIMD[DType.uint16, 32]) -> SIMD[DType.uint32, 16]:
     """Decodes the low nibble of each 16-bit lane to bfloat16 by one table lookup (AVX-512 BW).
 
     The table holds the 16 values twice, so the fifth index bit that `vpermw` reads needs no mask.
+
+    Parameters:
+        exponent_bias: Power of two that values are multiplied by; where it is not 0, both zeros decode to +0.
 
     Args:
         codes: Codes in bits 0..3 of each lane; higher bits are ignored.
@@ -54,7 +75,7 @@ def decode_e2m1_bf16x32(codes: SIMD[DType.uint16, 32]) -> SIMD[DType.uint32, 16]
         "llvm.x86.avx512.permvar.hi.512",
         SIMD[DType.uint16, 32],
         has_side_effect=False,
-    ](_E2M1_BF16X32, codes)
+    ](_E2M1_BF16X32[exponent_bias], codes)
     return bitcast[DType.uint32, 16](values)
 
 
@@ -83,6 +104,40 @@ def decode_e2m1_f32[
         )
     else:
         return decode_e2m1_f32_portable(codes)
+
+
+@inline(.always)
+def decode_e2m1_int8[
+    width: SIMDLength, //
+](codes: SIMD[DType.uint32, width]) -> SIMD[DType.uint32, width]:
+    """Decodes the low nibble of each byte to a byte without sign, twice the value plus 12.
+
+    Parameters:
+        width: Lanes.
+
+    Args:
+        codes: Codes in bits 0..3 of each byte; higher bits are ignored.
+
+    Returns:
+        Bytes 0 to 24.
+    """
+    var nibbles = codes & 0x0F0F_0F0F
+    comptime if CompilationTarget._has_feature["avx512bw"]() and width == 16:
+        return bitcast[DType.uint32, width](
+            llvm_intrinsic[
+                "llvm.x86.avx512.pshuf.b.512",
+                SIMD[DType.uint8, 64],
+                has_side_effect=False,
+            ](_E2M1_INT8X64, bitcast[DType.uint8, 64](nibbles))
+        )
+    else:
+        # Twice the magnitude by arithmetic in bytes: (2 + m) << e >> 1, but for e = 0, where it is m.
+        comptime Bytes = SIMD[DType.uint8, 4 * width]
+        var bytes = bitcast[DType.uint8, 4 * width](nibbles)
+        var exponent = (bytes >> 1) & 3
+        var mantissa = bytes & 1
+        var twice = exponent.eq(0).select(mantissa, ((mantissa + 2) << exponent) >> 1)
+        return bitcast[DType.uint32, width]((bytes & 8).eq(0).select(twice + 12, Bytes(12) - twice))
 
 
 @inline(.always)
@@ -135,3 +190,28 @@ def narrow_exact[
         return bitcast[dtype, width]((bits >> 16).cast[DType.uint16]())
     else:
         return values.cast[dtype]()
+
+
+@inline(.always)
+def decode_e4m3_f32[
+    width: SIMDLength, //
+](codes: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
+    """Decodes the low byte of each 32-bit lane from E4M3 to float32, where the thread computes with subnormals.
+
+    Exponent and mantissa, `eeee mmm`, put where float32 has its own are the value times 2^(7 - 127), subnormals
+    included; one exact multiplication puts that right. The two codes of NaN decode to 480.
+
+    Parameters:
+        width: Lanes.
+
+    Args:
+        codes: Codes in bits 0..7 of each lane; higher bits are ignored.
+
+    Returns:
+        The values, exact.
+    """
+    var bits = (codes & 0x7F) << 20
+    var magnitude = bitcast[DType.float32, width](bits) * Float32(2.0**120)
+    return bitcast[DType.float32, width](
+        bitcast[DType.uint32, width](magnitude) | ((codes & 0x80) << 24)
+    )

@@ -39,12 +39,17 @@ def widen_bits[
 
 
 @inline(.always)
-def shared_scale(bits: SIMD[DType.uint32, GROUP_SIZE]) -> UInt32:
-    """Gives a group's scale byte: `floor(log2(amax)) - 2`, clamped to E8M0's range, plus its bias.
+def shared_scale[
+    max_exponent: Int = E2M1_MAX_EXPONENT
+](bits: SIMD[DType.uint32, GROUP_SIZE]) -> UInt32:
+    """Gives a group's scale byte: `floor(log2(amax)) - max_exponent`, clamped to E8M0's range, plus its bias.
 
-    A normal float32 with exponent field f has `floor(log2) = f - 127`, and E8M0's bias is 127 too: the byte is f - 2.
-    Subnormals and zero have f = 0; all that is below f = 2 is clamped to byte 0. The top needs no clamp: f = 254
-    gives 252.
+    A normal float32 with exponent field f has `floor(log2) = f - 127`, and E8M0's bias is 127 too: the byte is f - 2
+    for E2M1. Subnormals and zero have f = 0; all that is below f = 2 is clamped to byte 0. The top needs no clamp:
+    f = 254 gives 252.
+
+    Parameters:
+        max_exponent: Of the elements' format.
 
     Args:
         bits: Float32 bits of a group.
@@ -56,7 +61,7 @@ def shared_scale(bits: SIMD[DType.uint32, GROUP_SIZE]) -> UInt32:
     var exponent = (bits << 1).reduce_max() >> 24
     if exponent == 255:
         return E8M0_NAN
-    return max(exponent, E2M1_MAX_EXPONENT) - E2M1_MAX_EXPONENT
+    return max(exponent, UInt32(max_exponent)) - UInt32(max_exponent)
 
 
 @inline(.always)

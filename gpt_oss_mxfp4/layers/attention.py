@@ -15,6 +15,7 @@ from max.nn.layer import Module
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.dense import Dense
+from gpt_oss_mxfp4.options import LayerOptions
 
 
 class Attention(Module):
@@ -25,10 +26,16 @@ class Attention(Module):
         layer_type: "sliding_attention" (the last ``sliding_window`` positions) or "full_attention".
         kv_params: the KV cache of all layers of this type.
         device: where the weights lie.
+        options: how layers multiply.
     """
 
     def __init__(
-        self, config: GptOssConfig, layer_type: str, kv_params: KVCacheParams, device: DeviceRef
+        self,
+        config: GptOssConfig,
+        layer_type: str,
+        kv_params: KVCacheParams,
+        device: DeviceRef,
+        options: LayerOptions,
     ) -> None:
         super().__init__()
         self.kv_params = kv_params
@@ -36,10 +43,10 @@ class Attention(Module):
         self.head_dim = config.head_dim
         self.window = config.sliding_window if layer_type == "sliding_attention" else None
         queries, keys = self.heads * self.head_dim, config.num_key_value_heads * self.head_dim
-        self.q_proj = Dense(config.hidden_size, queries, device, bias=True)
-        self.k_proj = Dense(config.hidden_size, keys, device, bias=True)
-        self.v_proj = Dense(config.hidden_size, keys, device, bias=True)
-        self.o_proj = Dense(queries, config.hidden_size, device, bias=True)
+        self.q_proj = Dense(config.hidden_size, queries, device, options, bias=True)
+        self.k_proj = Dense(config.hidden_size, keys, device, options, bias=True)
+        self.v_proj = Dense(config.hidden_size, keys, device, options, bias=True)
+        self.o_proj = Dense(queries, config.hidden_size, device, options, bias=True)
         self.sinks = Weight("sinks", DType.bfloat16, [self.heads], device)
 
     def __call__(

@@ -11,7 +11,7 @@ from max.nn.norm import RMSNorm
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.attention import Attention
 from gpt_oss_mxfp4.layers.moe import MoE
-from gpt_oss_mxfp4.options import ExpertOptions
+from gpt_oss_mxfp4.options import LayerOptions
 
 
 class Block(Module):
@@ -22,7 +22,7 @@ class Block(Module):
         layer_type: "sliding_attention" or "full_attention".
         kv_params: the KV cache of all layers of this type.
         device: where the weights lie.
-        experts: how experts are multiplied.
+        options: how layers multiply.
     """
 
     def __init__(
@@ -31,15 +31,15 @@ class Block(Module):
         layer_type: str,
         kv_params: KVCacheParams,
         device: DeviceRef,
-        experts: ExpertOptions,
+        options: LayerOptions,
     ) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, DType.bfloat16, config.rms_norm_eps)
-        self.self_attn = Attention(config, layer_type, kv_params, device)
+        self.self_attn = Attention(config, layer_type, kv_params, device, options)
         self.post_attention_layernorm = RMSNorm(
             config.hidden_size, DType.bfloat16, config.rms_norm_eps
         )
-        self.mlp = MoE(config, device, experts)
+        self.mlp = MoE(config, device, options)
 
     def __call__(
         self,

@@ -8,10 +8,10 @@ from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.layers.dense import Dense
+from gpt_oss_mxfp4.layers.dense import EXACT, Dense
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
-from gpt_oss_mxfp4.options import ExpertOptions
+from gpt_oss_mxfp4.options import LayerOptions
 
 
 class Experts(Module):
@@ -20,10 +20,10 @@ class Experts(Module):
     Args:
         config: the model's sizes.
         device: where the weights lie.
-        options: how they are multiplied.
+        options: how layers multiply.
     """
 
-    def __init__(self, config: GptOssConfig, device: DeviceRef, options: ExpertOptions) -> None:
+    def __init__(self, config: GptOssConfig, device: DeviceRef, options: LayerOptions) -> None:
         super().__init__()
         self.limit = config.swiglu_limit
         self.options = options
@@ -111,14 +111,14 @@ class MoE(Module):
     Args:
         config: the model's sizes.
         device: where the weights lie.
-        options: how experts are multiplied.
+        options: how layers multiply.
     """
 
-    def __init__(self, config: GptOssConfig, device: DeviceRef, options: ExpertOptions) -> None:
+    def __init__(self, config: GptOssConfig, device: DeviceRef, options: LayerOptions) -> None:
         super().__init__()
         self.num_experts = config.num_local_experts
         self.top_k = config.num_experts_per_tok
-        self.router = Dense(config.hidden_size, self.num_experts, device, bias=True)
+        self.router = Dense(config.hidden_size, self.num_experts, device, EXACT, bias=True)
         self.experts = Experts(config, device, options)
 
     def __call__(self, x: TensorValue) -> TensorValue:

@@ -9,7 +9,7 @@ Activations are float32 on a CPU and bfloat16 on a GPU.
 """
 
 from gpt_oss_mxfp4.ops.attention import attention
-from gpt_oss_mxfp4.ops.dense import dense
+from gpt_oss_mxfp4.ops.dense import dense, quantize_dense, quantized_dense
 from gpt_oss_mxfp4.ops.grouped_matmul import (
     grouped_matmul,
     grouped_matmul_packed,
@@ -32,6 +32,8 @@ __all__ = [
     "grouped_matmul_swiglu",
     "grouped_matmul_swiglu_packed",
     "quantize",
+    "quantize_dense",
+    "quantized_dense",
     "route",
     "swizzle",
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorValue
+
+from gpt_oss_mxfp4.options import Activations
 
 
 def common_device(op: str, *values: TensorValue) -> DeviceRef:
@@ -36,6 +40,19 @@ def cpu_only(op: str, *values: TensorValue) -> DeviceRef:
 def activation_dtype(device: DeviceRef) -> DType:
     """Returns the dtype of activations: float32 on a CPU, bfloat16 on a GPU."""
     return DType.float32 if device.is_cpu() else DType.bfloat16
+
+
+def activation_parameter(op: str, activations: str) -> DType:
+    """Returns the dtype that a CPU kernel rounds its input to.
+
+    Raises:
+        ValueError: not one of :data:`Activations`.
+    """
+    if activations not in get_args(Activations):
+        raise ValueError(
+            f'{op}: activations must be "bfloat16", "float32" or "int8", got "{activations}"'
+        )
+    return {"bfloat16": DType.bfloat16, "float32": DType.float32, "int8": DType.int8}[activations]
 
 
 def require(op: str, name: str, value: TensorValue, rank: int, *dtypes: DType) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, TensorValueLike, ops
 
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
-from gpt_oss_mxfp4.ops.checks import activation_dtype, common_device, require, require_dim
+from gpt_oss_mxfp4.ops.checks import (
+    activation_dtype,
+    activation_parameter,
+    common_device,
+    require,
+    require_dim,
+)
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
 from gpt_oss_mxfp4.options import Activations
 
@@ -31,8 +35,9 @@ def grouped_matmul(
         scales: [E, N, K/32] uint8 E8M0.
         bias: [E, N] bfloat16.
         expert_offsets: [E + 1] int32, from :func:`group`.
-        activations: "bfloat16" rounds x to bf16 before multiplying, "float32" does not. Sums are float32 in both. On a
-            GPU x is bfloat16 to begin with.
+        activations: what x is rounded to first on a CPU: "bfloat16", "float32" not at all, or "int8" with a scale
+            ``amax / 127`` for each 32 elements. Products are exact and sums float32 in all three. On a GPU x is
+            bfloat16 to begin with.
 
     Returns:
         [P, N] of x's dtype.
@@ -48,7 +53,7 @@ def grouped_matmul(
         x.device,
         [x, blocks, scales, bias, expert_offsets],
         [TensorType(x.dtype, [x.shape[0], blocks.shape[1]], x.device)],
-        parameters={"activations": _activation_parameter(op, activations)},
+        parameters={"activations": activation_parameter(op, activations)},
     )[0].tensor
 
 
@@ -93,7 +98,7 @@ def grouped_matmul_swiglu(
         x.device,
         [x, blocks, scales, bias, expert_offsets, row_order, _limit(limit)],
         [TensorType(x.dtype, [row_order.shape[0], blocks.shape[1] // 2], x.device)],
-        parameters={"activations": _activation_parameter(op, activations)},
+        parameters={"activations": activation_parameter(op, activations)},
     )[0].tensor
 
 
@@ -164,12 +169,6 @@ def grouped_matmul_swiglu_packed(
 
 def _limit(limit: float) -> TensorValue:
     return ops.constant(limit, DType.float32, device=DeviceRef.CPU())
-
-
-def _activation_parameter(op: str, activations: str) -> DType:
-    if activations not in get_args(Activations):
-        raise ValueError(f'{op}: activations must be "bfloat16" or "float32", got "{activations}"')
-    return DType.bfloat16 if activations == "bfloat16" else DType.float32
 
 
 def _check(op: str, *inputs: TensorValueLike) -> list[TensorValue]:

@@ -35,6 +35,18 @@ def bfloat16() -> Harness:
     return Harness(CHECKPOINT, max_length=LENGTH)
 
 
+@pytest.fixture(scope="module")
+def int8() -> Harness:
+    """The fastest: 8 bits on both sides of every matmul but the router's."""
+    return Harness(CHECKPOINT, max_length=LENGTH, activations="int8", dense_weights="int8")
+
+
+def with_slack(error: LogitError) -> LogitError:
+    slack = tolerances.ROUNDED_SLACK
+    top1 = error.top1 - tolerances.ROUNDED_TIES
+    return LogitError(slack * error.maximum, slack * error.mean, top1)
+
+
 def assert_within(error: LogitError, bound: LogitError) -> None:
     # Not `error > bound`: that is false for NaN.
     assert error.maximum <= bound.maximum, error
@@ -53,16 +65,20 @@ def test_float32_activations_match_transformers(float32: Harness, prompt: Prompt
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
 def test_default_is_no_worse_than_transformers_bfloat16(bfloat16: Harness, prompt: Prompt) -> None:
-    """Nor than rounding the experts' inputs costs by itself, which is a much closer bound."""
+    """Nor than rounding inputs of matmuls costs by itself, which is a much closer bound."""
     [logits] = bfloat16.prefill([prompt.token_ids.tolist()])
     error = logit_error(logits[prompt.positions], prompt.logits)
     print(f"{prompt.name}: {error}, transformers' own bfloat16: {prompt.bfloat16_error}")
     assert_within(error, prompt.bfloat16_error)
-    rounded = prompt.rounded_error
-    slack = tolerances.ROUNDED_SLACK
-    assert_within(
-        error, LogitError(slack * rounded.maximum, slack * rounded.mean, prompt.rounded_error.top1)
-    )
+    assert_within(error, with_slack(prompt.rounded_errors["bfloat16"]))
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
+def test_eight_bits_cost_what_rounding_to_them_costs(int8: Harness, prompt: Prompt) -> None:
+    [logits] = int8.prefill([prompt.token_ids.tolist()])
+    error = logit_error(logits[prompt.positions], prompt.logits)
+    print(f"{prompt.name}: {error}")
+    assert_within(error, with_slack(prompt.rounded_errors["int8, dense int8"]))
 
 
 def test_token_by_token_gives_the_logits_of_one_prefill(float32: Harness) -> None:

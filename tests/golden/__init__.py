@@ -29,9 +29,9 @@ class Prompt:
     """[n]: where logits were kept: everywhere, but for the longest prompt."""
     logits: NDArray[np.float32]
     """[n, vocabulary], by transformers in float32."""
-    rounded_error: LogitError
-    """What the float64 reference gets wrong when the experts' inputs are rounded to bfloat16: what our
-    default rounds, and nothing else."""
+    rounded_errors: dict[str, LogitError]
+    """What the float64 reference gets wrong when it rounds what our options round, and nothing else: inputs of
+    matmuls to "bfloat16", the default, or "int8", with weights of dense layers as they are or "dense int8"."""
     bfloat16_error: LogitError
     """What transformers' own bfloat16 run of the same checkpoint gets wrong, at these positions."""
 
@@ -46,7 +46,9 @@ def load_prompts() -> tuple[Prompt, ...]:
                 token_ids=arrays[f"{name}.token_ids"].astype(np.int64),
                 positions=arrays[f"{name}.positions"].astype(np.int64),
                 logits=arrays[f"{name}.logits"],
-                rounded_error=LogitError(**entry["reference_bfloat16_activations"]),
+                rounded_errors={
+                    name: LogitError(**error) for name, error in entry["rounded"].items()
+                },
                 bfloat16_error=LogitError(**entry["transformers_bfloat16"]),
             )
             for name, entry in report["prompts"].items()

@@ -5,8 +5,8 @@
 - `checkpoint/`: `tests.make_checkpoint` with its default sizes and seed 0.
 - `logits.npz`: for each prompt, token ids, positions, and transformers' float32 logits there.
 - `report.json`: versions, and how far from those logits (as shares of their range) are the float64
-  reference, the same with bfloat16 inputs to the experts, and transformers' own bfloat16 run, which is
-  the bound for our bfloat16 activations.
+  reference, the same with what our options round, and transformers' own bfloat16 run, which is the bound
+  for our bfloat16 activations.
 """
 
 import dataclasses
@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 from tests.golden import CHECKPOINT, FOLDER
 from tests.make_checkpoint import make_checkpoint
 from tests.measure import logit_error
-from tests.reference.model import Stages, forward, forward_stages, read_checkpoint
+from tests.reference.model import (
+    Stages,
+    forward,
+    forward_stages,
+    read_checkpoint,
+    round_dense_weights,
+)
 
 PROMPTS = {
     "single": (1, 1),
@@ -87,6 +93,14 @@ def main() -> None:
     shutil.rmtree(CHECKPOINT, ignore_errors=True)
     make_checkpoint(CHECKPOINT, seed=0)
     config, weights = read_checkpoint(CHECKPOINT)
+    int8, mxfp8 = (round_dense_weights(weights, form) for form in ("int8", "mxfp8"))
+    variants: dict[str, tuple[Any, ...]] = {  # activations of the experts, of dense layers
+        "bfloat16": (weights, "bfloat16", "bfloat16"),
+        "int8": (weights, "int8", "bfloat16"),
+        "dense int8": (int8, "bfloat16", "bfloat16"),
+        "dense mxfp8": (mxfp8, "bfloat16", "bfloat16"),
+        "int8, dense int8": (int8, "int8", "int8"),
+    }
     models = {dtype: load_model(dtype) for dtype in (torch.float32, torch.bfloat16)}
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -109,7 +123,10 @@ def main() -> None:
             router_margin, top1_margin = margins(stages, positions, config["num_experts_per_tok"])
 
         logits = run(models[torch.float32], token_ids)[positions]
-        rounded = forward(config, weights, token_ids, "bfloat16")[positions]
+        rounded = {
+            name: logit_error(forward(config, w, token_ids, *activations)[positions], logits)
+            for name, (w, *activations) in variants.items()
+        }
         bfloat16_logits = run(models[torch.bfloat16], token_ids)[positions]
         arrays[f"{name}.token_ids"] = token_ids.astype(np.uint16)
         arrays[f"{name}.positions"] = positions.astype(np.uint16)
@@ -122,7 +139,7 @@ def main() -> None:
             "router_margin": router_margin,
             "top1_margin": top1_margin,
             "reference_float64": dataclasses.asdict(logit_error(stages.logits[positions], logits)),
-            "reference_bfloat16_activations": dataclasses.asdict(logit_error(rounded, logits)),
+            "rounded": {name: dataclasses.asdict(error) for name, error in rounded.items()},
             "transformers_bfloat16": dataclasses.asdict(logit_error(bfloat16_logits, logits)),
         }
     np.savez_compressed(FOLDER / "logits.npz", allow_pickle=False, **arrays)

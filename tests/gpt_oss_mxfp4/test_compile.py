@@ -57,8 +57,12 @@ def test_what_was_compiled_generates_the_same(compiled: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
-    [[], ["--model", str(CHECKPOINT), "--activations", "float32"]],
-    ids=["model", "precision"],
+    [
+        [],
+        ["--model", str(CHECKPOINT), "--activations", "float32"],
+        ["--model", str(CHECKPOINT), "--dense-weights", "int8"],
+    ],
+    ids=["model", "activations", "dense weights"],
 )
 def test_what_was_compiled_for_something_else_is_refused(compiled: Path, other: list[str]) -> None:
     done = generate("--precompiled", str(compiled), *other)

@@ -85,6 +85,7 @@ OPTIONS = GenerateOptions(prompt="", max_new_tokens=12)
     [
         ({"devices": "gpu"}, 0, "--devices gpu: MAX finds no GPU on this machine; run with"),
         ({"devices": "gpu", "activations": "float32"}, 1, "--activations: must be bfloat16 on a"),
+        ({"devices": "gpu", "dense_weights": "int8"}, 1, "--dense-weights: must be bfloat16 on"),
         ({"precompiled": Path("nowhere")}, 0, "--precompiled: nowhere must be a folder that"),
     ],
 )

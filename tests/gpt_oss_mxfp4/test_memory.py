@@ -37,7 +37,7 @@ def test_published_models_fit_their_gpus(
         kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device),
         max_seq_len=32768,
     )
-    assert config.experts.packed
+    assert config.layers.packed
     planner = GptOssMemoryPlanner(config)
     told = planner.estimate_weights_size(UNUSED)
     assert told == pytest.approx(weights, rel=0.01)

@@ -17,7 +17,7 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import kv_cache_params
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
-from gpt_oss_mxfp4.options import ExpertOptions
+from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 
 CONFIG = GptOssConfig.from_file(CHECKPOINT / "config.json")
@@ -25,7 +25,7 @@ CONFIG = GptOssConfig.from_file(CHECKPOINT / "config.json")
 
 def build(config: GptOssConfig, device: DeviceRef, dtype: DType, *, packed: bool = False) -> GptOss:
     kv_params = kv_cache_params(config, KVCacheConfig(), device)
-    experts = ExpertOptions(packed=packed)
+    experts = LayerOptions(packed=packed)
     return GptOss(config, kv_params, device, dtype, experts, ReturnLogits.LAST_TOKEN)
 
 

@@ -24,12 +24,13 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     CPU_MAX_LENGTH,
+    DENSE_WEIGHTS_VARIABLE,
     KERNEL_VARIABLE,
     GptOssArchConfig,
     kv_cache_params,
     only_device,
 )
-from gpt_oss_mxfp4.options import ExpertOptions
+from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 
 
@@ -88,18 +89,38 @@ def test_kv_cache_is_sized_to_batch_and_length_not_to_the_machine() -> None:
     assert plan.available_cache_memory <= 2 * 1024 * token_bytes
 
 
-@pytest.mark.parametrize("activations", ["bfloat16", "float32"])
-def test_activations_come_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, activations: str
+@pytest.mark.parametrize(
+    ("activations", "dense_weights"),
+    [(None, None), ("bfloat16", "int8"), ("float32", "mxfp8"), ("int8", "bfloat16")],
+)
+def test_what_layers_round_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, activations: str | None, dense_weights: str | None
 ) -> None:
-    monkeypatch.setenv(ACTIVATIONS_VARIABLE, activations)
+    for variable, value in (
+        (ACTIVATIONS_VARIABLE, activations),
+        (DENSE_WEIGHTS_VARIABLE, dense_weights),
+    ):
+        if value:
+            monkeypatch.setenv(variable, value)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
-    assert config.activations == activations
+    on_gpu = dataclasses.replace(config, devices=[DeviceRef.GPU()])
+    assert config.layers.activations == (activations or "bfloat16")
+    assert config.layers.dense_weights == (dense_weights or "bfloat16")
+    assert on_gpu.layers.dense_weights == "bfloat16"
 
 
-def test_unknown_activations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ACTIVATIONS_VARIABLE, "int8")
-    with pytest.raises(ValueError, match="must be bfloat16 or float32, got 'int8'"):
+@pytest.mark.parametrize(
+    ("variable", "known"),
+    [
+        (ACTIVATIONS_VARIABLE, "bfloat16 or float32 or int8"),
+        (DENSE_WEIGHTS_VARIABLE, "bfloat16 or int8 or mxfp8"),
+    ],
+)
+def test_an_unknown_precision_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, known: str
+) -> None:
+    monkeypatch.setenv(variable, "int4")
+    with pytest.raises(ValueError, match=f"{variable} must be {known}, got 'int4'"):
         GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
 
 
@@ -119,9 +140,7 @@ def test_experts_are_packed_for_hoppers_kernel_alone(
         monkeypatch.setenv(KERNEL_VARIABLE, kernel)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
     assert config.kernel == (kernel or "sm90")
-    assert dataclasses.replace(config, devices=[device]).experts == ExpertOptions(
-        "bfloat16", packed
-    )
+    assert dataclasses.replace(config, devices=[device]).layers == LayerOptions(packed=packed)
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,15 @@ from safetensors import deserialize
 
 from tests.reference.attention import attention, rotate, yarn_frequencies
 from tests.reference.bfloat16 import decode_bfloat16
-from tests.reference.moe import Activations, ExpertWeights, experts, route
+from tests.reference.dense import (
+    Activations,
+    dequantize_int8,
+    dequantize_mxfp8,
+    linear,
+    quantize_int8,
+    quantize_mxfp8,
+)
+from tests.reference.moe import ExpertWeights, experts, route
 
 Float64 = NDArray[np.float64]
 Weights = Mapping[str, NDArray[Any]]
@@ -63,6 +71,7 @@ def forward(
     weights: Weights,
     token_ids: ArrayLike,
     activations: Activations = "float32",
+    dense_activations: Activations = "float32",
 ) -> Float64:
     """Logits of the next token at every position.
 
@@ -70,12 +79,13 @@ def forward(
         config: config.json's names; rope as `rope_parameters`, or `rope_scaling` + `rope_theta`.
         weights: by Hugging Face tensor name; experts as blocks and scales; see `read_checkpoint`.
         token_ids: [T] integers, at positions 0..T-1.
-        activations: "bfloat16" rounds the input of both expert multiplications.
+        activations: what the input of both expert multiplications is rounded to.
+        dense_activations: what the input of attention's projections and of the logits is rounded to.
 
     Returns:
         [T, vocabulary] float64.
     """
-    return forward_stages(config, weights, token_ids, activations).logits
+    return forward_stages(config, weights, token_ids, activations, dense_activations).logits
 
 
 def forward_stages(
@@ -83,6 +93,7 @@ def forward_stages(
     weights: Weights,
     token_ids: ArrayLike,
     activations: Activations = "float32",
+    dense_activations: Activations = "float32",
 ) -> Stages:
     """As `forward`, keeping what every stage computed."""
     eps = config["rms_norm_eps"]
@@ -90,13 +101,16 @@ def forward_stages(
     x = embedding
     layers = []
     for i in range(config["num_hidden_layers"]):
-        layer = forward_layer(config, layer_weights(weights, i), x, i, activations)
+        layer = forward_layer(
+            config, layer_weights(weights, i), x, i, activations, dense_activations
+        )
         layers.append(layer)
         x = layer.output
     final_norm = rms_norm(x, weights["model.norm.weight"], eps)
     tied = config.get("tie_word_embeddings", False)
     head = weights["model.embed_tokens.weight" if tied else "lm_head.weight"]
-    return Stages(embedding, tuple(layers), final_norm, linear(final_norm, head))
+    logits = linear(final_norm, head, None, dense_activations)
+    return Stages(embedding, tuple(layers), final_norm, logits)
 
 
 def forward_layer(
@@ -105,6 +119,7 @@ def forward_layer(
     x: Float64,
     layer_idx: int,
     activations: Activations = "float32",
+    dense_activations: Activations = "float32",
 ) -> LayerStages:
     """One layer: ``x += attention(norm(x))``, then ``x += experts(norm(x))``.
 
@@ -114,6 +129,7 @@ def forward_layer(
         x: [T, H], the residual stream before the layer.
         layer_idx: chooses the layer's type, sliding or full.
         activations: as `forward` takes it.
+        dense_activations: as `forward` takes it.
 
     Returns:
         Every stage of the layer.
@@ -123,7 +139,7 @@ def forward_layer(
     window = config["sliding_window"] if sliding else None
 
     attention_input = rms_norm(x, weights["input_layernorm.weight"], eps)
-    attended = self_attention(config, weights, attention_input, window)
+    attended = self_attention(config, weights, attention_input, window, dense_activations)
     x = x + attended
 
     moe_input = rms_norm(x, weights["post_attention_layernorm.weight"], eps)
@@ -151,7 +167,11 @@ def forward_layer(
 
 
 def self_attention(
-    config: Mapping[str, Any], weights: Weights, x: Float64, window: int | None
+    config: Mapping[str, Any],
+    weights: Weights,
+    x: Float64,
+    window: int | None,
+    activations: Activations = "float32",
 ) -> Float64:
     """The attention of one layer, projections included.
 
@@ -160,6 +180,7 @@ def self_attention(
         weights: of this layer, from `layer_weights`.
         x: [T, H], normed.
         window: positions that a query sees, or None for all.
+        activations: what the input of the projections is rounded to.
 
     Returns:
         [T, H] float64.
@@ -169,7 +190,8 @@ def self_attention(
     frequencies, attention_factor = yarn_frequencies(rope_parameters(config), head_dim)
 
     def project(name: str) -> Float64:
-        y = linear(x, weights[f"self_attn.{name}.weight"], weights[f"self_attn.{name}.bias"])
+        weight, bias = weights[f"self_attn.{name}.weight"], weights[f"self_attn.{name}.bias"]
+        y = linear(x, weight, bias, activations)
         return y.reshape(x.shape[0], -1, head_dim)
 
     q = rotate(project("q_proj"), positions, frequencies, attention_factor)
@@ -179,6 +201,7 @@ def self_attention(
         heads.reshape(x.shape[0], -1),
         weights["self_attn.o_proj.weight"],
         weights["self_attn.o_proj.bias"],
+        activations,
     )
 
 
@@ -188,10 +211,17 @@ def rms_norm(x: ArrayLike, weight: ArrayLike, eps: float) -> Float64:
     return np.asarray(weight) * x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + eps)
 
 
-def linear(x: Float64, weight: ArrayLike, bias: ArrayLike | None = None) -> Float64:
-    """``x @ weight.T + bias`` for weight [N, K]."""
-    y = x @ np.asarray(weight, np.float64).T
-    return y if bias is None else y + np.asarray(bias)
+def round_dense_weights(weights: Weights, form: str) -> dict[str, NDArray[Any]]:
+    """The weights with those of attention and of the logits rounded to "int8" or "mxfp8" and back."""
+    rounded = dict(weights)
+    for name, weight in weights.items():
+        if name == "lm_head.weight" or ("self_attn." in name and name.endswith("_proj.weight")):
+            rounded[name] = (
+                dequantize_int8(*quantize_int8(weight))
+                if form == "int8"
+                else dequantize_mxfp8(*quantize_mxfp8(weight))
+            )
+    return rounded
 
 
 def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,18 +13,16 @@ one op and takes the same arrays in the same layout:
 T tokens, E experts, k experts per token (top_k), P = T * k routed rows.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tests.reference.bfloat16 import round_to_bfloat16
+from tests.reference.dense import Activations, round_activations
 from tests.reference.mxfp4 import dequantize
 
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
-Activations = Literal["float32", "bfloat16"]
-"""What a matmul's input is rounded to: "bfloat16", or "float32" for no rounding (float64 here)."""
 
 SWIGLU_ALPHA = 1.702
 """The sigmoid's factor, a constant of the model: x * sigmoid(1.702 x) approximates GELU."""
@@ -115,14 +113,12 @@ def grouped_matmul(
         x: [P, K] floats, rows grouped by expert.
         weights: of E experts, N outputs.
         expert_offsets: [E + 1], from `group`.
-        activations: "bfloat16" rounds x first.
+        activations: what x is rounded to first.
 
     Returns:
         [P, N] float64.
     """
-    x = np.asarray(x, np.float64)
-    if activations == "bfloat16":
-        x = round_to_bfloat16(x)
+    x = round_activations(x, activations)
     num_experts, n = weights.bias.shape
     y = np.empty((x.shape[0], n))
     for e in range(num_experts):
@@ -149,7 +145,7 @@ def grouped_matmul_swiglu(
         expert_offsets: [E + 1], from `group`.
         row_order: [P], from `group`.
         limit: the clamp of `swiglu`.
-        activations: "bfloat16" rounds x first; the result is not rounded.
+        activations: what x is rounded to first; the result is not rounded.
 
     Returns:
         [P, I] float64, rows grouped by expert.
@@ -193,7 +189,7 @@ def experts(
         gate_up: K = H, N = 2I.
         down: K = I, N = H.
         limit: the clamp of `swiglu`.
-        activations: "bfloat16" rounds the input of both multiplications.
+        activations: what the input of both multiplications is rounded to.
 
     Returns:
         [T, H] float64.

@@ -25,10 +25,10 @@ def window_logits(checkpoint):
     return run_reference(checkpoint, PROMPTS["window"])
 
 
-def run_reference(checkpoint, prompt, activations="float32"):
+def run_reference(checkpoint, prompt, *activations):
     """Logits at the positions that the prompt keeps."""
     config, weights = checkpoint
-    return forward(config, weights, prompt.token_ids, activations)[prompt.positions]
+    return forward(config, weights, prompt.token_ids, *activations)[prompt.positions]
 
 
 def assert_within(error, bound):
@@ -58,7 +58,7 @@ def test_golden_logits_are_what_transformers_computes(name):
 @pytest.mark.parametrize("name", PROMPTS)
 def test_rounded_activations_beat_transformers_bfloat16(checkpoint, name):
     prompt = PROMPTS[name]
-    got = run_reference(checkpoint, prompt, "bfloat16")
+    got = run_reference(checkpoint, prompt, "bfloat16", "bfloat16")
     assert_within(logit_error(got, prompt.logits), prompt.bfloat16_error)
 
 

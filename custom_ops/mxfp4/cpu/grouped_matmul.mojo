@@ -12,19 +12,19 @@ from max.algorithm import sync_parallelize
 from std.runtime import parallelism_level
 
 from ..pointers import ConstPointer
-from .dot import DOT_ROWS, TILE_N, FloatPointer, dot
+from .dot import DOT_ROWS, TILE_N, FloatPointer, dot, scales_per_row
 from .epilogue import Epilogue
 from .float_mode import enable_subnormals, write_float_mode
-from .pack import WordPointer, pack_row, transpose_rows
+from .pack import pack_row, row_words, transpose_rows
 from .tile import tile
-from .weights import WeightRows, chunk_k, chunk_words
+from .weights import WeightRows, WordPointer, chunk_k
 from .words import LANES, Words
 
 comptime _MAX_TILE_ROWS = 6 * LANES
 """Most rows of one tile call; an expert with more takes several. A chunk of its packed bfloat16 words then fits L1."""
 
-comptime _MAX_REMAINDER = 4
-"""Rows past a whole register of tokens that are cheaper by dot than as one more register, mostly padding (NOTES N11)."""
+comptime _MAX_REMAINDER = 3 * LANES // 4
+"""Rows past a whole register of tokens that are cheaper by dot than as one more register, part of it padding (NOTES N11)."""
 
 comptime _MAX_SERIAL_PACK = 8
 """Rows that one thread packs faster than several would begin to."""
@@ -71,21 +71,13 @@ struct _Part(Copyable, ImplicitlyCopyable, Movable):
         return self.rows if self.by_dot else align_up(self.rows, LANES)
 
 
-def max_dot_rows[word: DType]() -> Int:
-    """Gives the most rows of an expert that take the dot path (NOTES N11).
-
-    Parameters:
-        word: What a word of weights holds.
-
-    Returns:
-        The most rows.
-    """
-    return 24 if word == DType.bfloat16 else 8
+comptime _MAX_DOT_ROWS = 7 * LANES // 4
+"""Most rows of an expert that all go by dot (NOTES N11)."""
 
 
-def _cut_into_parts[
-    word: DType
-](offsets: ConstPointer[DType.int32], experts: Int, row_words: Int) -> List[_Part]:
+def _cut_into_parts(
+    offsets: ConstPointer[DType.int32], experts: Int, row_words: Int
+) -> List[_Part]:
     """Lists the parts of all experts that have rows, in order, and where each one's packed words begin.
     """
     var parts = List[_Part]()
@@ -95,9 +87,9 @@ def _cut_into_parts[
         var end = Int(offsets[unsafe_offset=expert + 1])
         while row < end:
             var rows = end - row
-            var by_dot = rows <= max_dot_rows[word]()
+            var by_dot = rows <= _MAX_DOT_ROWS
             if not by_dot:
-                # Equal calls, in whole registers of tokens; a small remainder goes by dot afterwards.
+                # Equal calls, in whole registers of tokens; a remainder goes by dot afterwards.
                 var calls = ceildiv(rows, _MAX_TILE_ROWS)
                 rows = min(rows, align_up(ceildiv(rows, calls), LANES))
                 if rows % LANES <= _MAX_REMAINDER:
@@ -113,7 +105,7 @@ def _pack_part[
     Rows: WeightRows, round_to_bf16: Bool
 ](part: _Part, x: ConstPointer[DType.float32], gather: RowGather, k: Int, words: WordPointer,):
     var chunks = ceildiv(k, chunk_k[Rows]())
-    var row_words = chunks * chunk_words[Rows]()
+    var words_per_row = row_words[Rows](chunks)
     var target = words.unsafe_offset(part.words_off)
     if part.by_dot:
         for i in range(part.rows):
@@ -122,10 +114,10 @@ def _pack_part[
                 x.unsafe_offset(x_row * k),
                 k,
                 chunks,
-                target.unsafe_offset(i * row_words),
+                target.unsafe_offset(i * words_per_row),
             )
         return
-    var block = List[Words](unsafe_uninit_length=row_words)
+    var block = List[Words](unsafe_uninit_length=words_per_row)
     var block_words = _words(block)
     for first in range(0, part.rows, LANES):
         var count = min(LANES, part.rows - first)
@@ -135,16 +127,28 @@ def _pack_part[
                 x.unsafe_offset(x_row * k),
                 k,
                 chunks,
-                block_words.unsafe_offset(i * row_words),
+                block_words.unsafe_offset(i * words_per_row),
             )
         transpose_rows(
             block_words,
             count,
-            row_words,
+            words_per_row,
             part.padded_rows(),
             target.unsafe_offset(first),
         )
     _ = block^
+
+
+@fieldwise_init
+struct _Scratch(TrivialRegisterPassable):
+    """A thread's buffers."""
+
+    var sums: FloatPointer
+    """[_MAX_TILE_ROWS, TILE_N] float32."""
+    var transposed: FloatPointer
+    """[TILE_N, _MAX_TILE_ROWS] float32."""
+    var scales: WordPointer
+    """[TILE_N, scales_per_row] words."""
 
 
 def _multiply_part[
@@ -158,31 +162,38 @@ def _multiply_part[
     first_n: Int,
     count: Int,
     finish: Finish,
-    sums: FloatPointer,
-    transposed: FloatPointer,
+    scratch: _Scratch,
 ):
     """Multiplies one part by TILE_N weight rows or fewer and hands the sums on, row by row."""
     var x = words.unsafe_offset(part.words_off)
     var weight_row = part.expert * n + first_n
+    var sums = scratch.sums
     if part.by_dot:
-        var row_words = ceildiv(k, chunk_k[Rows]()) * chunk_words[Rows]()
-        for first in range(0, part.rows, DOT_ROWS):
+        var words_per_row = row_words[Rows](ceildiv(k, chunk_k[Rows]()))
+        var passes = ceildiv(part.rows, DOT_ROWS)
+        var first = 0
+        for p in range(passes):
+            var rows = ceildiv(part.rows - first, passes - p)
             comptime for m in range(1, DOT_ROWS + 1):
-                if min(DOT_ROWS, part.rows - first) == m:
+                if rows == m:
                     dot[Rows, m](
                         weights,
                         weight_row,
                         count,
                         k,
-                        x.unsafe_offset(first * row_words),
+                        x.unsafe_offset(first * words_per_row),
+                        scratch.scales,
                         sums.unsafe_offset(first * TILE_N),
                     )
+            first += rows
     else:
         var stride = part.padded_rows()
-        tile(weights, weight_row, count, k, x, stride, transposed)
+        tile(weights, weight_row, count, k, x, stride, scratch.scales, scratch.transposed)
         for i in range(part.rows):
             for j in range(count):
-                sums[unsafe_offset=i * TILE_N + j] = transposed[unsafe_offset=j * stride + i]
+                sums[unsafe_offset=i * TILE_N + j] = scratch.transposed[
+                    unsafe_offset=j * stride + i
+                ]
     for i in range(part.rows):
         finish.store(
             sums.unsafe_offset(i * TILE_N),
@@ -235,11 +246,12 @@ def grouped_matmul[
     var rows = Int(offsets[unsafe_offset=experts])
     if rows == 0 or n == 0:
         return
-    var row_words = ceildiv(k, chunk_k[Rows]()) * chunk_words[Rows]()
-    var parts = _cut_into_parts[Rows.word](offsets, experts, row_words)
+    var chunks = ceildiv(k, chunk_k[Rows]())
+    var words_per_row = row_words[Rows](chunks)
+    var parts = _cut_into_parts(offsets, experts, words_per_row)
     var last = parts[len(parts) - 1]
     var buffer = List[Words](
-        unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * row_words, LANES)
+        unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * words_per_row, LANES)
     )
     var words = _words(buffer)
 
@@ -264,6 +276,14 @@ def grouped_matmul[
         var end = min(n, pairs * (thread + 1) // threads * 2)
         var sums = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
         var transposed = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
+        var scales = List[Words](
+            unsafe_uninit_length=ceildiv(TILE_N * scales_per_row[Rows](chunks), LANES)
+        )
+        var scratch = _Scratch(
+            _words(sums).unsafe_bitcast[Float32](),
+            _words(transposed).unsafe_bitcast[Float32](),
+            _words(scales),
+        )
         for part in parts:
             for first_n in range(begin, end, TILE_N):
                 _multiply_part(
@@ -275,12 +295,12 @@ def grouped_matmul[
                     first_n,
                     min(TILE_N, end - first_n),
                     finish,
-                    _words(sums).unsafe_bitcast[Float32](),
-                    _words(transposed).unsafe_bitcast[Float32](),
+                    scratch,
                 )
         write_float_mode(mode)
         _ = sums^
         _ = transposed^
+        _ = scales^
 
     if len(parts) == 1 or rows <= _MAX_SERIAL_PACK:
         for i in range(len(parts)):

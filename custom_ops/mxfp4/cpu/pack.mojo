@@ -1,13 +1,49 @@
-"""Activations in the order in which `WeightRows` decode: rows for `dot`, words by tokens for `tile`."""
+"""Activations in the order in which `WeightRows` decode: rows for `dot`, words by tokens for `tile`.
+
+A chunk of a row is the words of its vectors. For int8 words, two registers follow: what products start from, which takes
+the weights' zero point back, and the scale of each group of 32 activations.
+"""
 
 from std.memory import bitcast
+from std.utils.numerics import isnan, nan
 
+from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
-from .weights import WeightRows, chunk_k, chunk_words
-from .words import LANES, Words
+from .weights import WeightRows, WordPointer, chunk_k, words_per_chunk
+from .words import LANES, Floats, Words
 
-comptime WordPointer = MutPointer[UInt32, MutUntrackedOrigin]
-"""Packed words, in a buffer of the op's own."""
+comptime _INT8_MAX = 127
+
+
+def word_offset[Rows: WeightRows](chunk: Int) -> Int:
+    """Gives the place of a chunk in a packed row.
+
+    Parameters:
+        Rows: The weights' format.
+
+    Args:
+        chunk: The chunk.
+
+    Returns:
+        Words before it.
+    """
+    comptime extra = 2 * LANES if Rows.word == DType.int8 else 0
+    return chunk * (words_per_chunk[Rows]() + extra)
+
+
+def row_words[Rows: WeightRows](chunks: Int) -> Int:
+    """Gives the words of a packed row.
+
+    Parameters:
+        Rows: The weights' format.
+
+    Args:
+        chunks: Chunks in a row.
+
+    Returns:
+        Words.
+    """
+    return word_offset[Rows](chunks)
 
 
 @inline(.always)
@@ -22,6 +58,8 @@ def _split[
         var words: Words
         comptime if Rows.word == DType.bfloat16:
             words = bitcast[DType.uint32, LANES](values.cast[DType.bfloat16]())
+        elif Rows.word == DType.int8:
+            words = bitcast[DType.uint32, LANES](values.cast[DType.int32]().cast[DType.int8]())
         elif round_to_bf16:
             words = bitcast[DType.uint32, LANES](
                 values.cast[DType.bfloat16]().cast[DType.float32]()
@@ -33,6 +71,33 @@ def _split[
         var even_odd = values.deinterleave()
         _split[stride // 2, Rows, round_to_bf16](even_odd[0], vector, 2 * step, target)
         _split[stride // 2, Rows, round_to_bf16](even_odd[1], vector + step, 2 * step, target)
+
+
+@inline(.always)
+def _quantize[
+    width: SIMDLength, //, Rows: WeightRows
+](mut values: SIMD[DType.float32, width], target: WordPointer):
+    """Turns a chunk's elements into integers of at most 127, and writes the two registers that go with them.
+
+    A group's scale is its largest magnitude / 127, NaN where an element is NaN; rounding is to nearest even.
+    """
+    var starts = SIMD[DType.int32, LANES](0)
+    var scales = Floats(0)
+    comptime for g in range(width // GROUP_SIZE):
+        comptime first = g * GROUP_SIZE
+        var group = values.slice[GROUP_SIZE, offset=first]()
+        var scale = abs(group).reduce_max() / _INT8_MAX
+        var inverse = 1 / scale if scale > 0 else Float32(0)
+        var rounded = round(group * inverse)
+        values = values.insert[offset=first](rounded)
+        if isnan(group).reduce_or():
+            scale = nan[DType.float32]()
+        # The whole correction in a group's first lane: the group's lanes are added up anyway.
+        starts[g * Rows.group_lanes] = Int32(-Rows.zero_point * Int(rounded.reduce_add()))
+        comptime for lane in range(Rows.group_lanes):
+            scales[g * Rows.group_lanes + lane] = scale
+    target.unsafe_store(words_per_chunk[Rows](), bitcast[DType.uint32, LANES](starts))
+    target.unsafe_store(words_per_chunk[Rows]() + LANES, bitcast[DType.uint32, LANES](scales))
 
 
 def pack_row[
@@ -48,7 +113,7 @@ def pack_row[
         x: [k] float32.
         k: Elements in the row.
         chunks: Chunks in a weight row, ceil(k / chunk_k).
-        target: [chunks * chunk_words] words.
+        target: [row_words] words.
     """
     comptime size = chunk_k[Rows]()
     for chunk in range(chunks):
@@ -60,9 +125,10 @@ def pack_row[
         else:
             for i in range(left):
                 values[i] = source[unsafe_offset=i]
-        _split[Rows.vectors, Rows, round_to_bf16](
-            values, 0, 1, target.unsafe_offset(chunk * chunk_words[Rows]())
-        )
+        var words = target.unsafe_offset(word_offset[Rows](chunk))
+        comptime if Rows.word == DType.int8:
+            _quantize[Rows](values, words)
+        _split[Rows.vectors, Rows, round_to_bf16](values, 0, 1, words)
 
 
 def transpose_rows(

@@ -1,87 +1,163 @@
 """Weight rows times many rows of activations, activations in the lanes, weights broadcast one word at a time.
 
-    for chunk: for NR weight rows: decode the chunk to a small buffer
-        for TM * LANES tokens: for each group of the chunk:
-            products = sum over the group's words of broadcast(word) * x[word, tokens]
-            y[row, tokens] += scale(row, group) * products
+    for chunk: for ROWS weight rows: decode the chunk to a small buffer
+        for TM * LANES tokens:
+            y[row, tokens] += sum over the chunk's words of broadcast(word) * x[word, tokens]
 
-Limited by arithmetic: NR * TM sums and as many products stay in registers, a chunk of x in L1. Scales multiply sums,
-not weights, so that each of the 256 scale bytes is exact.
+Limited by arithmetic: sums stay in registers through a chunk, a chunk of x in L1. Scales are folded into words where they
+fit; where not, and for int8, sums of a group are multiplied by its scale, so that each of the 256 scale bytes is exact.
 """
 
 from std.math import ceildiv
+from std.memory import bitcast
 
-from .dot import TILE_N, FloatPointer
-from .pack import WordPointer
-from .weights import WeightRows, chunk_k, chunk_words
-from .words import LANES, Floats, Words, multiply_add
+from .dot import TILE_N, FloatPointer, scales_per_row
+from .pack import word_offset
+from .weights import (
+    WeightRows,
+    WordPointer,
+    chunk_k,
+    groups_per_chunk,
+    lane_scales,
+    words_per_chunk,
+)
+from .words import LANES, Floats, Sums, Words, multiply_add
 
-comptime _NR = 4
-"""Weight rows in the register tile."""
+comptime _ROWS = 8 if LANES == 16 else 4
+"""Weight rows that are decoded together."""
 
 comptime _TM = 3
-"""Registers of tokens in the register tile: 2 * 4 * 3 sums and products, 3 loads, 1 broadcast of 32 registers."""
+"""Most registers of tokens in the register tile."""
 
-comptime _LANES_PER_GROUP = 4
-"""Lanes of a decoded register that hold one MXFP4 group (see `WeightRows`)."""
-
-comptime _GROUPS = LANES // _LANES_PER_GROUP
-"""Groups in a chunk."""
+comptime _SCALED_ROWS = 4
+"""Weight rows in the register tile where a group's products are kept beside the sums."""
 
 
 @inline(.always)
-def _multiply_chunk[
-    Rows: WeightRows, tm: Int
-](words: WordPointer, scales: FloatPointer, x: WordPointer, stride: Int, y: FloatPointer,):
-    """Adds one chunk's products of NR weight rows and tm registers of tokens to y."""
-    var sums = Array[Floats, _NR * tm](fill=Floats(0))
-    comptime for r in range(_NR):
+def _load_tokens[tm: Int](line: WordPointer) -> Array[Words, tm]:
+    var tokens = Array[Words, tm](fill=Words(0))
+    comptime for t in range(tm):
+        tokens[t] = line.unsafe_load[width=LANES](t * LANES)
+    return tokens^
+
+
+@inline(.always)
+def _multiply_words[
+    Rows: WeightRows, nr: Int, tm: Int
+](words: WordPointer, x: WordPointer, stride: Int, y: FloatPointer):
+    """Adds one chunk's products of nr weight rows and tm registers of tokens to y, words being scaled or not.
+    """
+    var sums = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
+    comptime for r in range(nr):
+        comptime for t in range(tm):
+            sums[r * tm + t] = rebind[Sums[Rows.word]](
+                y.unsafe_load[width=LANES](r * stride + t * LANES)
+            )
+    comptime unroll = 4
+    for first in range(0, words_per_chunk[Rows](), unroll):
+        comptime for u in range(unroll):
+            var tokens = _load_tokens[tm](x.unsafe_offset((first + u) * stride))
+            comptime for r in range(nr):
+                var weight = Words(words[unsafe_offset=r * words_per_chunk[Rows]() + first + u])
+                comptime for t in range(tm):
+                    sums[r * tm + t] = multiply_add[Rows.word](sums[r * tm + t], weight, tokens[t])
+    comptime for r in range(nr):
+        comptime for t in range(tm):
+            y.unsafe_store(r * stride + t * LANES, rebind[Floats](sums[r * tm + t]))
+
+
+@inline(.always)
+def _multiply_groups[
+    Rows: WeightRows, nr: Int, tm: Int
+](words: WordPointer, scales: WordPointer, x: WordPointer, stride: Int, y: FloatPointer,):
+    """Adds one chunk's products of nr weight rows and tm registers of tokens to y, a group of a scale at a time.
+    """
+    var sums = Array[Floats, nr * tm](fill=Floats(0))
+    comptime for r in range(nr):
         comptime for t in range(tm):
             sums[r * tm + t] = y.unsafe_load[width=LANES](r * stride + t * LANES)
-    for g in range(_GROUPS):
-        var products = Array[Floats, _NR * tm](fill=Floats(0))
-        comptime for v in range(Rows.vectors):
-            comptime for i in range(_LANES_PER_GROUP):
-                var word = v * LANES + g * _LANES_PER_GROUP + i
-                var tokens = Array[Words, tm](fill=Words(0))
+    for g in range(groups_per_chunk[Rows]()):
+        var first = g * Rows.group_lanes
+        var products = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
+        comptime if Rows.word == DType.int8:
+            var starts = _load_tokens[tm](
+                x.unsafe_offset((words_per_chunk[Rows]() + first) * stride)
+            )
+            comptime for r in range(nr):
                 comptime for t in range(tm):
-                    tokens[t] = x.unsafe_load[width=LANES](word * stride + t * LANES)
-                comptime for r in range(_NR):
-                    var weight = Words(words[unsafe_offset=r * chunk_words[Rows]() + word])
+                    products[r * tm + t] = rebind[Sums[Rows.word]](
+                        bitcast[DType.int32, LANES](starts[t])
+                    )
+        comptime for v in range(Rows.vectors):
+            comptime for i in range(Rows.group_lanes):
+                var word = v * LANES + first + i
+                var tokens = _load_tokens[tm](x.unsafe_offset(word * stride))
+                comptime for r in range(nr):
+                    var weight = Words(words[unsafe_offset=r * words_per_chunk[Rows]() + word])
                     comptime for t in range(tm):
                         products[r * tm + t] = multiply_add[Rows.word](
                             products[r * tm + t], weight, tokens[t]
                         )
-        comptime for r in range(_NR):
+        var factors = Array[Floats, tm](fill=Floats(1))
+        comptime if Rows.word == DType.int8:
+            var x_scales = _load_tokens[tm](
+                x.unsafe_offset((words_per_chunk[Rows]() + LANES + first) * stride)
+            )
             comptime for t in range(tm):
-                comptime if Rows.scaled:
-                    var scale = Floats(scales[unsafe_offset=r * LANES + g * _LANES_PER_GROUP])
-                    sums[r * tm + t] = products[r * tm + t].fma(scale, sums[r * tm + t])
-                else:
-                    sums[r * tm + t] += products[r * tm + t]
-    comptime for r in range(_NR):
+                factors[t] = bitcast[DType.float32, LANES](x_scales[t])
+        comptime for r in range(nr):
+            var scale = Floats(bitcast[DType.float32](scales[unsafe_offset=r * LANES + first]))
+            comptime for t in range(tm):
+                var total = products[r * tm + t].cast[DType.float32]()
+                comptime if Rows.word == DType.int8:
+                    total *= factors[t]
+                sums[r * tm + t] = total.fma(scale, sums[r * tm + t])
+    comptime for r in range(nr):
         comptime for t in range(tm):
             y.unsafe_store(r * stride + t * LANES, sums[r * tm + t])
 
 
 @inline(.always)
 def _decode_rows[
-    Rows: WeightRows, tail: Bool
-](weights: Rows, first_row: Int, rows: Int, chunk: Int, words: WordPointer, scales: FloatPointer,):
-    """Decodes a chunk of NR rows; past `rows` the last one again, whose results nobody reads."""
-    comptime for r in range(_NR):
-        var row = first_row + min(r, rows - 1)
+    Rows: WeightRows, fold: Bool, tail: Bool
+](
+    weights: Rows,
+    first_row: Int,
+    rows: Int,
+    chunk: Int,
+    row_scales: WordPointer,
+    scales_stride: Int,
+    words: WordPointer,
+    scales: WordPointer,
+):
+    """Decodes a chunk of _ROWS rows; past `rows` the last one again, whose results nobody reads."""
+    comptime for r in range(_ROWS):
+        var n = min(r, rows - 1)
+        var row = first_row + n
         # The next call's rows: walked chunk by chunk, they are no stream that the hardware would see coming.
         weights.prefetch_chunk(row + TILE_N, chunk)
-        var decoded = weights.decode[tail](row, chunk)
+        var packed = weights.load[tail](row, chunk)
+        var scale = lane_scales[Rows](row_scales.unsafe_offset(n * scales_stride), chunk)
         comptime for v in range(Rows.vectors):
-            words.unsafe_store(r * chunk_words[Rows]() + v * LANES, decoded[v])
-        scales.unsafe_store(r * LANES, weights.scale[tail](row, chunk))
+            words.unsafe_store(
+                r * words_per_chunk[Rows]() + v * LANES, weights.decode[v, fold](packed, scale)
+            )
+        comptime if not fold:
+            scales.unsafe_store(r * LANES, scale)
 
 
 def tile[
     Rows: WeightRows
-](weights: Rows, first_row: Int, rows: Int, k: Int, x: WordPointer, stride: Int, y: FloatPointer,):
+](
+    weights: Rows,
+    first_row: Int,
+    rows: Int,
+    k: Int,
+    x: WordPointer,
+    stride: Int,
+    scales: WordPointer,
+    y: FloatPointer,
+):
     """Multiplies `rows` weight rows by `stride` rows of activations.
 
     Parameters:
@@ -92,31 +168,73 @@ def tile[
         first_row: The first to multiply.
         rows: How many, at most TILE_N.
         k: Elements in a row.
-        x: [chunks * chunk_words, stride] packed words, a multiple of LANES tokens.
+        x: [row_words, stride] packed words, a multiple of LANES tokens.
         stride: Tokens, counting padding.
-        y: [TILE_N, stride] float32; lines up to the next multiple of 4 above `rows` are written.
+        scales: Scratch, [TILE_N, scales_per_row].
+        y: [TILE_N, stride] float32; lines up to the next multiple of 8 above `rows` are written.
     """
-    var words_buffer = Array[Words, _NR * Rows.vectors](fill=Words(0))
-    var scales_buffer = Array[Floats, _NR](fill=Floats(0))
+    comptime if Rows.folds:
+        if weights.fits_folding(first_row, rows):
+            _tile_all[Rows, True](weights, first_row, rows, k, x, stride, scales, y)
+            return
+    _tile_all[Rows, False](weights, first_row, rows, k, x, stride, scales, y)
+
+
+def _tile_all[
+    Rows: WeightRows, fold: Bool
+](
+    weights: Rows,
+    first_row: Int,
+    rows: Int,
+    k: Int,
+    x: WordPointer,
+    stride: Int,
+    scales: WordPointer,
+    y: FloatPointer,
+):
+    comptime scale_sums = Rows.group_lanes > 0 and not fold
+    var words_buffer = Array[Words, _ROWS * Rows.vectors](fill=Words(0))
+    var scales_buffer = Array[Words, _ROWS](fill=Words(0))
     var words = (
         words_buffer.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
-    var scales = (
-        scales_buffer.unsafe_ptr()
-        .unsafe_bitcast[Float32]()
-        .unsafe_origin_cast[MutUntrackedOrigin]()
+    var lane_scale = (
+        scales_buffer.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var token_registers = stride // LANES
-    for i in range(rows.__ceildiv__(_NR) * _NR * token_registers):
+    var chunks = ceildiv(k, chunk_k[Rows]())
+    var scales_stride = scales_per_row[Rows](chunks)
+    for n in range(rows):
+        weights.read_scales[fold](first_row + n, scales.unsafe_offset(n * scales_stride))
+    for i in range(ceildiv(rows, _ROWS) * _ROWS * token_registers):
         y.unsafe_store(i * LANES, Floats(0))
-    for chunk in range(ceildiv(k, chunk_k[Rows]())):
-        var x_chunk = x.unsafe_offset(chunk * chunk_words[Rows]() * stride)
+    for chunk in range(chunks):
+        var x_chunk = x.unsafe_offset(word_offset[Rows](chunk) * stride)
         var is_tail = (chunk + 1) * chunk_k[Rows]() > k
-        for n in range(0, rows, _NR):
+        for n in range(0, rows, _ROWS):
+            var row_scales = scales.unsafe_offset(n * scales_stride)
             if is_tail:
-                _decode_rows[Rows, True](weights, first_row + n, rows - n, chunk, words, scales)
+                _decode_rows[Rows, fold, True](
+                    weights,
+                    first_row + n,
+                    rows - n,
+                    chunk,
+                    row_scales,
+                    scales_stride,
+                    words,
+                    lane_scale,
+                )
             else:
-                _decode_rows[Rows, False](weights, first_row + n, rows - n, chunk, words, scales)
+                _decode_rows[Rows, fold, False](
+                    weights,
+                    first_row + n,
+                    rows - n,
+                    chunk,
+                    row_scales,
+                    scales_stride,
+                    words,
+                    lane_scale,
+                )
             var y_rows = y.unsafe_offset(n * stride)
             var t = 0
             while t < token_registers:
@@ -127,7 +245,17 @@ def tile[
                 var y_part = y_rows.unsafe_offset(t * LANES)
                 comptime for width in range(1, _TM + 1):
                     if tm == width:
-                        _multiply_chunk[Rows, width](words, scales, x_part, stride, y_part)
+                        comptime if scale_sums:
+                            comptime for r in range(0, _ROWS, _SCALED_ROWS):
+                                _multiply_groups[Rows, _SCALED_ROWS, width](
+                                    words.unsafe_offset(r * words_per_chunk[Rows]()),
+                                    lane_scale.unsafe_offset(r * LANES),
+                                    x_part,
+                                    stride,
+                                    y_part.unsafe_offset(r * stride),
+                                )
+                        else:
+                            _multiply_words[Rows, _ROWS, width](words, x_part, stride, y_part)
                 t += tm
     _ = words_buffer^
     _ = scales_buffer^

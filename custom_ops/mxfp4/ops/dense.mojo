@@ -6,12 +6,13 @@ from max.gpu.host import DeviceContext
 
 from ..cpu.epilogue import BiasEpilogue, Epilogue
 from ..cpu.grouped_matmul import RowGather, grouped_matmul
-from ..cpu.weights import Bf16Rows
+from ..cpu.words import HAS_BF16_DOT
+from ..cpu.bf16_rows import Bf16Rows
 from .tensors import data, require_cpu, require_equal
 
 
 def _dense[
-    Finish: Epilogue, //
+    Finish: Epilogue, //, activations: DType
 ](
     x: InputTensor[dtype=DType.float32, rank=2, ...],
     w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
@@ -19,14 +20,16 @@ def _dense[
 ) raises:
     """Multiplies as the grouped matmul of a single expert does."""
     require_equal("dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1])
+    comptime rounds = activations == DType.bfloat16
+    comptime word = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
     var offsets = List[Int32](length=2, fill=0)
     offsets[1] = Int32(x.shape()[0])
     var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
     var k = x.shape()[1]
-    grouped_matmul[round_to_bf16=False](
+    grouped_matmul[round_to_bf16=rounds](
         data(x),
         RowGather(offsets_data, 0),
-        Bf16Rows(data(w), k),
+        Bf16Rows[word](data(w), k),
         offsets_data,
         1,
         w.shape()[0],
@@ -42,7 +45,7 @@ struct DenseMatmul:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, activations: DType
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         x: InputTensor[dtype=DType.float32, rank=2, ...],
@@ -53,6 +56,7 @@ struct DenseMatmul:
 
         Parameters:
             target: Where the op runs.
+            activations: What x is rounded to first: bfloat16 or float32.
 
         Args:
             y: [T, N] float32.
@@ -65,7 +69,7 @@ struct DenseMatmul:
         """
         require_cpu["dense.matmul", target]()
         # Without a bias its pointer is never read; any valid one will do.
-        _dense(x, w, BiasEpilogue[False](data(y), data(w), w.shape()[0]))
+        _dense[activations](x, w, BiasEpilogue[False](data(y), data(w), w.shape()[0]))
 
 
 @extensibility.register("dense.matmul_bias")
@@ -74,7 +78,7 @@ struct DenseMatmulBias:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, activations: DType
     ](
         y: OutputTensor[dtype=DType.float32, rank=2, ...],
         x: InputTensor[dtype=DType.float32, rank=2, ...],
@@ -86,6 +90,7 @@ struct DenseMatmulBias:
 
         Parameters:
             target: Where the op runs.
+            activations: What x is rounded to first: bfloat16 or float32.
 
         Args:
             y: [T, N] float32.
@@ -104,4 +109,4 @@ struct DenseMatmulBias:
             bias.shape()[0],
             w.shape()[0],
         )
-        _dense(x, w, BiasEpilogue[True](data(y), data(bias), w.shape()[0]))
+        _dense[activations](x, w, BiasEpilogue[True](data(y), data(bias), w.shape()[0]))

@@ -7,7 +7,7 @@ from max.gpu.host import DeviceContext
 from ..activations import Activations
 from ..cpu.epilogue import BiasEpilogue, Epilogue, SwigluEpilogue
 from ..cpu.grouped_matmul import RowGather, grouped_matmul
-from ..cpu.weights import Mxfp4Rows
+from ..cpu.mxfp4_rows import Mxfp4Rows
 from ..cpu.words import HAS_BF16_DOT
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from ..gpu.grouped_matmul import enqueue_strided
@@ -91,7 +91,8 @@ def _multiply[
 ):
     """Runs the grouped matmul with the words that `activations` and the CPU allow."""
     comptime rounds = activations == DType.bfloat16
-    comptime word = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
+    comptime exact = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
+    comptime word = DType.int8 if activations == DType.int8 else exact
     var k_groups = blocks.shape()[2]
     grouped_matmul[round_to_bf16=rounds](
         x,
@@ -125,7 +126,7 @@ struct GroupedMatmul:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first on a CPU: bfloat16 or float32.
+            activations: What x is rounded to first on a CPU: bfloat16, float32 or, by groups of 32, int8.
             dtype: Of x and y: float32 on a CPU, bfloat16 on a GPU.
 
         Args:
@@ -200,7 +201,7 @@ struct GroupedMatmulSwiglu:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first on a CPU: bfloat16 or float32.
+            activations: What x is rounded to first on a CPU: bfloat16, float32 or, by groups of 32, int8.
             dtype: Of x and y: float32 on a CPU, bfloat16 on a GPU.
 
         Args:

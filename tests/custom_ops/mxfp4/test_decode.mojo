@@ -8,6 +8,8 @@ from mxfp4.decode import (
     decode_e2m1_bf16x32,
     decode_e2m1_f32,
     decode_e2m1_f32_portable,
+    decode_e2m1_int8,
+    decode_e4m3_f32,
     decode_e8m0,
     narrow_exact,
 )
@@ -40,7 +42,9 @@ def test_bfloat16_decoder_gives_every_code() raises:
     comptime if HAS_BF16_DOT:
         for code in range(16):
             for garbage in range(0, 1 << 12, 257):
-                var words = decode_e2m1_bf16x32(SIMD[DType.uint16, 32](UInt16(code | garbage << 4)))
+                var words = decode_e2m1_bf16x32[0](
+                    SIMD[DType.uint16, 32](UInt16(code | garbage << 4))
+                )
                 var want = _bits(Float32(_value(code))) >> 16
                 assert_equal(words[5], want << 16 | want, String("code ", code))
 
@@ -50,9 +54,37 @@ def test_bfloat16_decoder_keeps_lane_order() raises:
         var codes = SIMD[DType.uint16, 32](0)
         for lane in range(32):
             codes[lane] = UInt16(lane % 16)
-        var values = bitcast[DType.bfloat16, 32](decode_e2m1_bf16x32(codes))
+        var values = bitcast[DType.bfloat16, 32](decode_e2m1_bf16x32[0](codes))
         for lane in range(32):
             assert_equal(values[lane].cast[DType.float64](), _value(lane % 16))
+
+
+def test_int8_decoders_give_twice_every_code_plus_twelve() raises:
+    for low in range(16):
+        for high in range(16):
+            # A code in each byte, others above it that must not matter.
+            var bytes = UInt32(low | high << 4) | UInt32(high | low << 4) << 8
+            var packed = bytes | bytes << 16
+            var wide = decode_e2m1_int8(SIMD[DType.uint32, 16](packed))[9]
+            var narrow = decode_e2m1_int8(SIMD[DType.uint32, 8](packed))[3]
+            var even = UInt32(Int(2 * _value(low)) + 12)
+            var odd = UInt32(Int(2 * _value(high)) + 12)
+            var want = even | odd << 8
+            assert_equal(wide, want | want << 16, String("codes ", low, " ", high))
+            assert_equal(narrow, want | want << 16, String("codes ", low, " ", high))
+
+
+def test_every_e4m3_code() raises:
+    for code in range(256):
+        var exponent = code >> 3 & 15
+        var mantissa = Float64(code & 7)
+        var magnitude = mantissa * Float64(2) ** -9
+        if exponent > 0:
+            magnitude = (8 + mantissa) * Float64(2) ** (exponent - 10)
+        # The two NaNs, which no rounding makes, decode as the format without them would have it.
+        var want = -magnitude if code & 128 else magnitude
+        var got = decode_e4m3_f32(SIMD[DType.uint32, 8](UInt32(code | 0xABC00)))[5]
+        assert_equal(_bits(got), _bits(want.cast[DType.float32]()), String("code ", code))
 
 
 def test_every_scale_byte() raises:

@@ -11,7 +11,9 @@ from std.testing import TestSuite, assert_equal
 
 from mxfp4.cpu.epilogue import BiasEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
-from mxfp4.cpu.weights import Bf16Rows, Mxfp4Rows, WeightRows
+from mxfp4.cpu.bf16_rows import Bf16Rows
+from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
+from mxfp4.cpu.weights import WeightRows
 from mxfp4.cpu.words import HAS_BF16_DOT
 
 comptime _PAGE = 4096
@@ -77,6 +79,7 @@ def test_mxfp4_rows() raises:
         for n in [2, 6, 34]:
             for k in [32, 96, 160, 256]:
                 _mxfp4[DType.float32](n, k)
+                _mxfp4[DType.int8](n, k)
                 comptime if HAS_BF16_DOT:
                     _mxfp4[DType.bfloat16](n, k)
 
@@ -86,12 +89,17 @@ def test_bf16_rows() raises:
         for n in [1, 3, 33]:
             for k in [1, 31, 33, 64]:
                 for rows in [1, 7, 9, 33]:
-                    _multiply(Bf16Rows(_guarded[DType.bfloat16](n * k).as_imm(), k), [rows], n, k)
+                    _multiply(
+                        Bf16Rows[DType.float32](_guarded[DType.bfloat16](n * k).as_imm(), k),
+                        [rows],
+                        n,
+                        k,
+                    )
 
 
 def test_a_reduced_size_of_zero_gives_the_bias() raises:
     comptime if CompilationTarget.is_linux():
-        _multiply(Bf16Rows(_guarded[DType.bfloat16](1).as_imm(), 0), [3], 5, 0)
+        _multiply(Bf16Rows[DType.float32](_guarded[DType.bfloat16](1).as_imm(), 0), [3], 5, 0)
 
 
 def main() raises:

@@ -2,53 +2,67 @@
 
 from std.math import ceildiv
 from std.memory import bitcast
-from std.testing import TestSuite, assert_equal
+from std.testing import TestSuite, assert_equal, assert_true
+from std.utils.numerics import isnan, nan
 
-from mxfp4.cpu.pack import pack_row, transpose_rows
+from mxfp4.cpu.bf16_rows import Bf16Rows
+from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
+from mxfp4.cpu.pack import pack_row, row_words, transpose_rows, word_offset
 from mxfp4.cpu.weights import (
-    Bf16Rows,
-    Mxfp4Rows,
     WeightRows,
+    WordPointer,
     chunk_k,
+    groups_per_chunk,
+    lane_scales,
 )
-from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.words import HAS_BF16_DOT, LANES, Words, per_word
 from mxfp4.format import e2m1_value
+from mxfp4.pointers import ConstPointer
 
 
 def _const[dtype: DType, //](list: List[Scalar[dtype]]) -> ConstPointer[dtype]:
     return list.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
 
 
-def _element(word: DType, words: Words, lane: Int, half: Int) -> Float32:
+def _words(list: List[Words]) -> WordPointer:
+    return (
+        list.unsafe_ptr()
+        .unsafe_bitcast[UInt32]()
+        .unsafe_mut_cast[True]()
+        .unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+
+
+def _element(word: DType, words: Words, i: Int) -> Float32:
+    """Gives element i of a register of words."""
+    var bits = words[i // per_word(word)] >> UInt32(32 // per_word(word) * (i % per_word(word)))
     if word == DType.bfloat16:
-        return bitcast[DType.float32]((words[lane] >> UInt32(16 * half)) << 16)
-    return bitcast[DType.float32](words[lane])
+        return bitcast[DType.float32](bits << 16)
+    if word == DType.int8:
+        return Float32(Int(bits & 0xFF))
+    return bitcast[DType.float32](bits)
 
 
 def _check_order[Rows: WeightRows](weights: Rows, row: Int, k: Int, want: List[Float32]) raises:
-    """Element i of vector v is k = chunk * chunk_k + vectors * i + v; zero past the row's end."""
+    """Element i of vector v is k = chunk * chunk_k + vectors * i + v; zero past the row's end. An int8 word holds twice
+    the element, and the zero point."""
     for chunk in range(ceildiv(k, chunk_k[Rows]())):
         var is_tail = (chunk + 1) * chunk_k[Rows]() > k
-        var words = weights.decode[True](row, chunk)
-        for v in range(Rows.vectors):
+        var packed = weights.load[True](row, chunk)
+        if not is_tail:
+            assert_equal(weights.load[False](row, chunk), packed)
+        comptime for v in range(Rows.vectors):
+            var words = weights.decode[v, False](packed, Words(0))
             for i in range(LANES * per_word(Rows.word)):
                 var at = chunk * chunk_k[Rows]() + Rows.vectors * i + v
-                var element = _element(
-                    Rows.word,
-                    words[v],
-                    i // per_word(Rows.word),
-                    i % per_word(Rows.word),
-                )
+                var element = _element(Rows.word, words, i)
+                comptime if Rows.word == DType.int8:
+                    element = (element - Float32(Rows.zero_point)) / 2
                 assert_equal(
                     element,
                     want[at] if at < k else Float32(0),
                     String("chunk ", chunk, " vector ", v, " element ", i),
                 )
-        if not is_tail:
-            var whole = weights.decode[False](row, chunk)
-            for v in range(Rows.vectors):
-                assert_equal(whole[v], words[v])
 
 
 def _mxfp4_order[word: DType]() raises:
@@ -68,16 +82,22 @@ def _mxfp4_order[word: DType]() raises:
                 var byte = Int(blocks[row * groups * 16 + element // 2])
                 want.append(e2m1_value(byte >> 4 if element % 2 else byte & 15))
             _check_order(weights, row, k, want)
+            comptime half = 0.5 if word == DType.int8 else 1.0  # the weights are twice their value
+            var read = List[Words](length=groups // LANES + 2, fill=Words(0))
+            weights.read_scales[False](row, _words(read))
             for chunk in range(ceildiv(groups, LANES // 4)):
-                var got = weights.scale[True](row, chunk)
+                var got = bitcast[DType.float32, LANES](
+                    lane_scales[Mxfp4Rows[word]](_words(read), chunk)
+                )
                 for lane in range(LANES):
                     var group = chunk * (LANES // 4) + lane // 4
                     var s = Int(scales[row * groups + group]) if group < groups else 127
                     assert_equal(
                         got[lane].cast[DType.float64](),
-                        Float64(2) ** (s - 127),
+                        half * Float64(2) ** (s - 127),
                         String("row ", row, " group ", group),
                     )
+            _ = read^
         _ = blocks^
         _ = scales^
 
@@ -91,6 +111,44 @@ def test_mxfp4_rows_decode_in_order_to_bfloat16() raises:
         _mxfp4_order[DType.bfloat16]()
 
 
+def test_mxfp4_rows_decode_in_order_to_int8() raises:
+    _mxfp4_order[DType.int8]()
+
+
+def test_folded_words_are_the_scaled_values_of_every_code_and_scale_that_fits() raises:
+    comptime if HAS_BF16_DOT:
+        comptime Rows = Mxfp4Rows[DType.bfloat16]
+        var blocks = List[UInt8](length=64, fill=0)
+        for i in range(64):
+            # Sixteen codes in each group of 16 bytes, each once in either nibble.
+            blocks[i] = UInt8(i % 16 + 16 * ((i * 5 + i // 16) % 16))
+        var read = List[Words](length=2, fill=Words(0))
+        for s in range(256):
+            var scales = List[UInt8](length=4, fill=UInt8(s))
+            scales[2] = 127
+            var weights = Rows(_const(blocks), _const(scales), 4)
+            assert_equal(weights.fits_folding(0, 1), 64 <= s <= 190, String("scale ", s))
+            if not weights.fits_folding(0, 1):
+                continue
+            weights.read_scales[True](0, _words(read))
+            var packed = weights.load[False](0, 0)
+            comptime for v in range(Rows.vectors):
+                var words = weights.decode[v, True](packed, lane_scales[Rows](_words(read), 0))
+                for i in range(32):
+                    var k = Rows.vectors * i + v
+                    var byte = Int(blocks[k // 2])
+                    var value = e2m1_value(byte >> 4 if k % 2 else byte & 15)
+                    var exponent = 0 if k // 32 == 2 else s - 127
+                    assert_equal(
+                        _element(DType.bfloat16, words, i).cast[DType.float64](),
+                        value.cast[DType.float64]() * Float64(2) ** exponent,
+                        String("scale ", s, " k ", k),
+                    )
+            _ = scales^
+        _ = blocks^
+        _ = read^
+
+
 def test_mxfp4_worked_address() raises:
     # K = 2880 and AVX-512: row 17, chunk 3 begins at byte 17 * 1440 + 3 * 64 = 24672, its scales at 17 * 90 + 12 = 1542.
     comptime if LANES == 16:
@@ -99,14 +157,21 @@ def test_mxfp4_worked_address() raises:
         blocks[24672] = 0x07
         scales[1542] = 130
         var weights = Mxfp4Rows[DType.float32](_const(blocks), _const(scales), 90)
-        assert_equal(bitcast[DType.float32](weights.decode[False](17, 3)[0][0]), 6)
-        assert_equal(weights.scale[False](17, 3)[3], 8)
-        assert_equal(weights.scale[False](17, 3)[4], 1)
+        var packed = weights.load[False](17, 3)
+        assert_equal(bitcast[DType.float32](weights.decode[0, False](packed, Words(0))[0]), 6)
+        var read = List[Words](length=8, fill=Words(0))
+        weights.read_scales[False](17, _words(read))
+        var got = bitcast[DType.float32, LANES](
+            lane_scales[Mxfp4Rows[DType.float32]](_words(read), 3)
+        )
+        assert_equal(got[3], 8)
+        assert_equal(got[4], 1)
+        _ = read^
         _ = blocks^
         _ = scales^
 
 
-def test_bf16_rows_widen_in_order() raises:
+def test_bf16_rows_decode_in_order() raises:
     comptime rows = 2
     for k in [1, 3, 32, 33, 95, 256]:
         var values = List[BFloat16](length=rows * k, fill=0)
@@ -116,7 +181,7 @@ def test_bf16_rows_widen_in_order() raises:
             var want = List[Float32]()
             for element in range(k):
                 want.append(values[row * k + element].cast[DType.float32]())
-            _check_order(Bf16Rows(_const(values), k), row, k, want)
+            _check_order(Bf16Rows[DType.float32](_const(values), k), row, k, want)
         _ = values^
 
 
@@ -128,22 +193,12 @@ def _packs_like_decode[Rows: WeightRows](k: Int) raises:
         x[i] = Float32(i % 256) - 77
     var chunks = ceildiv(k, chunk_k[Rows]())
     var packed = List[Words](length=chunks * Rows.vectors, fill=Words(0xFFFF_FFFF))
-    pack_row[Rows, False](
-        _const(x),
-        k,
-        chunks,
-        packed.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin](),
-    )
+    pack_row[Rows, False](_const(x), k, chunks, _words(packed))
     for chunk in range(chunks):
         for v in range(Rows.vectors):
             for i in range(LANES * per_word(Rows.word)):
                 var at = chunk * chunk_k[Rows]() + Rows.vectors * i + v
-                var got = _element(
-                    Rows.word,
-                    packed[chunk * Rows.vectors + v],
-                    i // per_word(Rows.word),
-                    i % per_word(Rows.word),
-                )
+                var got = _element(Rows.word, packed[chunk * Rows.vectors + v], i)
                 assert_equal(got, x[at] if at < k else Float32(0), String("k ", at))
     _ = x^
     _ = packed^
@@ -152,9 +207,72 @@ def _packs_like_decode[Rows: WeightRows](k: Int) raises:
 def test_activations_pack_in_decoding_order() raises:
     for k in [32, 160, 2880]:
         _packs_like_decode[Mxfp4Rows[DType.float32]](k)
-        _packs_like_decode[Bf16Rows](k)
+        _packs_like_decode[Bf16Rows[DType.float32]](k)
         comptime if HAS_BF16_DOT:
             _packs_like_decode[Mxfp4Rows[DType.bfloat16]](k)
+            _packs_like_decode[Bf16Rows[DType.bfloat16]](k)
+
+
+def _packs_int8[Rows: WeightRows](k: Int) raises:
+    """Each group of 32 has its own scale, largest magnitude / 127; what products start from takes the zero point back.
+    """
+    var x = List[Float32](length=k, fill=0)
+    for i in range(k):
+        x[i] = Float32((i * 89) % 251 - 125) * Float32(1 << (i // 32 % 7))
+    for i in range(32):
+        x[k - 32 + i] = 0  # a group of zeros has no scale to divide by
+    var chunks = ceildiv(k, chunk_k[Rows]())
+    var packed = List[Words](length=row_words[Rows](chunks) // LANES, fill=Words(0xFFFF_FFFF))
+    pack_row[Rows, False](_const(x), k, chunks, _words(packed))
+    for group in range(k // 32):
+        var largest = Float32(0)
+        for i in range(32):
+            largest = max(largest, abs(x[32 * group + i]))
+        var chunk = group // groups_per_chunk[Rows]()
+        var lane = group % groups_per_chunk[Rows]() * Rows.group_lanes
+        var first = word_offset[Rows](chunk) // LANES
+        var starts = bitcast[DType.int32, LANES](packed[first + Rows.vectors])
+        var scales = bitcast[DType.float32, LANES](packed[first + Rows.vectors + 1])
+        var total = 0
+        for i in range(32):
+            var in_chunk = (32 * group + i) % chunk_k[Rows]()
+            var word = packed[first + in_chunk % Rows.vectors]
+            var byte = Int(_element(DType.int8, word, in_chunk // Rows.vectors))
+            var signed = byte - 256 if byte > 127 else byte
+            total += signed
+            assert_true(
+                abs(Float32(signed) * scales[lane] - x[32 * group + i]) <= 0.5001 * largest / 127,
+                String("group ", group, " element ", i),
+            )
+        assert_equal(Int(starts[lane]), -Rows.zero_point * total)
+        for i in range(Rows.group_lanes):
+            assert_equal(scales[lane + i], largest / 127)
+            if i:
+                assert_equal(Int(starts[lane + i]), 0)
+    _ = x^
+    _ = packed^
+
+
+def test_activations_quantize_by_groups() raises:
+    for k in [32, 160, 2880]:
+        _packs_int8[Mxfp4Rows[DType.int8]](k)
+
+
+def test_a_group_with_a_nan_has_the_scale_nan() raises:
+    comptime Rows = Mxfp4Rows[DType.int8]
+    var x = List[Float32](length=64, fill=1)
+    x[37] = nan[DType.float32]()
+    var chunks = ceildiv(64, chunk_k[Rows]())
+    var packed = List[Words](length=row_words[Rows](chunks) // LANES, fill=Words(0))
+    pack_row[Rows, False](_const(x), 64, chunks, _words(packed))
+    var chunk = 1 // groups_per_chunk[Rows]()
+    var lane = 1 % groups_per_chunk[Rows]() * Rows.group_lanes
+    var scales = bitcast[DType.float32, LANES](
+        packed[word_offset[Rows](chunk) // LANES + Rows.vectors + 1]
+    )
+    assert_true(isnan(scales[lane]))
+    _ = x^
+    _ = packed^
 
 
 def test_transpose_places_each_word_and_zeroes_absent_rows() raises:
@@ -185,6 +303,7 @@ def main() raises:
     var suite = TestSuite.discover_tests[__functions_in_module()]()
     comptime if not HAS_BF16_DOT:
         suite.skip[test_mxfp4_rows_decode_in_order_to_bfloat16]()
+        suite.skip[test_folded_words_are_the_scaled_values_of_every_code_and_scale_that_fits]()
     comptime if LANES != 16:
         suite.skip[test_mxfp4_worked_address]()
     suite^.run()

@@ -1,0 +1,178 @@
+"""Weight rows of 8 bits with a scale per group of 32: int8 with bfloat16 scales, and MXFP8 (E4M3 with E8M0 scales)."""
+
+from std.memory import bitcast
+from std.sys.intrinsics import masked_load
+
+from ..decode import decode_e4m3_f32, decode_e8m0
+from ..format import E8M0_BIAS, GROUP_SIZE
+from ..pointers import ConstPointer
+from .weights import LANE_INDEX, PREFETCH_BYTES, WeightRows, WordPointer, prefetch_byte
+from .words import LANES, Words, per_word
+
+
+def scale_dtype(element: DType) -> DType:
+    """Gives the dtype of the scales that go with weights of 8 bits.
+
+    Args:
+        element: Of the weights: int8 or float8_e4m3fn.
+
+    Returns:
+        The dtype: bfloat16 for int8, uint8 (E8M0) for float8_e4m3fn.
+    """
+    return DType.bfloat16 if element == DType.int8 else DType.uint8
+
+
+@fieldwise_init
+struct ByteRows[element: DType, word_dtype: DType](WeightRows):
+    """Rows of bytes [rows, k], a scale to each 32.
+
+    A chunk is LANES 32-bit words of four elements; byte j of lane l's word is k = 4l + j. As float32 it goes to vector j.
+    As bfloat16 bytes v and v + 2 make the two halves of a word of vector v. As int8 a word stays as it is.
+
+    Parameters:
+        element: What a byte is: int8 or float8_e4m3fn.
+        word_dtype: What words decode to: float32, bfloat16, or, of int8 elements, int8.
+    """
+
+    comptime word = Self.word_dtype
+    """What a word holds."""
+    comptime vectors = 4 // per_word(Self.word_dtype)
+    """Four bytes in each 32-bit word; one, two or four to each decoded word."""
+    comptime group_lanes = GROUP_SIZE // 4
+    """A group of 32 bytes is eight lanes of four."""
+    comptime folds = False
+    """An int8's bfloat16 has no room for the bits of another scale."""
+    comptime zero_point = 128
+    """Int8 without sign is the value plus 128."""
+
+    var values: ConstPointer[DType.uint8]
+    """Weights, [rows, k] bytes."""
+    var scales: ConstPointer[scale_dtype(Self.element)]
+    """Scales, [rows, k / 32]."""
+    var k_groups: Int
+    """Groups in a row, K / 32."""
+
+    @inline(.always)
+    def load[tail: Bool](self, row: Int, chunk: Int) -> Words:
+        """Loads one chunk of a row.
+
+        Parameters:
+            tail: Whether the chunk may reach past the row's end.
+
+        Args:
+            row: The row.
+            chunk: The chunk within the row.
+
+        Returns:
+            Four elements to a lane.
+        """
+        var word = self._first_word(row, chunk)
+        comptime if tail:
+            var words_left = self.k_groups * Self.group_lanes - chunk * LANES
+            var left = SIMD[DType.int32, LANES](Int32(words_left))
+            return masked_load[LANES](word, LANE_INDEX.lt(left), Words(0))
+        else:
+            return word.unsafe_load[width=LANES, alignment=1]()
+
+    @inline(.always)
+    def _first_word(self, row: Int, chunk: Int) -> ConstPointer[DType.uint32]:
+        var first = (row * self.k_groups * Self.group_lanes + chunk * LANES) * 4
+        return self.values.unsafe_offset(first).unsafe_bitcast[UInt32]()
+
+    @inline(.always)
+    def _element[j: Int](self, packed: Words) -> SIMD[DType.float32, LANES]:
+        """Gives byte j of each lane, exactly; a multiple of 2^16 as bits, for its significand is short.
+        """
+        comptime if Self.element == DType.int8:
+            var bytes = bitcast[DType.int32, LANES](packed << UInt32(24 - 8 * j)) >> 24
+            return bytes.cast[DType.float32]()
+        else:
+            return decode_e4m3_f32(packed >> UInt32(8 * j))
+
+    @inline(.always)
+    def decode[v: Int, fold: Bool](self, packed: Words, scale: Words) -> Words:
+        """Widens one vector of a chunk.
+
+        Parameters:
+            v: The vector.
+            fold: Not read.
+
+        Args:
+            packed: Bytes.
+            scale: Not read.
+
+        Returns:
+            Words.
+        """
+        comptime if Self.word == DType.int8:
+            comptime assert Self.element == DType.int8, "int8 words are of int8 weights"
+            return packed ^ 0x8080_8080
+        elif Self.word == DType.bfloat16:
+            var low = bitcast[DType.uint32, LANES](self._element[v](packed))
+            var high = bitcast[DType.uint32, LANES](self._element[v + 2](packed))
+            return (low >> 16) | high
+        else:
+            return bitcast[DType.uint32, LANES](self._element[v](packed))
+
+    @inline(.always)
+    def read_scales[fold: Bool](self, row: Int, target: WordPointer):
+        """Widens a row's scales to float32, and asks for those of rows to come.
+
+        Parameters:
+            fold: Not read.
+
+        Args:
+            row: The row.
+            target: One word for every group of the row's chunks.
+        """
+        comptime Scale = Scalar[scale_dtype(Self.element)]
+        var source = self.scales.unsafe_offset(row * self.k_groups)
+        for first in range(0, self.k_groups, LANES):
+            prefetch_byte(
+                source.unsafe_offset(first + PREFETCH_BYTES // GROUP_SIZE).unsafe_bitcast[UInt8]()
+            )
+            var s = SIMD[scale_dtype(Self.element), LANES](0)
+            if first + LANES <= self.k_groups:
+                s = source.unsafe_load[width=LANES, alignment=1](first)
+            else:
+                var left = SIMD[DType.int32, LANES](Int32(self.k_groups - first))
+                s = masked_load[LANES](source.unsafe_offset(first), LANE_INDEX.lt(left), s)
+            comptime if Self.element == DType.int8:
+                var bits = bitcast[DType.uint16, LANES](s).cast[DType.uint32]() << 16
+                target.unsafe_store[alignment=4](first, bits)
+            else:
+                var values = decode_e8m0(s.cast[DType.uint32]())
+                target.unsafe_store[alignment=4](first, bitcast[DType.uint32, LANES](values))
+
+    def fits_folding(self, first_row: Int, rows: Int) -> Bool:
+        """Says no.
+
+        Args:
+            first_row: The first row.
+            rows: How many.
+
+        Returns:
+            False.
+        """
+        return False
+
+    @inline(.always)
+    def prefetch_ahead(self, row: Int, chunk: Int):
+        """Asks for weights.
+
+        Args:
+            row: The row about to be multiplied.
+            chunk: The chunk within the row.
+        """
+        var word = self._first_word(row, chunk)
+        prefetch_byte(word.unsafe_bitcast[UInt8]().unsafe_offset(PREFETCH_BYTES))
+
+    @inline(.always)
+    def prefetch_chunk(self, row: Int, chunk: Int):
+        """Asks for a chunk's weights.
+
+        Args:
+            row: The row.
+            chunk: The chunk within the row.
+        """
+        prefetch_byte(self._first_word(row, chunk).unsafe_bitcast[UInt8]())

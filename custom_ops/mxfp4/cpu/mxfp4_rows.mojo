@@ -1,0 +1,192 @@
+"""MXFP4 weight rows in the checkpoint's own order."""
+
+from std.memory import bitcast
+from std.sys import llvm_intrinsic
+from std.sys.intrinsics import masked_load
+
+from ..decode import decode_e2m1_bf16x32, decode_e2m1_f32, decode_e2m1_int8, decode_e8m0
+from ..format import BYTES_PER_GROUP, E8M0_BIAS
+from ..pointers import ConstPointer
+from .weights import LANE_INDEX, PREFETCH_BYTES, WeightRows, WordPointer, prefetch_byte
+from .words import LANES, Words, per_word
+
+comptime _FOLD_BIAS = 125
+"""Powers of two that are added to decoded words before a scale's are taken off: 6 * 2^125 is the largest bfloat16 of its
+kind, and every scale up to 2^125 is then a subtraction."""
+
+comptime _MIN_FOLDED = 64
+comptime _MAX_FOLDED = 190
+"""Scale bytes that are folded into words: 2^-63 to 2^63, far from where a product of bfloat16 would be subnormal."""
+
+
+@fieldwise_init
+struct Mxfp4Rows[word_dtype: DType](WeightRows):
+    """MXFP4 rows, blocks [rows, K/32, 16] and scales [rows, K/32].
+
+    A chunk is LANES 32-bit words of 8 codes. Nibble j of lane l's word is k = 8l + j. As float32 it goes to vector j. As
+    bfloat16 the nibbles v and v + 4 make the two halves of a word of vector v: k = 8l + v and 8l + 4 + v. As int8 the
+    low nibbles of the four bytes make a word of vector 0, the high ones of vector 1: k = 8l + 2i + v.
+
+    Worked address, AVX-512, K = 2880: row 17, chunk 3 begins at byte 17 * 1440 + 3 * 64 = 24672, its scales at
+    17 * 90 + 3 * 4 = 1542.
+
+    Parameters:
+        word_dtype: What words decode to: float32 or bfloat16, the code's value; int8, twice the value plus 12.
+    """
+
+    comptime word = Self.word_dtype
+    """What a word holds."""
+    comptime vectors = 8 // per_word(Self.word_dtype)
+    """Eight codes in each 32-bit word of codes; one, two or four to each decoded word."""
+    comptime group_lanes = 4
+    """A group of 32 codes is four lanes of eight."""
+    comptime folds = Self.word_dtype == DType.bfloat16
+    """A scale is an addition to a bfloat16's exponent."""
+    comptime zero_point = 12
+    """Twice the largest magnitude, 6."""
+
+    var blocks: ConstPointer[DType.uint8]
+    """E2M1 codes, [rows, k_groups, 16]."""
+    var scales: ConstPointer[DType.uint8]
+    """E8M0 bytes, [rows, k_groups]."""
+    var k_groups: Int
+    """Groups in a row, K / 32."""
+
+    comptime _groups_per_chunk = LANES // 4
+
+    @inline(.always)
+    def load[tail: Bool](self, row: Int, chunk: Int) -> Words:
+        """Loads one chunk of a row.
+
+        Parameters:
+            tail: Whether the chunk may reach past the row's end.
+
+        Args:
+            row: The row.
+            chunk: The chunk within the row.
+
+        Returns:
+            Eight codes to a lane.
+        """
+        var first_group = chunk * Self._groups_per_chunk
+        var codes = self.blocks.unsafe_offset(
+            (row * self.k_groups + first_group) * BYTES_PER_GROUP
+        ).unsafe_bitcast[UInt32]()
+        comptime if tail:
+            var words_left = SIMD[DType.int32, LANES](Int32(4 * (self.k_groups - first_group)))
+            return masked_load[LANES](codes, LANE_INDEX.lt(words_left), Words(0))
+        else:
+            return codes.unsafe_load[width=LANES, alignment=1]()
+
+    @inline(.always)
+    def decode[v: Int, fold: Bool](self, packed: Words, scale: Words) -> Words:
+        """Decodes one vector of a chunk by table lookup.
+
+        Parameters:
+            v: The vector.
+            fold: Whether words are multiplied by their scales; bfloat16 only.
+
+        Args:
+            packed: Codes.
+            scale: What a folded scale takes off each exponent.
+
+        Returns:
+            Words.
+        """
+        comptime if Self.word == DType.bfloat16:
+            var halves = bitcast[DType.uint16, 32](packed) >> UInt16(4 * v)
+            comptime if fold:
+                # Saturation keeps zero zero, whose word is 0 for both signs.
+                return bitcast[DType.uint32, LANES](
+                    llvm_intrinsic["llvm.usub.sat", SIMD[DType.uint16, 32], has_side_effect=False](
+                        bitcast[DType.uint16, 32](decode_e2m1_bf16x32[_FOLD_BIAS](halves)),
+                        bitcast[DType.uint16, 32](scale),
+                    )
+                )
+            else:
+                return rebind[Words](decode_e2m1_bf16x32[0](halves))
+        elif Self.word == DType.int8:
+            return decode_e2m1_int8(packed >> UInt32(4 * v))
+        else:
+            return bitcast[DType.uint32, LANES](decode_e2m1_f32(packed >> UInt32(4 * v)))
+
+    @inline(.always)
+    def read_scales[fold: Bool](self, row: Int, target: WordPointer):
+        """Decodes a row's scale bytes, and asks for those of rows to come.
+
+        Parameters:
+            fold: Whether to what `decode` subtracts, in both halves of a word; otherwise to float32.
+
+        Args:
+            row: The row.
+            target: One word for every group of the row's chunks.
+        """
+        var bytes = self.scales.unsafe_offset(row * self.k_groups)
+        for first in range(0, self.k_groups, LANES):
+            # Asked for as far ahead as the codes are, in rows.
+            prefetch_byte(bytes.unsafe_offset(first + PREFETCH_BYTES // BYTES_PER_GROUP))
+            var s = SIMD[DType.uint8, LANES](E8M0_BIAS)
+            if first + LANES <= self.k_groups:
+                s = bytes.unsafe_load[width=LANES, alignment=1](first)
+            else:
+                var left = SIMD[DType.int32, LANES](Int32(self.k_groups - first))
+                s = masked_load[LANES](bytes.unsafe_offset(first), LANE_INDEX.lt(left), s)
+            var wide = s.cast[DType.uint32]()
+            comptime if fold:
+                var exponent = (UInt32(E8M0_BIAS + _FOLD_BIAS) - wide) << 7
+                target.unsafe_store[alignment=4](first, exponent | (exponent << 16))
+            else:
+                var values = decode_e8m0(wide)
+                comptime if Self.word == DType.int8:
+                    values *= 0.5  # a word holds twice the value
+                target.unsafe_store[alignment=4](first, bitcast[DType.uint32, LANES](values))
+
+    @inline(.always)
+    def fits_folding(self, first_row: Int, rows: Int) -> Bool:
+        """Tells whether every scale of some rows is between 2^-63 and 2^63.
+
+        Args:
+            first_row: The first row.
+            rows: How many.
+
+        Returns:
+            Whether bfloat16 words can hold the scaled values, with room for products.
+        """
+        comptime width = 64
+        comptime Bytes = SIMD[DType.uint8, width]
+        var bytes = self.scales.unsafe_offset(first_row * self.k_groups)
+        var count = rows * self.k_groups
+        var low = Bytes(E8M0_BIAS)
+        var high = Bytes(E8M0_BIAS)
+        var whole = count // width * width
+        for i in range(0, whole, width):
+            var s = bytes.unsafe_load[width=width, alignment=1](i)
+            low = min(low, s)
+            high = max(high, s)
+        for i in range(whole, count):
+            var s = Bytes(bytes[unsafe_offset=i])
+            low = min(low, s)
+            high = max(high, s)
+        return low.reduce_min() >= _MIN_FOLDED and high.reduce_max() <= _MAX_FOLDED
+
+    @inline(.always)
+    def prefetch_ahead(self, row: Int, chunk: Int):
+        """Asks for codes.
+
+        Args:
+            row: The row about to be multiplied.
+            chunk: The chunk within the row.
+        """
+        var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
+        prefetch_byte(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + PREFETCH_BYTES))
+
+    @inline(.always)
+    def prefetch_chunk(self, row: Int, chunk: Int):
+        """Asks for a chunk's codes.
+
+        Args:
+            row: The row.
+            chunk: The chunk within the row.
+        """
+        var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
+        prefetch_byte(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP))

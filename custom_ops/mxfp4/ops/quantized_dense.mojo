@@ -1,0 +1,207 @@
+"""Registers `dense.quantize`, `dense.matmul_quantized` and `dense.matmul_quantized_bias`."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.runtime import parallelism_level
+
+from ..cpu.byte_rows import ByteRows, scale_dtype
+from ..cpu.epilogue import BiasEpilogue, Epilogue
+from ..cpu.float_mode import enable_subnormals, write_float_mode
+from ..cpu.grouped_matmul import RowGather, grouped_matmul
+from ..cpu.quantize_bytes import quantize_bytes
+from ..cpu.words import HAS_BF16_DOT
+from ..format import GROUP_SIZE
+from .tensors import data, require_cpu, require_equal
+
+comptime _GROUPS_PER_TASK = 4096
+"""Groups worth a thread of their own."""
+
+
+def _element(dtype: DType) -> DType:
+    """What bytes are: int8 says so itself, and E4M3 travels as uint8."""
+    return DType.int8 if dtype == DType.int8 else DType.float8_e4m3fn
+
+
+@extensibility.register("dense.quantize")
+struct DenseQuantize:
+    """BF16 weights rounded to 8 bits with a scale per group of 32."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType, scale: DType
+    ](
+        values: OutputTensor[dtype=dtype, rank=2, ...],
+        scales: OutputTensor[dtype=scale, rank=2, ...],
+        w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Rounds every group.
+
+        Parameters:
+            target: Where the op runs.
+            dtype: Of values: int8, or uint8 for E4M3.
+            scale: Of scales: bfloat16 for int8, uint8 for E4M3.
+
+        Args:
+            values: [N, K].
+            scales: [N, K/32].
+            w: [N, K] bfloat16.
+            ctx: The device.
+
+        Raises:
+            A K that is no multiple of 32, or shapes that disagree.
+        """
+        comptime op = "dense.quantize"
+        comptime element = _element(dtype)
+        comptime assert scale == scale_dtype(element), "int8 has bfloat16 scales, E4M3 uint8"
+        require_cpu[op, target]()
+        var k = w.shape()[1]
+        if k % GROUP_SIZE != 0:
+            raise Error(op, ": w.shape[1] must be a multiple of ", GROUP_SIZE, ", got ", k)
+        require_equal(op, "values.shape[0] = w.shape[0]", values.shape()[0], w.shape()[0])
+        require_equal(op, "values.shape[1] = w.shape[1]", values.shape()[1], k)
+        require_equal(op, "scales.shape[0] = w.shape[0]", scales.shape()[0], w.shape()[0])
+        require_equal(op, "scales.shape[1] = w.shape[1] / 32", scales.shape()[1], k // GROUP_SIZE)
+        var groups = w.shape()[0] * (k // GROUP_SIZE)
+        var w_data = data(w)
+        var values_data = data(values).unsafe_bitcast[UInt8]()
+        var scales_data = data(scales).unsafe_bitcast[Scalar[scale_dtype(element)]]()
+        var threads = max(1, min(parallelism_level(), groups // _GROUPS_PER_TASK))
+
+        def narrow(thread: Int) {imm}:
+            var mode = enable_subnormals()
+            quantize_bytes[DType.bfloat16, element](
+                w_data,
+                groups * thread // threads,
+                groups * (thread + 1) // threads,
+                values_data,
+                scales_data,
+            )
+            write_float_mode(mode)
+
+        if threads == 1:
+            narrow(0)
+        else:
+            sync_parallelize(narrow, threads)
+
+
+def _multiply[
+    Finish: Epilogue, //, activations: DType, dtype: DType, scale: DType
+](
+    op: StaticString,
+    x: InputTensor[dtype=DType.float32, rank=2, ...],
+    values: InputTensor[dtype=dtype, rank=2, ...],
+    scales: InputTensor[dtype=scale, rank=2, ...],
+    finish: Finish,
+) raises:
+    """Multiplies as the grouped matmul of a single expert does."""
+    comptime element = _element(dtype)
+    comptime assert scale == scale_dtype(element), "int8 has bfloat16 scales, E4M3 uint8"
+    comptime rounds = activations == DType.bfloat16
+    comptime exact = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
+    comptime word = DType.int8 if activations == DType.int8 else exact
+    var k = x.shape()[1]
+    require_equal(op, "values.shape[1] = x.shape[1]", values.shape()[1], k)
+    require_equal(op, "scales.shape[0] = values.shape[0]", scales.shape()[0], values.shape()[0])
+    require_equal(op, "32 * scales.shape[1] = x.shape[1]", GROUP_SIZE * scales.shape()[1], k)
+    var offsets = List[Int32](length=2, fill=0)
+    offsets[1] = Int32(x.shape()[0])
+    var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
+    grouped_matmul[round_to_bf16=rounds](
+        data(x),
+        RowGather(offsets_data, 0),
+        ByteRows[element, word](
+            data(values).unsafe_bitcast[UInt8](),
+            data(scales).unsafe_bitcast[Scalar[scale_dtype(element)]](),
+            k // GROUP_SIZE,
+        ),
+        offsets_data,
+        1,
+        values.shape()[0],
+        k,
+        finish,
+    )
+    _ = offsets^
+
+
+@extensibility.register("dense.matmul_quantized")
+struct DenseMatmulQuantized:
+    """A matmul with weights of 8 bits that stay so in memory."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, activations: DType, dtype: DType, scale: DType
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        values: InputTensor[dtype=dtype, rank=2, ...],
+        scales: InputTensor[dtype=scale, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes `y = x @ (values * scales).T`.
+
+        Parameters:
+            target: Where the op runs.
+            activations: What x is rounded to first: bfloat16, float32 or, by groups of 32, int8.
+            dtype: Of values: int8, or uint8 for E4M3.
+            scale: Of scales: bfloat16 for int8, uint8 for E4M3.
+
+        Args:
+            y: [T, N] float32.
+            x: [T, K] float32.
+            values: [N, K].
+            scales: [N, K/32].
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree.
+        """
+        comptime op = "dense.matmul_quantized"
+        require_cpu[op, target]()
+        var n = values.shape()[0]
+        # Without a bias its pointer is never read; any valid one will do.
+        var no_bias = data(values).unsafe_bitcast[BFloat16]()
+        _multiply[activations](op, x, values, scales, BiasEpilogue[False](data(y), no_bias, n))
+
+
+@extensibility.register("dense.matmul_quantized_bias")
+struct DenseMatmulQuantizedBias:
+    """A matmul with weights of 8 bits that stay so in memory, and a BF16 bias."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, activations: DType, dtype: DType, scale: DType
+    ](
+        y: OutputTensor[dtype=DType.float32, rank=2, ...],
+        x: InputTensor[dtype=DType.float32, rank=2, ...],
+        values: InputTensor[dtype=dtype, rank=2, ...],
+        scales: InputTensor[dtype=scale, rank=2, ...],
+        bias: InputTensor[dtype=DType.bfloat16, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes `y = x @ (values * scales).T + bias`.
+
+        Parameters:
+            target: Where the op runs.
+            activations: What x is rounded to first: bfloat16, float32 or, by groups of 32, int8.
+            dtype: Of values: int8, or uint8 for E4M3.
+            scale: Of scales: bfloat16 for int8, uint8 for E4M3.
+
+        Args:
+            y: [T, N] float32.
+            x: [T, K] float32.
+            values: [N, K].
+            scales: [N, K/32].
+            bias: [N] bfloat16.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree.
+        """
+        comptime op = "dense.matmul_quantized_bias"
+        require_cpu[op, target]()
+        var n = values.shape()[0]
+        require_equal(op, "bias.shape[0] = values.shape[0]", bias.shape()[0], n)
+        _multiply[activations](op, x, values, scales, BiasEpilogue[True](data(y), data(bias), n))
