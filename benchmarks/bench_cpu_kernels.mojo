@@ -19,6 +19,7 @@ from mxfp4.cpu.epilogue import BiasEpilogue, SwigluEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
 from mxfp4.cpu.bf16_rows import Bf16Rows
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
+from mxfp4.cpu.weights import PREFETCH_BYTES, prefetch_byte
 from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.words import (
     HAS_BF16_DOT,
@@ -63,6 +64,7 @@ def _seconds_to_read(bytes: ConstPointer[DType.uint8], count: Int, threads: Int)
         var sums = Array[SIMD[DType.uint64, 8], 4](fill=SIMD[DType.uint64, 8](0))
         for i in range(0, share, 256):
             comptime for j in range(4):
+                prefetch_byte(source.unsafe_offset(i + 64 * j + PREFETCH_BYTES))
                 sums[j] ^= bitcast[DType.uint64, 8](
                     source.unsafe_load[width=64, alignment=1](i + 64 * j)
                 )

@@ -121,8 +121,9 @@ def graph_spec(
 def settle_inputs(device: Device) -> None:
     """Waits until the inputs of a step are where the graph reads them.
 
-    MAX copies the KV cache's lengths and page tables to buffers of their own without waiting, and on a CPU does not make
-    the graph wait either: now and then, on a busy machine, the first layer read those of the step before (NOTES F24).
+    MAX copies the KV cache's lengths and page tables to buffers of their own without waiting, and on a CPU does not
+    make the graph wait either: now and then, on a busy machine, the first layer read those of the step before (NOTES
+    F24).
     """
     if device.is_host:
         device.synchronize()

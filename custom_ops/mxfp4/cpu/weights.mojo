@@ -172,12 +172,12 @@ def _repeat[width: SIMDLength, //, count: Int](values: SIMD[DType.uint32, width]
 
 @inline(.always)
 def prefetch_byte(address: ConstPointer[DType.uint8]):
-    """Asks for a cache line.
+    """Asks for a cache line, into L2: into L1 the few misses it can have at once would be the limit (NOTES N11).
 
     Args:
         address: Any byte of it, mapped or not.
     """
-    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](address)
+    prefetch[PrefetchOptions().for_read().medium_locality().to_data_cache()](address)
 
 
 def _lane_index() -> SIMD[DType.int32, LANES]:
