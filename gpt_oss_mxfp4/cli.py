@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             devices=arguments.devices,
             activations=arguments.activations,
             precompiled=arguments.precompiled,
+            threads=arguments.threads,
             verbose=arguments.verbose,
         )
     )
@@ -142,6 +143,7 @@ def _add_generate(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
         metavar="DIR",
         help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
     )
+    add("--threads", type=_positive, metavar="N", help="CPUs to compute on; default: all")
     _add_common(generate)
 
 

@@ -9,6 +9,9 @@ from typing import Literal
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """A small checkpoint that is part of the package: what is run where no model is named."""
 
+CACHE_LOGGER = "max.pipelines.gpt_oss_mxfp4.cache"
+"""Logger of what befalls the cache of compiled graphs; MAX shows it with its own, the command as notes."""
+
 Activations = Literal["bfloat16", "float32"]
 """Precision the expert matmuls round their inputs to: bf16 (fast) or none (float32)."""
 
@@ -47,6 +50,7 @@ class GenerateOptions:
         devices: "cpu" or "gpu".
         activations: precision of the experts' inputs.
         precompiled: folder that ``compile`` has written, or None to compile here.
+        threads: CPUs to compute on, or None for all.
         verbose: whether MAX's log is shown.
     """
 
@@ -62,6 +66,7 @@ class GenerateOptions:
     devices: str = "cpu"
     activations: Activations = "bfloat16"
     precompiled: Path | None = None
+    threads: int | None = None
     verbose: bool = False
 
     @property
