@@ -73,7 +73,7 @@ def load_kept(
     artifacts, models = compile_graph()
     try:
         cache.write(name, artifacts.artifact(role).export_mef)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # MAX tells of a full disk by a ValueError
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         logger.warning(
             "%s: what was compiled cannot be kept there (%s), so the next start compiles again; %s names another "

@@ -99,11 +99,22 @@ def test_what_max_cannot_read_is_replaced(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("failed to write:\n  no space"),
+        ValueError("failed to write: no space"),  # MAX 26.7.0 at a full disk
+        OSError(28, "failed to write: no space"),
+    ],
+)
 def test_what_cannot_be_kept_is_told_and_runs(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     def fail(path: Path) -> None:
-        raise RuntimeError("failed to write:\n  no space")
+        raise error
 
     # As MAX's own commands have it; a command of this package that a test has run takes the logger for itself.
     for attribute, value in {"propagate": True, "handlers": [], "level": logging.WARNING}.items():
