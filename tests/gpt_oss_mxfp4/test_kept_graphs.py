@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +11,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from max.graph import DeviceRef
+from max.nn.transformer import ReturnLogits
+from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib.graph_specs import CompiledArtifacts, GraphRole
 from max.pipelines.lib.pipeline_variants import text_generation
 
-from gpt_oss_mxfp4 import kept_graphs
-from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE
+from gpt_oss_mxfp4 import kept_graphs, pipeline
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE, entry_name
 from gpt_oss_mxfp4.kept_graphs import kept_sampler, load_kept
+from gpt_oss_mxfp4.model import GptOss
+from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
 from gpt_oss_mxfp4.options import CACHE_LOGGER
+from tests.golden import CHECKPOINT
 
 MODEL = b"compiled"
 
@@ -187,3 +196,35 @@ def test_a_max_without_that_name_goes_on_as_ever(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(text_generation, "load_sampler_graphs")
     with kept_sampler():
         assert not hasattr(text_generation, "load_sampler_graphs")
+
+
+def test_the_model_s_graph_is_named_by_all_that_it_is_built_from() -> None:
+    checkpoint, cpu = open_checkpoint(CHECKPOINT), DeviceRef.CPU()
+    clamped = dataclasses.replace(checkpoint.config, swiglu_limit=6.0)
+    config = GptOssArchConfig(
+        checkpoint=checkpoint,
+        devices=[cpu],
+        activations="bfloat16",
+        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), cpu),
+        max_seq_len=1024,
+    )
+    pages = kv_cache_params(checkpoint.config, KVCacheConfig(kv_cache_page_size=256), cpu)
+    others = [
+        dataclasses.replace(config, activations="float32"),
+        dataclasses.replace(config, checkpoint=dataclasses.replace(checkpoint, config=clamped)),
+        dataclasses.replace(config, kv_params=pages),
+        dataclasses.replace(config, devices=[DeviceRef.GPU()]),
+    ]
+    made_from = [pipeline._graph_arguments(c, ReturnLogits.LAST_TOKEN) for c in [config, *others]]
+    made_from.append(pipeline._graph_arguments(config, ReturnLogits.ALL))
+    assert len({entry_name("decoder", each) for each in made_from}) == len(made_from)
+    # An address would make it another name in each process; the context's length is no part of the graph.
+    assert " at 0x" not in repr(made_from)
+    longer = dataclasses.replace(config, max_seq_len=4096)
+    assert repr(pipeline._graph_arguments(longer, ReturnLogits.LAST_TOKEN)) == repr(made_from[0])
+
+
+def test_nothing_of_the_model_s_graph_has_a_default() -> None:
+    """What is not among the arguments that name it is not among those that build it."""
+    parameters = list(inspect.signature(GptOss).parameters.values())
+    assert all(parameter.default is inspect.Parameter.empty for parameter in parameters)
