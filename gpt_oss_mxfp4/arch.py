@@ -10,6 +10,9 @@ from max.pipelines.modeling.types import PipelineTask
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import DEFAULT_ENCODING, SUPPORTED_ENCODINGS, GptOssArchConfig
 from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
+from gpt_oss_mxfp4.threads import limit_threads
+
+limit_threads(None)  # MAX's own commands import this before they start threads or a worker
 
 GPT_OSS = SupportedArchitecture(
     name="GptOssForCausalLM",

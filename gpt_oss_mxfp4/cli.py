@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             activations=arguments.activations,
             dense_weights=arguments.dense_weights,
             precompiled=arguments.precompiled,
+            threads=arguments.threads,
             verbose=arguments.verbose,
         )
     )
@@ -144,6 +145,7 @@ def _add_generate(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
         metavar="DIR",
         help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
     )
+    add("--threads", type=_positive, metavar="N", help="CPUs to compute on; default: all")
     _add_common(generate)
 
 

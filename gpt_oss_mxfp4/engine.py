@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from transformers import AutoTokenizer
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
+from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
@@ -38,6 +38,7 @@ from gpt_oss_mxfp4.model_config import (
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
+from gpt_oss_mxfp4.toolchain import cpu_features, versions
 
 FINGERPRINT = "compiled_for"
 """File beside compiled graphs that names what they are of."""
@@ -177,19 +178,10 @@ def _fingerprint(
 ) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
-    code = _cpu_features() if kind == "cpu" else requested_kernel()
+    code = cpu_features() if kind == "cpu" else requested_kernel()
     precision = (options.activations, options.dense_weights)
-    said = repr((checkpoint.config, precision, kind, code, digest_sources()))
+    said = repr((checkpoint.config, precision, kind, code, digest_sources(), versions()))
     return hashlib.sha256(said.encode()).hexdigest()
-
-
-def _cpu_features() -> str:
-    """Names the instructions that code for this machine may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _check_compiled(folder: Path, fingerprint: str) -> None:
@@ -221,7 +213,8 @@ def _make_pipeline(
     )
     try:
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
-        pipeline: BatchPipeline = retrieved.factory()
+        with kept_sampler():
+            pipeline: BatchPipeline = retrieved.factory()
     except (RuntimeError, ValueError) as error:
         raise Refused(" ".join(str(error).split())) from error
     return pipeline

@@ -18,6 +18,7 @@ from gpt_oss_mxfp4.harmony import HarmonyParser
 from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions, Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
+from gpt_oss_mxfp4.threads import limit_threads
 
 if TYPE_CHECKING:
     from gpt_oss_mxfp4.engine import Prompt
@@ -36,6 +37,7 @@ def run_generate(options: GenerateOptions) -> int:
 
 
 def _generate(options: GenerateOptions, write: Write, progress: Progress) -> None:
+    limit_threads(options.threads)
     checkpoint = open_model(options.model, progress)
     limit = checkpoint.config.max_position_embeddings
     if options.max_new_tokens >= limit:  # told before the seconds that loading MAX takes

@@ -9,6 +9,9 @@ from typing import Literal
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """A small checkpoint that is part of the package: what is run where no model is named."""
 
+CACHE_LOGGER = "max.pipelines.gpt_oss_mxfp4.cache"
+"""Logger of what befalls the cache of compiled graphs; MAX shows it with its own, the command as notes."""
+
 Activations = Literal["bfloat16", "float32", "int8"]
 """What matmuls on a CPU round their inputs to: bf16, nothing, or 8 bits with a scale per 32 (fastest)."""
 
@@ -54,6 +57,7 @@ class GenerateOptions:
         activations: what inputs of matmuls are rounded to on a CPU.
         dense_weights: what the weights of attention and of the logits are multiplied as on a CPU.
         precompiled: folder that ``compile`` has written, or None to compile here.
+        threads: CPUs to compute on, or None for all.
         verbose: whether MAX's log is shown.
     """
 
@@ -70,6 +74,7 @@ class GenerateOptions:
     activations: Activations = "bfloat16"
     dense_weights: DenseWeights = "bfloat16"
     precompiled: Path | None = None
+    threads: int | None = None
     verbose: bool = False
 
     @property

@@ -15,20 +15,23 @@ from max.nn.transformer import ReturnLogits
 from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import ModelInputs, ModelOutputs, PipelineConfig, PipelineModelWithKVCache
-from max.pipelines.lib.graph_specs import GraphRole, GraphSpec
+from max.pipelines.lib.graph_specs import GraphRole, GraphSpec, compile_graphs, init_graphs
 from max.pipelines.lib.interfaces.batch_processor import (
     SingleReplicaRaggedBatchProcessor,
     process_ragged_kv_outputs,
 )
 from max.pipelines.lib.memory_estimation import MemoryPlan
+from max.pipelines.lib.utils import CompilationTimer
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
 from gpt_oss_mxfp4.checkpoint.pack import pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
+from gpt_oss_mxfp4.kept_graphs import Graphs, load_kept
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
+from gpt_oss_mxfp4.ops.library import digest_sources
 
 TILE_ALIGNMENT = 16
 """Bytes: bulk copies of packed weights ask for it."""
@@ -94,14 +97,7 @@ def graph_spec(
     Raises:
         ValueError: a device without kernels.
     """
-    model = GptOss(
-        config.checkpoint.config,
-        config.kv_params,
-        config.devices[0],
-        config.dtype,
-        config.layers,
-        return_logits,
-    )
+    model = GptOss(*_graph_arguments(config, return_logits))
     model.load_state_dict(
         {**weights, ROPE_TABLE: rope_table(config.checkpoint.config)},
         weight_alignment=1,  # a safetensors header may end anywhere
@@ -127,6 +123,18 @@ def settle_inputs(device: Device) -> None:
     """
     if device.is_host:
         device.synchronize()
+
+
+def _graph_arguments(config: GptOssArchConfig, return_logits: ReturnLogits) -> tuple[Any, ...]:
+    """What the graph is made from besides its sources; by it compiled graphs are found again, so here is all of it."""
+    return (
+        config.checkpoint.config,
+        config.kv_params,
+        config.devices[0],
+        config.dtype,
+        config.layers,
+        return_logits,
+    )
 
 
 class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig, Model]):
@@ -181,6 +189,30 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         """The one graph, under MAX's name for it."""
         weights, self._state_dict = self._state_dict, {}  # kept by what runs them alone
         return {GraphRole.DECODER: graph_spec(model_config, weights, self.return_logits)}
+
+    def load_graphs(self, session: InferenceSession) -> dict[str, Model]:
+        """As MAX's own, but a graph that an earlier run has compiled is not built again."""
+        config = self._create_model_config(self._load_state_dict())
+        specs = self.graph_specs(config)
+        spec = specs[GraphRole.DECODER]
+
+        def compile_graph() -> Graphs:
+            with CompilationTimer("model") as timer:
+                timer.mark_build_complete()  # as MAX has it: what was built by now is the module
+                artifacts = compile_graphs(session, specs)
+                return artifacts, init_graphs(session, artifacts, specs)
+
+        made_from = (_graph_arguments(config, self.return_logits), digest_sources())
+        self.compiled_artifacts, models = load_kept(
+            session,
+            self.pipeline_config,
+            GraphRole.DECODER,
+            made_from,
+            compile_graph,
+            spec.weights_registry(),
+        )
+        self._maybe_release_host_weights(*models.values())
+        return models
 
     def execute(self, model_inputs: ModelInputs) -> ModelOutputs:
         """Runs one step over inputs that the batch processor prepared."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import CACHE_LOGGER, Refused
 from gpt_oss_mxfp4.progress import Progress
 
 _UNFINISHED: list[Path] = []
@@ -45,10 +45,11 @@ def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> in
     if sys.stdout is None:
         print("gpt-oss-mxfp4: standard output must be open, the text goes there", file=sys.stderr)
         return EXIT_REFUSED
-    _configure_logging(verbose)
+    progress = Progress(sys.stderr)
+    _configure_logging(verbose, progress)
     with _exit_on_interrupt(), _own_stdout() as write:
         try:
-            work(write, Progress(sys.stderr))
+            work(write, progress)
         except (CheckpointError, Refused) as error:
             print(f"gpt-oss-mxfp4: {error}", file=sys.stderr)
             return EXIT_REFUSED
@@ -87,7 +88,21 @@ def written_whole(output: Path) -> Iterator[Path]:
         _UNFINISHED.remove(temporary)
 
 
-def _configure_logging(verbose: bool) -> None:
+class _Notes(logging.Handler):
+    """Tells what is logged as a note of the command's progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the message."""
+        self._progress.note(record.getMessage())
+
+
+def _configure_logging(verbose: bool, progress: Progress) -> None:
+    cache = logging.getLogger(CACHE_LOGGER)
+    cache.handlers, cache.propagate, cache.level = [_Notes(progress)], False, logging.WARNING
     if verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     else:

@@ -11,6 +11,8 @@ from typing import TextIO
 
 REDRAW_SECONDS = 0.5
 
+_CLEAR = "\r\x1b[K"
+
 
 class Progress:
     """Steps of a command, told on one stream.
@@ -24,8 +26,8 @@ class Progress:
         self._live = stream.isatty()
 
     def note(self, text: str) -> None:
-        """Prints a line of its own."""
-        self._write(f"{text}\n")
+        """Prints a line of its own, in place of a step's that is being redrawn."""
+        self._write(f"{_CLEAR if self._live else ''}{text}\n")
 
     @contextmanager
     def step(self, text: str, hint: str = "") -> Iterator[None]:
@@ -51,7 +53,7 @@ class Progress:
             done.set()
             if self._live:
                 ticker.join()
-                self._write("\r\x1b[K")
+                self._write(_CLEAR)
             if finished:
                 self._write(f"{text}: {time.monotonic() - begin:.1f} s\n")
 
@@ -59,7 +61,7 @@ class Progress:
         while True:
             line = f"{text} ... {time.monotonic() - begin:.0f} s"
             # One column short: a line that wraps cannot be redrawn.
-            self._write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+            self._write(f"{_CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
             if done.wait(REDRAW_SECONDS):
                 return
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 MOJO = Path(sys.executable).parent / "mojo"
+
+# What tests compile is found again by other tests of the run, and what earlier runs compiled is not.
+_CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ["GPT_OSS_MXFP4_CACHE"] = _CACHE
 
 
 @pytest.fixture

@@ -94,3 +94,10 @@ def test_uv_is_told_where_pip_looks(run: dict[str, Any], monkeypatch: pytest.Mon
     assert environment["UV_FIND_LINKS"] == "/b,/c"
     assert environment["UV_INDEX"] == "https://three.test"
     assert environment["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+
+
+def test_what_generate_imports_is_kept_compiled(run: dict[str, Any]) -> None:
+    """Even where the caller's Python keeps nothing."""
+    forbidding = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/elsewhere"}
+    assert run["may_write_bytecode"]({"PATH": "/bin", **forbidding}) == {"PATH": "/bin"}
+    compile(run["COMPILE_IMPORTS"], "run", "exec")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ import pytest
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4 import generate as verb
+from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE
 from gpt_oss_mxfp4.detokenize import INCOMPLETE
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
@@ -132,14 +134,16 @@ def command(*arguments: str, model: Path = CHECKPOINT) -> list[str]:
     return [*program, "--max-new-tokens", "12", "--prompt", PROMPT, *arguments]
 
 
-def generate(*arguments: str, model: Path = CHECKPOINT) -> tuple[bytes, str]:
+def generate(
+    *arguments: str, model: Path = CHECKPOINT, cache: Path | None = None
+) -> tuple[bytes, str]:
     """Text and what was told beside it."""
     done = subprocess.run(
         command(*arguments, model=model),
         capture_output=True,
         check=False,
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **({CACHE_VARIABLE: str(cache)} if cache else {})},
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout, done.stderr.decode()
@@ -173,6 +177,45 @@ def test_max_speaks_on_standard_error_and_only_if_asked(greedy: tuple[bytes, str
     assert text == greedy[0]
     assert "max.pipelines" in told
     assert "max.pipelines" not in greedy[1]
+
+
+@pytest.mark.slow
+def test_what_an_earlier_run_has_compiled_is_not_built_again(
+    greedy: tuple[bytes, str], tmp_path: Path
+) -> None:
+    """Damaged files are compiled anew, and a folder that cannot be written costs time and a note."""
+    built = "Building, compiling"
+    kept = Path(ENVIRONMENT[CACHE_VARIABLE])
+    text, told = generate("--verbose")
+    assert text == greedy[0]
+    assert built not in told
+
+    damaged = tmp_path / "cache"
+    damaged.mkdir()
+    for file in kept.glob("*.compiled"):
+        # A digest that is right, of what MAX cannot read.
+        content = b"no model"
+        digest = hashlib.sha256(content).hexdigest().encode()
+        (damaged / file.name).write_bytes(digest + b"\n" + content)
+    text, told = generate("--verbose", cache=damaged)
+    assert text == greedy[0]
+    assert built in told
+    text, told = generate("--verbose", cache=damaged)
+    assert text == greedy[0]
+    assert built not in told
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_told(greedy: tuple[bytes, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "cache"
+    text, told = generate(cache=folder)
+    assert text == greedy[0]
+    note = (
+        f"{folder}: what was compiled cannot be kept there (Not a directory), so the next start compiles again; "
+        f"{CACHE_VARIABLE} names another folder"
+    )
+    assert told.splitlines().count(note) == 2
 
 
 @pytest.mark.slow
@@ -244,7 +287,7 @@ def test_interrupt_ends_at_once_with_130() -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, CACHE_VARIABLE: ""},  # nothing kept: it compiles
     ) as process:
         assert process.stderr is not None
         assert "compiling" in next(line for line in process.stderr if line.startswith("compiling"))

@@ -42,3 +42,13 @@ def test_a_step_that_fails_is_not_called_done() -> None:
     with pytest.raises(ValueError, match="boom"), Progress(stream).step("compiling"):
         raise ValueError("boom")
     assert stream.getvalue() == "compiling ...\n"
+
+
+def test_a_note_takes_the_place_of_a_line_that_is_redrawn() -> None:
+    stream = Terminal()
+    with (progress := Progress(stream)).step("compiling"):
+        progress.note("no space")
+    assert "\r\x1b[Kno space\n" in stream.getvalue()
+    pipe = io.StringIO()
+    Progress(pipe).note("no space")
+    assert pipe.getvalue() == "no space\n"

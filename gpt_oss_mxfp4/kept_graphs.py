@@ -1,0 +1,123 @@
+"""MAX's compiled graphs, kept from one run to the next.
+
+MAX has a cache of its own, but finds a graph there by its content: it has to be built first, which takes seconds for
+the model and most of one for the sampler. Here a graph is found by what it would be built from (NOTES N40).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from max.driver import DLPackArray, is_virtual_device_mode
+from max.engine import InferenceSession, Model, read
+from max.pipelines.lib import PipelineConfig
+from max.pipelines.lib.graph_specs import CompiledArtifacts, GraphRole
+from max.pipelines.lib.pipeline_variants import text_generation
+
+from gpt_oss_mxfp4.compiled_cache import (
+    CACHE_VARIABLE,
+    CompiledCache,
+    default_folder,
+    entry_name,
+)
+from gpt_oss_mxfp4.options import CACHE_LOGGER
+from gpt_oss_mxfp4.toolchain import cpu_features, settings, versions
+
+logger = logging.getLogger(CACHE_LOGGER)
+
+Graphs = tuple[CompiledArtifacts, dict[str, Model]]
+"""What was compiled, and the graphs ready to run by role, as MAX's own functions give them."""
+
+_SAMPLER_LOADER = "load_sampler_graphs"
+
+
+def load_kept(
+    session: InferenceSession,
+    config: PipelineConfig,
+    role: GraphRole,
+    made_from: object,
+    compile_graph: Callable[[], Graphs],
+    weights: Mapping[str, DLPackArray] | None = None,
+) -> Graphs:
+    """Gives a graph ready to run, compiled now or in an earlier run.
+
+    Graphs for GPUs, and those that MAX is told to export or to find precompiled, are MAX's own business.
+
+    Args:
+        session: what is to run it.
+        config: what MAX was asked for.
+        role: MAX's name for what the graph does.
+        made_from: all that it is built from but the values of weights, as for :func:`entry_name`.
+        compile_graph: builds and compiles it.
+        weights: what it reads, by name.
+
+    Returns:
+        As ``compile_graph``; artifacts only of what was compiled now.
+    """
+    cache = _cache(session, config)
+    if cache is None:
+        return compile_graph()
+    name = entry_name(role.value, made_from, versions(), cpu_features(), settings())
+    content = cache.read(name)
+    if content is not None:
+        try:
+            model = session.init(read(io.BytesIO(content)), weights_registry=weights)
+            return CompiledArtifacts(), {role: model}
+        except (RuntimeError, ValueError):  # MAX cannot make use of it after all
+            cache.remove(name)
+    artifacts, models = compile_graph()
+    try:
+        cache.write(name, artifacts.artifact(role).export_mef)
+    except (OSError, RuntimeError, ValueError) as error:  # MAX tells of a full disk by a ValueError
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        logger.warning(
+            "%s: what was compiled cannot be kept there (%s), so the next start compiles again; %s names another "
+            "folder",
+            cache.folder,
+            why,
+            CACHE_VARIABLE,
+        )
+    return artifacts, models
+
+
+def _cache(session: InferenceSession, config: PipelineConfig) -> CompiledCache | None:
+    runtime = config.runtime
+    elsewhere = runtime.precompiled_mefs or runtime.export_mefs or is_virtual_device_mode()
+    if elsewhere or not all(device.is_host for device in session.devices):
+        return None
+    folder = default_folder()
+    return CompiledCache(folder) if folder else None
+
+
+@contextmanager
+def kept_sampler() -> Iterator[None]:
+    """Has MAX's pipelines load their sampler through :func:`load_kept` while they are made.
+
+    Their constructor finds what loads the sampler by name in its module; that is replaced. A MAX without that name, or
+    that passes it something else, builds its sampler as ever.
+    """
+    original = getattr(text_generation, _SAMPLER_LOADER, None)
+    if original is None:
+        yield
+        return
+    setattr(text_generation, _SAMPLER_LOADER, functools.partial(_load_sampler, original))
+    try:
+        yield
+    finally:
+        setattr(text_generation, _SAMPLER_LOADER, original)
+
+
+def _load_sampler(original: Callable[..., Graphs], *given: Any, **named: Any) -> Graphs:
+    compile_graph = functools.partial(original, *given, **named)
+    if len(given) != 4 or named:
+        return compile_graph()
+    session, config, device, vocab_size = given
+    if config.needs_bitmask_constraints:  # two samplers then
+        return compile_graph()
+    made_from = (config.sampling, device, vocab_size)
+    return load_kept(session, config, GraphRole.SAMPLER, made_from, compile_graph)

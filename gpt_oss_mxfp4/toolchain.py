@@ -1,0 +1,52 @@
+"""What compiled code depends on besides its graph: versions, this machine's instructions, MAX's own settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("max", "max-core", "mojo-compiler")
+"""Distributions that compile, as package indexes name them."""
+
+SETTINGS = ("MODULAR_DEBUG", "MODULAR_MAX_DEBUG")
+"""How the names of those of MAX's settings begin that change what it compiles: assertions, say."""
+
+
+def versions() -> tuple[str, ...]:
+    """Returns the version of each of PACKAGES; empty for one that an installer calls otherwise."""
+    return tuple(map(_version, PACKAGES))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def cpu_features() -> str:
+    """Names the instructions that code for this machine may use, and the processor it is tuned for."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return f"{platform.machine()} {platform.processor()}"
+    # The first processor stands for all, as for the compiler.
+    first = lines[: lines.index("")] if "" in lines else lines
+    wanted = (
+        "vendor_id",
+        "cpu family",
+        "model",
+        "flags",
+        "CPU implementer",
+        "CPU part",
+        "Features",
+    )
+    told = (line.partition(":") for line in first)
+    return repr({name.strip(): value.strip() for name, _, value in told if name.strip() in wanted})
+
+
+def settings() -> tuple[tuple[str, str], ...]:
+    """Returns MAX's settings that the environment holds, sorted by name."""
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith(SETTINGS)))
