@@ -86,7 +86,7 @@ class Group:
         theirs: for each of `RATES`.
         ratios: of neighbouring runs, for each of `RATES`.
         engines: names of both.
-        machine: what it ran on.
+        machine: what ran on what.
     """
 
     label: str
@@ -141,7 +141,7 @@ def read_group(path: Path) -> Group:
         theirs=tuple(spreads["theirs"]),
         ratios=tuple(spreads["ratios"]),
         engines=(first[0], first[1]),
-        machine=f"{rounds[0][0].machine['cpu']}, {found['threads']} threads",
+        machine=f"{found['model']} on {rounds[0][0].machine['cpu']}, {found['threads']} threads",
     )
 
 
@@ -155,11 +155,13 @@ def _rate(report: Report, name: str) -> float:
 
 
 def _label(found: dict[str, Any]) -> str:
-    """The model, and what the two sides were told."""
-    options = [f"--{word}" for word in found["ours_options"].split("--") if word]
-    told = "\n".join(option.strip().removeprefix("--") for option in options)
-    dense = f"{found['dense']} dense there" if found["against"] == "llama.cpp" else ""
-    return "\n".join(line for line in (found["model"], dense, told) if line)
+    """What both sides were told; ours first."""
+    ours = [f"{word.strip()}" for word in found["ours_options"].split("--") if word.strip()]
+    theirs = found["theirs_options"].strip()
+    if found["against"] == "llama.cpp":
+        theirs = f"{found['dense']} dense {theirs}".strip()
+    lines = [*(ours or ["defaults"]), f"{found['against']}: {theirs or 'defaults'}"]
+    return "\n".join(lines)
 
 
 def cluster(values: Sequence[float]) -> list[Spread]:
@@ -252,14 +254,15 @@ def draw_bars(groups: Sequence[Group]) -> Any:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    width = 0.38
-    for index, (axes, (_, title)) in enumerate(zip(figure.subplots(1, 2), RATES, strict=True)):
+    figure = Figure(figsize=(max(5.0, 1.2 + 2 * len(groups)), 6.4), layout="constrained")
+    width = 0.36
+    rows = figure.subplots(len(RATES), 1, sharex=True)
+    for index, (axes, (_, name)) in enumerate(zip(rows, RATES, strict=True)):
+        highest = max(max(g.ours[index].high, g.theirs[index].high) for g in groups)
         for side, color in ((0, OURS), (1, THEIRS)):
             values = [(group.ours, group.theirs)[side][index] for group in groups]
-            places = [i + (side - 0.5) * width for i in range(len(groups))]
             bars = axes.bar(
-                places,
+                [i + (side - 0.5) * width for i in range(len(groups))],
                 [value.middle for value in values],
                 width,
                 color=color,
@@ -270,18 +273,20 @@ def draw_bars(groups: Sequence[Group]) -> Any:
                 ],
                 error_kw={"ecolor": "0.2", "capsize": 3, "linewidth": 1},
             )
-            texts = [f"{value.middle:.1f}" for value in values]
+            texts = [f"{value.middle:.{1 if value.middle < 100 else 0}f}" for value in values]
             axes.bar_label(bars, texts, padding=2, fontsize="small")
-        ratios = [f"{group.label}\n{group.ratios[index].middle:.2f} x" for group in groups]
-        axes.set_xticks(range(len(groups)), ratios, fontsize="small")
+        for i, group in enumerate(groups):
+            ratio = f"{group.ratios[index].middle:.2f} x"
+            axes.text(i, 1.16 * highest, ratio, ha="center", va="bottom", weight="bold")
+        axes.set_ylim(0, 1.32 * highest)
         axes.set_xlim(-0.6, len(groups) - 0.4)
-        axes.set_title(title, fontsize="medium")
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.08)
+        axes.set_ylabel(name)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    rows[-1].set_xticks(range(len(groups)), [group.label for group in groups])
+    handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    machines = ", ".join(sorted({group.machine for group in groups}))
-    figure.suptitle(f"{machines}; medians and ranges", fontsize="medium")
+    machines = "; ".join(sorted({group.machine for group in groups}))
+    figure.suptitle(f"{machines}\nmedians, ranges, and medians of paired ratios", fontsize="medium")
     return figure
 
 

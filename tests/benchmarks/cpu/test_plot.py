@@ -42,6 +42,7 @@ def comparison(tmp_path: Path) -> Path:
         "against": "llama.cpp",
         "dense": "bf16",
         "threads": 2,
+        "theirs_options": "",
         "ours_options": "--activations int8 --dense-weights int8",
         "rounds": rounds,
     }
@@ -60,8 +61,8 @@ def test_peaks_of_one_instruction_are_one_roof() -> None:
 
 def test_a_comparison_becomes_medians_ranges_and_paired_ratios(comparison: Path) -> None:
     group = read_group(comparison)
-    assert group.label == "a model\nbf16 dense there\nactivations int8\ndense-weights int8"
-    assert group.machine == "a processor, 2 threads"
+    assert group.label == "activations int8\ndense-weights int8\nllama.cpp: bf16 dense"
+    assert group.machine == "a model on a processor, 2 threads"
     assert group.ours == (Spread(96, 64, 128), Spread(24.5, 24.5, 24.5))
     assert group.theirs == (Spread(32, 32, 32), Spread(24.5, 24.5, 24.5))
     assert group.ratios == (Spread(3, 2, 4), Spread(1, 1, 1))
