@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -139,24 +139,24 @@ class Report:
 
     def to_json(self) -> str:
         """Returns the report as JSON text; rates are added for readers, `from_json` does without."""
-        fields = asdict(self)
-        fields["first_token_seconds"] = self.first_token_seconds
-        for run, written in zip(self.runs, fields["runs"], strict=True):
+        found = asdict(self)
+        found["first_token_seconds"] = self.first_token_seconds
+        for run, written in zip(self.runs, found["runs"], strict=True):
             written["prompt_rate"] = run.prompt_rate
             written["generation_rate"] = run.generation_rate
-        return json.dumps(fields, indent=2) + "\n"
+        return json.dumps(found, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Reads what `to_json` wrote."""
-        fields: dict[str, Any] = json.loads(text)
-        del fields["first_token_seconds"]
-        runs = [
-            Run(**{key: run[key] for key in run if not key.endswith("_rate")})
-            for run in fields.pop("runs")
-        ]
-        subject, sample = Subject(**fields.pop("subject")), Sample(**fields.pop("sample"))
-        return cls(**fields, subject=subject, runs=tuple(runs), sample=sample)
+        """Reads what `to_json` wrote; what others have added to it is left out."""
+        found = _only(cls, json.loads(text))
+        runs = tuple(Run(**_only(Run, run)) for run in found.pop("runs"))
+        subject, sample = Subject(**found.pop("subject")), Sample(**found.pop("sample"))
+        return cls(**found, subject=subject, runs=runs, sample=sample)
+
+
+def _only(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: found[field.name] for field in fields(kind)}
 
 
 def measure(

@@ -9,7 +9,8 @@ The twin is written where it is not there yet. First it is checked that both com
 tokens must be the other side's too, or nearly so in its logits; there are no figures otherwise. Then both run in turn,
 each time in a process of its own which loads the model, warms up, and measures. Before each, the files of the other
 side are dropped from the page cache and its own are read once, so that no disk is measured: both together may not fit
-the memory. `--threads` keeps either side, and everything it starts, on so many cores.
+the memory. What other processes took of the machine meanwhile is told where it is much. `--threads` keeps either side,
+and everything it starts, on so many cores.
 
 llama.cpp rounds activations to 8 bits, always. `--ours` and `--theirs` are handed on to `gpt-oss-mxfp4 bench` and to
 the other side's script: `--ours "--activations float32"`, `--theirs "--no-repack"`.
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cpu.gguf_twin import DENSE, NoTwin, write_twin
+from benchmarks.cpu.neighbours import others_share, read_processors, wait_until_idle
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.measurement import Report, Sample, usable_cores
@@ -52,6 +54,9 @@ MIN_SAME = 0.5
 """Share of our tokens that must be the other side's likeliest: random weights have many near ties."""
 
 READ_BYTES = 2**24
+
+DISTURBED = 0.05
+"""Share of the machine from which other processes are mentioned: both sides wait for their slowest thread."""
 
 
 class Refused(Exception):
@@ -217,19 +222,36 @@ def run_side(side: Side, arguments: Sequence[str]) -> None:
         )
 
 
-def measure(side: Side, other: Side, arguments: Sequence[str]) -> Report:
+@dataclass(frozen=True)
+class Timing:
+    """A side's report, and what else the machine did.
+
+    Args:
+        report: the side's.
+        others: share of the machine's time that other processes took meanwhile; None where that is not known.
+    """
+
+    report: Report
+    others: float | None
+
+
+def measure(side: Side, other: Side, arguments: Sequence[str], patience: float = 0) -> Timing:
     """Warms the page cache and measures once.
 
     Args:
         side: what is measured.
         other: whose files may go.
         arguments: tokens and batches.
+        patience: seconds to wait at most for other processes to do little.
     """
     warm(side.files, other.files)
+    wait_until_idle(patience)
+    before = read_processors()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         run_side(side, [*arguments, "--runs", "1", "--json", str(path)])
-        return Report.from_json(path.read_text())
+        report = Report.from_json(path.read_text())
+    return Timing(report, others_share(before, read_processors()))
 
 
 def check(ours: Side, theirs: Side) -> Sameness:
@@ -243,7 +265,7 @@ def check(ours: Side, theirs: Side) -> Sameness:
         Refused: they do not compute the same.
     """
     tokens = ["--prompt-tokens", str(CHECK_PROMPT_TOKENS), "--new-tokens", str(CHECK_NEW_TOKENS)]
-    sample = measure(ours, theirs, [*tokens, "--batch", "1"]).sample
+    sample = measure(ours, theirs, [*tokens, "--batch", "1"]).report.sample
     warm(theirs.files, ours.files)
     with tempfile.TemporaryDirectory() as folder:
         ids, logits = Path(folder) / "tokens.json", Path(folder) / "logits.npy"
@@ -315,14 +337,20 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     print(sameness)
     tokens = ["--prompt-tokens", str(arguments.prompt_tokens)]
     tokens += ["--new-tokens", str(arguments.new_tokens), "--batch", *map(str, arguments.batch)]
-    left, right = [], []
+    rounds = []
     for number in range(1, arguments.rounds + 1):
         print(f"round {number} of {arguments.rounds}", file=sys.stderr)
-        left.append(measure(ours, theirs, tokens))
-        right.append(measure(theirs, ours, tokens))
+        pair = [(ours, theirs), (theirs, ours)]
+        rounds.append([measure(*sides, tokens, arguments.patience) for sides in pair])
+    left, right = [[pair[side].report for pair in rounds] for side in (0, 1)]
     how = f"{arguments.dense} dense weights there, " if arguments.against == "llama.cpp" else ""
     print(f"{arguments.folder.name}, {how}{arguments.threads} threads, {left[0].machine['cpu']}")
     print(format_table(left, right), end="")
+    others = [timing.others for pair in rounds for timing in pair if timing.others is not None]
+    if others and max(others) > DISTURBED:
+        print(
+            f"disturbed: other processes took up to {max(others):.0%} of the machine during a run"
+        )
     return {
         "model": arguments.folder.name,
         "against": arguments.against,
@@ -332,8 +360,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "theirs_options": arguments.theirs,
         "sameness": asdict(sameness),
         "rounds": [
-            {"ours": json.loads(a.to_json()), "theirs": json.loads(b.to_json())}
-            for a, b in zip(left, right, strict=True)
+            {
+                name: {**json.loads(timing.report.to_json()), "others": timing.others}
+                for name, timing in zip(("ours", "theirs"), pair, strict=True)
+            }
+            for pair in rounds
         ],
     }
 
@@ -354,6 +385,13 @@ def main() -> int:
     add("--ours", default="", help="further options of gpt-oss-mxfp4 bench, in one argument")
     add("--theirs", default="", help="further options of the other side, in one argument")
     add("--their-python", default=sys.executable, help="where the other side is installed")
+    add(
+        "--patience",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="wait so long at most, before each run, until other processes do little; default: 0",
+    )
     add("--json", type=Path, metavar="FILE", help="also write everything there")
     arguments = parser.parse_args()
     try:

@@ -164,6 +164,7 @@ def test_sides_are_checked_and_then_run_in_turn(
     written = json.loads(result.read_text())
     assert written["sameness"] == {"tokens": 4, "same": 4, "largest_gap": 0}
     assert len(written["rounds"]) == 2
+    assert written["rounds"][1]["ours"].keys() >= {"others", "first_token_seconds", "runs"}
     assert Report.from_json(json.dumps(written["rounds"][0]["theirs"])).subject == REPORT.subject
 
 
@@ -176,6 +177,17 @@ def test_no_figures_where_the_models_differ(
     assert out == ""
     assert "both sides must compute the same, but 3 of 4" in err
     assert len((fakes / "log").read_text().splitlines()) == 2
+
+
+def test_busy_neighbours_are_told(
+    fakes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = iter([0.9, 0.01, 0.02, 0.25, 0.0])  # the first is the check's
+    monkeypatch.setattr(script, "others_share", lambda before, after: next(shares))
+    assert run(monkeypatch, str(CHECKPOINT), "--rounds", "2") == 0
+    assert capsys.readouterr().out.endswith(
+        "disturbed: other processes took up to 25% of the machine during a run\n"
+    )
 
 
 @pytest.mark.parametrize(
