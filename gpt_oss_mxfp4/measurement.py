@@ -27,7 +27,8 @@ WARM_UP_TOKENS = 32
 _IMPORTED = time.monotonic()
 
 Stream = Callable[[list[list[int]], int], Iterator[list[int]]]
-"""Continues prompts of one length: gives the next token of each sequence, as often as the second argument says."""
+"""Continues prompts of one length: gives the next token of each sequence, as often as the second argument says. What
+the iterator does is timed, what it takes to make it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +203,10 @@ def measure(
 
 
 def _time(stream: Stream, prompts: list[list[int]], new_tokens: int) -> tuple[Run, Sample]:
-    begin = first = time.perf_counter()
     generated: list[int] = []
-    for tokens in stream(prompts, new_tokens):
+    steps = stream(prompts, new_tokens)
+    begin = first = time.perf_counter()
+    for tokens in steps:
         if not generated:
             first = time.perf_counter()
         generated.append(tokens[0])

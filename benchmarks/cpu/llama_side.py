@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -26,47 +27,33 @@ MICRO_BATCH = 512
 """llama.cpp's own default: tokens that it computes at once."""
 
 
+CACHE_STEP = 256
+"""llama.cpp's caches are of multiples of this."""
+
+
 class LlamaFailed(Exception):
     """llama.cpp cannot do it."""
 
 
 class Llama:
-    """A model and a context of llama.cpp.
+    """A model of llama.cpp, and a context for the sequences of the moment.
 
     Args:
         file: the GGUF file.
         threads: for prompts and for generation.
-        context: tokens of all sequences together.
-        sequences: how many there can be at once.
         repack: whether weights may be copied into another order while loading, as is llama.cpp's default.
     """
 
-    def __init__(
-        self, file: Path, *, threads: int, context: int, sequences: int, repack: bool
-    ) -> None:
+    def __init__(self, file: Path, *, threads: int, repack: bool) -> None:
         llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
-        model_params = llama_cpp.llama_model_default_params()
-        model_params.use_extra_bufts = repack
-        self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), model_params)
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = repack
+        self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
         if not self._model:
             raise LlamaFailed(f"{file}: llama.cpp must be able to load it, cannot")
-        params = llama_cpp.llama_context_default_params()
-        # A window's worth beyond, as sequences are rounded up; one cache, which any sequence may fill.
-        params.n_ctx = context + 256
-        params.n_batch = max(context, MICRO_BATCH)
-        params.n_ubatch = MICRO_BATCH
-        params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = threads
-        params.kv_unified = True
-        params.no_perf = True
-        self._context = llama_cpp.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise LlamaFailed(f"{file}: llama.cpp must be able to make a context, cannot")
-        self.vocab_size = llama_cpp.llama_vocab_n_tokens(
-            llama_cpp.llama_model_get_vocab(self._model)
-        )
-        self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+        vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self.subject = Subject(
             engine="llama.cpp",
             versions={"llama-cpp-python": version("llama-cpp-python")},
@@ -75,8 +62,26 @@ class Llama:
             threads=threads,
             weight_bytes=file.stat().st_size,
         )
+        self._context: Any = None
 
-    def step(
+    def _make_context(self, sequences: int, length: int) -> None:
+        """Makes a context, in place of the last, with a cache of its own for each sequence."""
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            llama_cpp.llama_batch_free(self._batch)
+        length = -(-length // CACHE_STEP) * CACHE_STEP
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = sequences * length
+        params.n_ubatch = MICRO_BATCH
+        params.n_seq_max = sequences
+        params.n_threads = params.n_threads_batch = self.subject.threads
+        params.no_perf = True
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise LlamaFailed(f"llama.cpp must be able to make a context of {params.n_ctx} tokens")
+        self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+
+    def _step(
         self, tokens: Sequence[Sequence[int]], begin: int, *, every: bool = False
     ) -> NDArray[np.float32]:
         """Runs the next tokens of each sequence at once.
@@ -89,9 +94,7 @@ class Llama:
         Returns:
             [positions, vocabulary] logits, in the order of sequences; valid until the next step.
         """
-        rows, batch = 0, self._batch
-        batch.n_tokens = sum(map(len, tokens))
-        i = 0
+        batch, rows, i = self._batch, 0, 0
         for sequence, ids in enumerate(tokens):
             for offset, token in enumerate(ids):
                 wanted = every or offset == len(ids) - 1
@@ -100,8 +103,8 @@ class Llama:
                 batch.n_seq_id[i] = 1
                 batch.seq_id[i][0] = sequence
                 batch.logits[i] = wanted
-                rows += wanted
-                i += 1
+                rows, i = rows + wanted, i + 1
+        batch.n_tokens = i
         code = llama_cpp.llama_decode(self._context, batch)
         if code:
             raise LlamaFailed(f"llama_decode must give 0, gave {code}")
@@ -115,19 +118,23 @@ class Llama:
             prompts: token ids of each sequence.
             new_tokens: of each sequence.
 
-        Yields:
-            The next token of each sequence.
+        Returns:
+            The next token of each sequence, as often. The context is made before that, and not timed.
         """
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
+        self._make_context(len(prompts), len(prompts[0]) + new_tokens)
+        return self._steps(prompts, new_tokens)
+
+    def _steps(self, prompts: list[list[int]], new_tokens: int) -> Iterator[list[int]]:
         tokens, begin = prompts, 0
         for _ in range(new_tokens):
-            last = self.step(tokens, begin).argmax(axis=-1).tolist()
+            last = self._step(tokens, begin).argmax(axis=-1).tolist()
             yield last
             tokens, begin = [[token] for token in last], begin + len(tokens[0])
 
     def logits(self, tokens: list[int]) -> NDArray[np.float32]:
-        """Gives [tokens, vocabulary] logits at every position of one sequence, which must be the first."""
-        return self.step([tokens], 0, every=True)
+        """Gives [tokens, vocabulary] logits at every position of one sequence."""
+        self._make_context(1, len(tokens))
+        return self._step([tokens], 0, every=True)
 
 
 @llama_cpp.llama_log_callback
@@ -143,17 +150,11 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    def load(tokens: int, sequences: int) -> Llama:
-        return Llama(
-            arguments.model,
-            threads=arguments.threads,
-            context=tokens,
-            sequences=sequences,
-            repack=arguments.repack,
-        )
-
     try:
-        run_side(arguments, load)
+        run_side(
+            arguments,
+            lambda: Llama(arguments.model, threads=arguments.threads, repack=arguments.repack),
+        )
     except LlamaFailed as error:
         print(f"llama_side: {error}", file=sys.stderr)
         return 2

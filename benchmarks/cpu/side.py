@@ -55,19 +55,17 @@ def side_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run_side(arguments: argparse.Namespace, load: Callable[[int, int], Engine]) -> None:
+def run_side(arguments: argparse.Namespace, load: Callable[[], Engine]) -> None:
     """Loads an engine, and does what it is asked to do.
 
     Args:
         arguments: from a `side_parser`.
-        load: makes the engine, for so many tokens of all sequences together and so many sequences.
+        load: makes the engine.
     """
+    engine = load()
     if arguments.logits:
-        tokens = json.loads(arguments.tokens.read_text())
-        np.save(arguments.logits, load(len(tokens), 1).logits(tokens))
+        np.save(arguments.logits, engine.logits(json.loads(arguments.tokens.read_text())))
         return
-    batch = max(arguments.batch)
-    engine = load(arguments.prompt_tokens + batch * arguments.new_tokens, batch)
     workload = Workload(
         prompt_tokens=arguments.prompt_tokens,
         new_tokens=arguments.new_tokens,

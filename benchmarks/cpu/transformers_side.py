@@ -84,9 +84,7 @@ def main() -> int:
     arguments = parser.parse_args()
     run_side(
         arguments,
-        lambda tokens, sequences: Transformers(
-            arguments.model, dtype=arguments.dtype, threads=arguments.threads
-        ),
+        lambda: Transformers(arguments.model, dtype=arguments.dtype, threads=arguments.threads),
     )
     return 0
 

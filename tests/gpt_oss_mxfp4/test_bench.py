@@ -99,7 +99,7 @@ def test_one_pipeline_runs_every_batch_in_turn(
         (4, 48, 12),
     ] * 2
     assert (report.sample.prompt, report.sample.generated) == (engine.calls[1][0][0], [7, 8, 9])
-    assert report.subject.options == {"devices": "cpu", "activations": "float32"}
+    assert report.subject.options.items() >= {("devices", "cpu"), ("activations", "float32")}
     assert report.subject.weight_bytes == sum(
         f.stat().st_size for f in CHECKPOINT.glob("*.safetensors")
     )
