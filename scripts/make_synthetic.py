@@ -156,11 +156,13 @@ def random_chunks(tensor: Tensor, rng: np.random.Generator) -> Iterator[NDArray[
         quantiles = [NormalDist().inv_cdf((i + 0.5) / 2**16) for i in range(2**16)]
         table = bfloat16_bits(tensor.mean + tensor.spread * np.array(quantiles))
     remaining = tensor.num_bytes
+    chunk: NDArray[Any]
     while remaining:
         num_bytes = min(remaining, CHUNK_BYTES)
         if tensor.name.endswith("_scales"):
             damping = DAMPING if "down_proj" in tensor.name else 0
-            chunk = rng.integers(*SCALE_BYTES, num_bytes, np.uint8) - np.uint8(damping)
+            chunk = rng.integers(*SCALE_BYTES, num_bytes, np.uint8)
+            chunk -= damping
         else:
             words = rng.integers(2**64, size=-(-num_bytes // 8), dtype=np.uint64)
             chunk = words.view(np.uint8)[:num_bytes]

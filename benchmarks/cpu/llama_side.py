@@ -63,6 +63,7 @@ class Llama:
             weight_bytes=file.stat().st_size,
         )
         self._context: Any = None
+        self._batch: Any = None
 
     def _make_context(self, sequences: int, length: int) -> None:
         """Makes a context, in place of the last, with a cache of its own for each sequence."""
