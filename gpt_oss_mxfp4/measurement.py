@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import sys
 import time
@@ -145,7 +146,7 @@ class Report:
         for run, written in zip(self.runs, found["runs"], strict=True):
             written["prompt_rate"] = run.prompt_rate
             written["generation_rate"] = run.generation_rate
-        return json.dumps(found, indent=2) + "\n"
+        return format_json(found)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -154,6 +155,15 @@ class Report:
         runs = tuple(Run(**_only(Run, run)) for run in found.pop("runs"))
         subject, sample = Subject(**found.pop("subject")), Sample(**found.pop("sample"))
         return cls(**found, subject=subject, runs=runs, sample=sample)
+
+
+def format_json(found: Any) -> str:
+    """Returns JSON text for people: indented, but lists of numbers on one line."""
+
+    def join(match: re.Match[str]) -> str:
+        return f"[{' '.join(match[1].split())}]"
+
+    return re.sub(r"\[\s+([-+.eE\d,\s]+?)\s+\]", join, json.dumps(found, indent=2)) + "\n"
 
 
 def _only(kind: type, found: dict[str, Any]) -> dict[str, Any]:

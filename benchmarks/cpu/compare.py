@@ -38,7 +38,7 @@ from benchmarks.cpu.gguf_twin import DENSE, NoTwin, write_twin
 from benchmarks.cpu.neighbours import others_share, read_processors, wait_until_idle
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.measurement import Report, Sample, usable_cores
+from gpt_oss_mxfp4.measurement import Report, Sample, format_json, usable_cores
 
 HERE = Path(__file__).resolve().parent
 
@@ -397,7 +397,7 @@ def main() -> int:
     try:
         result = compare(arguments)
         if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+            arguments.json.write_text(format_json(result))
     except (CheckpointError, Refused, OSError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from gpt_oss_mxfp4.measurement import (
     Subject,
     Workload,
     describe_machine,
+    format_json,
     measure,
     peak_resident,
     process_seconds,
@@ -61,6 +62,20 @@ def test_a_report_has_what_readers_want_without_arithmetic() -> None:
     assert fields["first_token_seconds"] == 8.75
     assert [run["generation_rate"] for run in fields["runs"]] == [21, 28]
     assert fields["runs"][0]["prompt_rate"] == 32
+
+
+def test_lists_of_numbers_are_on_one_line() -> None:
+    found = {
+        "ids": [1, 22, 3],
+        "rates": [-1.5e-7, 2.0],
+        "text": "[ 1,\n 2 ]",
+        "none": [],
+        "more": [{"a": 1}],
+    }
+    text = format_json(found)
+    assert json.loads(text) == found
+    assert '"ids": [1, 22, 3],\n' in text
+    assert '"rates": [-1.5e-07, 2.0],\n' in text
 
 
 def test_batches_run_in_turn_after_a_warm_up() -> None:
