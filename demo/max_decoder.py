@@ -24,7 +24,7 @@ def decode_in_max(
     checkpoint = open_checkpoint(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     options = GenerateOptions(model=str(folder), prompt="", max_new_tokens=MAX_ANSWER_TOKENS)
-    pipeline = load(checkpoint, max_prompt_tokens, options)
+    pipeline = load(checkpoint, max_prompt_tokens, MAX_ANSWER_TOKENS, options)
     for ids in prompts:
         pieces = stream(pipeline, Prompt(ids, tokenizer, harmony=True), options)
         yield [token for piece in pieces for token in piece]

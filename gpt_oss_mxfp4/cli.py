@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
+from gpt_oss_mxfp4.bench import run_bench
 from gpt_oss_mxfp4.compile import run_compile
 from gpt_oss_mxfp4.generate import run_generate
-from gpt_oss_mxfp4.options import Activations, CompileOptions, DenseWeights, GenerateOptions
+from gpt_oss_mxfp4.options import (
+    Activations,
+    BenchOptions,
+    CompileOptions,
+    DenseWeights,
+    EngineOptions,
+    GenerateOptions,
+)
 
 TARGETS = ("cpu", "cuda:sm_90a")
 """What can be compiled for."""
@@ -52,10 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 verbose=arguments.verbose,
             )
         )
+    if arguments.verb == "bench":
+        return run_bench(
+            BenchOptions(
+                prompt_tokens=arguments.prompt_tokens,
+                new_tokens=arguments.new_tokens,
+                batch=tuple(arguments.batch),
+                runs=arguments.runs,
+                json=arguments.json,
+                **_engine_options(arguments),
+            )
+        )
     sampled = arguments.top_k is not None or arguments.top_p is not None
     return run_generate(
         GenerateOptions(
-            model=arguments.model,
             prompt=arguments.prompt,
             max_new_tokens=arguments.max_new_tokens,
             temperature=float(sampled) if arguments.temperature is None else arguments.temperature,
@@ -64,14 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=arguments.seed,
             show_reasoning=arguments.show_reasoning,
             raw=arguments.raw,
-            devices=arguments.devices,
-            activations=arguments.activations,
-            dense_weights=arguments.dense_weights,
-            precompiled=arguments.precompiled,
-            threads=arguments.threads,
-            verbose=arguments.verbose,
+            **_engine_options(arguments),
         )
     )
+
+
+def _engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that every verb takes which runs a model."""
+    return {field.name: getattr(arguments, field.name) for field in fields(EngineOptions)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_generate(verbs)
     _add_compile(verbs)
+    _add_bench(verbs)
     return parser
 
 
@@ -133,20 +153,7 @@ def _add_generate(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
         metavar="S",
         help="equal seeds give equal texts; default: %(default)s",
     )
-    add(
-        "--devices",
-        choices=("cpu", "gpu"),
-        default=GenerateOptions.devices,
-        help="default: %(default)s",
-    )
-    add(
-        "--precompiled",
-        type=Path,
-        metavar="DIR",
-        help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
-    )
-    add("--threads", type=_positive, metavar="N", help="CPUs to compute on; default: all")
-    _add_common(generate)
+    _add_engine(generate)
 
 
 def _add_compile(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -170,6 +177,48 @@ def _add_compile(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
     _add_common(compiled)
 
 
+def _add_bench(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
+    bench = verbs.add_parser(
+        "bench",
+        help="measure tokens/s, start-up time and memory",
+        description="Loads a model once, runs each batch several times on random tokens, and prints what it took: a "
+        "table on standard output, everything else on standard error.",
+    )
+    add = bench.add_argument
+    _add_model(bench)
+    add(
+        "--prompt-tokens",
+        type=_positive,
+        default=BenchOptions.prompt_tokens,
+        metavar="N",
+        help="shared out among the prompts of a batch; default: %(default)s",
+    )
+    add(
+        "--new-tokens",
+        type=_positive,
+        default=BenchOptions.new_tokens,
+        metavar="N",
+        help="of each sequence; default: %(default)s",
+    )
+    add(
+        "--batch",
+        type=_positive,
+        nargs="+",
+        default=BenchOptions.batch,
+        metavar="N",
+        help="sequences at once; default: 1 4 16",
+    )
+    add(
+        "--runs",
+        type=_positive,
+        default=BenchOptions.runs,
+        metavar="N",
+        help="of each batch; default: %(default)s",
+    )
+    add("--json", type=Path, metavar="FILE", help="also write a report there")
+    _add_engine(bench)
+
+
 def _add_model(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--model",
@@ -178,17 +227,37 @@ def _add_model(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_engine(verb: argparse.ArgumentParser) -> None:
+    """What every verb takes that runs a model, but for the model itself."""
+    verb.add_argument(
+        "--devices",
+        choices=("cpu", "gpu"),
+        default=EngineOptions.devices,
+        help="default: %(default)s",
+    )
+    verb.add_argument(
+        "--precompiled",
+        type=Path,
+        metavar="DIR",
+        help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
+    )
+    verb.add_argument(
+        "--threads", type=_positive, metavar="N", help="CPUs to compute on; default: all"
+    )
+    _add_common(verb)
+
+
 def _add_common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--activations",
         choices=get_args(Activations),
-        default=GenerateOptions.activations,
+        default=EngineOptions.activations,
         help="what inputs of matmuls are rounded to on a CPU; default: %(default)s",
     )
     verb.add_argument(
         "--dense-weights",
         choices=get_args(DenseWeights),
-        default=GenerateOptions.dense_weights,
+        default=EngineOptions.dense_weights,
         help="what the weights of attention and of the logits are rounded to while loading, on a CPU; default: "
         "%(default)s, as in the checkpoint",
     )

@@ -1,10 +1,10 @@
-"""MAX's own text generation pipeline, set up for one prompt."""
+"""MAX's own text generation pipeline, set up for one prompt, or for a batch of them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from gpt_oss_mxfp4.model_config import (
     requested_kernel,
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
-from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
+from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, GenerateOptions, Refused
 from gpt_oss_mxfp4.toolchain import cpu_features, versions
 
 FINGERPRINT = "compiled_for"
@@ -102,13 +102,21 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
     return Prompt(ids, tokenizer, harmony=templated and is_harmony(tokenizer, ids))
 
 
-def load(checkpoint: Checkpoint, prompt_tokens: int, options: GenerateOptions) -> BatchPipeline:
-    """Compiles the model into a pipeline for one sequence, with a KV cache of just that length.
+def load(
+    checkpoint: Checkpoint,
+    prompt_tokens: int,
+    new_tokens: int,
+    options: EngineOptions,
+    batch: int = 1,
+) -> BatchPipeline:
+    """Compiles the model into a pipeline, with a KV cache for just the sequences that are to come.
 
     Args:
         checkpoint: what to run.
-        prompt_tokens: length of the prompt.
-        options: where to run it, how precisely, and for how many tokens.
+        prompt_tokens: length of the longest prompt.
+        new_tokens: that a sequence may get beyond its prompt.
+        options: where to run it, and how precisely.
+        batch: sequences at once.
 
     Raises:
         Refused: MAX cannot run it on this machine, for want of memory or of a GPU say.
@@ -131,11 +139,11 @@ def load(checkpoint: Checkpoint, prompt_tokens: int, options: GenerateOptions) -
         _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options))
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
-        max_batch_size=1,
-        max_batch_input_tokens=max(prompt_tokens, DEFAULT_MAX_BATCH_INPUT_TOKENS),
+        max_batch_size=batch,
+        max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
     )
-    return _make_pipeline(checkpoint, device, prompt_tokens + options.max_new_tokens, runtime)
+    return _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime)
 
 
 def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) -> None:
@@ -167,14 +175,14 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n")
 
 
-def _request(options: GenerateOptions | CompileOptions) -> None:
+def _request(options: EngineOptions | CompileOptions) -> None:
     """Asks for an option's values where MAX, which makes the model, gives architectures no option of their own."""
     os.environ[ACTIVATIONS_VARIABLE] = options.activations
     os.environ[DENSE_WEIGHTS_VARIABLE] = options.dense_weights
 
 
 def _fingerprint(
-    checkpoint: Checkpoint, device: DeviceSpec, options: GenerateOptions | CompileOptions
+    checkpoint: Checkpoint, device: DeviceSpec, options: EngineOptions | CompileOptions
 ) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
@@ -248,3 +256,29 @@ def stream(
     ) as batch:
         for step in batch:
             yield step.get(0, [])
+
+
+def stream_batch(
+    pipeline: BatchPipeline, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> Iterator[list[int]]:
+    """Continues several prompts at once by their likeliest tokens, past every token that ends a text.
+
+    Args:
+        pipeline: from :func:`load`, for as many sequences or more.
+        prompts: token ids of each.
+        new_tokens: that each gets.
+
+    Yields:
+        The next token of each sequence, ``new_tokens`` times.
+    """
+    with GenerateIterator(
+        pipeline,
+        prompts,
+        max_new_tokens=new_tokens,
+        temperature=0.0,
+        top_k=-1,
+        top_p=1.0,
+        ignore_eos=True,
+    ) as batch:
+        for step in batch:
+            yield [token for row in range(len(prompts)) for token in step[row]]

@@ -52,7 +52,7 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
         )
     answer = _answer(prompt, options, write, progress)
     with progress.step(f"compiling {options.model_name}", "a minute or two the first time"):
-        pipeline = engine.load(checkpoint, len(prompt.ids), options)
+        pipeline = engine.load(checkpoint, len(prompt.ids), options.max_new_tokens, options)
 
     begin = first = time.monotonic()
     tokens = 0

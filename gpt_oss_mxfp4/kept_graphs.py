@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from max.driver import DLPackArray, is_virtual_device_mode
-from max.engine import InferenceSession, Model, read
+from max.engine import CompiledModel, InferenceSession, Model, read
+from max.graph import Graph
 from max.pipelines.lib import PipelineConfig
 from max.pipelines.lib.graph_specs import CompiledArtifacts, GraphRole
 from max.pipelines.lib.pipeline_variants import text_generation
@@ -62,17 +63,60 @@ def load_kept(
     cache = _cache(session, config)
     if cache is None:
         return compile_graph()
-    name = entry_name(role.value, made_from, versions(), cpu_features(), settings())
-    content = cache.read(name)
-    if content is not None:
-        try:
-            model = session.init(read(io.BytesIO(content)), weights_registry=weights)
-            return CompiledArtifacts(), {role: model}
-        except (RuntimeError, ValueError):  # MAX cannot make use of it after all
-            cache.remove(name)
+    name = _entry(role.value, made_from)
+    model = _init_kept(cache, name, session, weights)
+    if model is not None:
+        return CompiledArtifacts(), {role: model}
     artifacts, models = compile_graph()
+    _keep(cache, name, artifacts.artifact(role))
+    return artifacts, models
+
+
+def load_kept_graph(
+    session: InferenceSession, made_from: object, build: Callable[[], Graph]
+) -> Model:
+    """Gives a graph without weights ready to run, one of this package's own that runs on the CPU.
+
+    Args:
+        session: what is to run it.
+        made_from: all that it is built from, as for :func:`entry_name`.
+        build: builds it.
+    """
+    folder = default_folder()
+    if folder is None:
+        return session.load(build())
+    cache, name = CompiledCache(folder), _entry("graph", made_from)
+    model = _init_kept(cache, name, session, None)
+    if model is None:
+        compiled = session.compile(build())
+        _keep(cache, name, compiled)
+        model = session.init(compiled)
+    return model
+
+
+def _entry(kind: str, made_from: object) -> str:
+    return entry_name(kind, made_from, versions(), cpu_features(), settings())
+
+
+def _init_kept(
+    cache: CompiledCache,
+    name: str,
+    session: InferenceSession,
+    weights: Mapping[str, DLPackArray] | None,
+) -> Model | None:
+    content = cache.read(name)
+    if content is None:
+        return None
     try:
-        cache.write(name, artifacts.artifact(role).export_mef)
+        return session.init(read(io.BytesIO(content)), weights_registry=weights)
+    except (RuntimeError, ValueError):  # MAX cannot make use of it after all
+        cache.remove(name)
+        return None
+
+
+def _keep(cache: CompiledCache, name: str, compiled: CompiledModel) -> None:
+    try:
+        cache.write(name, compiled.export_mef)
     except (OSError, RuntimeError, ValueError) as error:  # MAX tells of a full disk by a ValueError
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         logger.warning(
@@ -82,7 +126,6 @@ def load_kept(
             why,
             CACHE_VARIABLE,
         )
-    return artifacts, models
 
 
 def _cache(session: InferenceSession, config: PipelineConfig) -> CompiledCache | None:

@@ -40,19 +40,11 @@ class LayerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """What the command line asks for; each field is the argument of the same name, checked by itself.
+class EngineOptions:
+    """What every verb that runs a model asks for; each field is the argument of the same name, checked by itself.
 
     Args:
         model: folder or Hub id, or None for the demo model.
-        prompt: text, not empty.
-        max_new_tokens: at least 1; the default is enough to reason and to answer, and an answer ends by itself.
-        temperature: 0 for the likeliest token always.
-        top_k: tokens to sample from, or None for all.
-        top_p: share of probability to sample from, or None for all.
-        seed: of the sampling.
-        show_reasoning: whether the reasoning is printed as well.
-        raw: whether the prompt is continued as it is, without the chat template.
         devices: "cpu" or "gpu".
         activations: what inputs of matmuls are rounded to on a CPU.
         dense_weights: what the weights of attention and of the logits are multiplied as on a CPU.
@@ -62,14 +54,6 @@ class GenerateOptions:
     """
 
     model: str | None = None
-    prompt: str
-    max_new_tokens: int = 1024
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int = 0
-    show_reasoning: bool = False
-    raw: bool = False
     devices: str = "cpu"
     activations: Activations = "bfloat16"
     dense_weights: DenseWeights = "bfloat16"
@@ -81,6 +65,50 @@ class GenerateOptions:
     def model_name(self) -> str:
         """What the model is called where the command tells what it does."""
         return name_model(self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(EngineOptions):
+    """What ``generate`` is asked for.
+
+    Args:
+        prompt: text, not empty.
+        max_new_tokens: at least 1; the default is enough to reason and to answer, and an answer ends by itself.
+        temperature: 0 for the likeliest token always.
+        top_k: tokens to sample from, or None for all.
+        top_p: share of probability to sample from, or None for all.
+        seed: of the sampling.
+        show_reasoning: whether the reasoning is printed as well.
+        raw: whether the prompt is continued as it is, without the chat template.
+    """
+
+    prompt: str
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    show_reasoning: bool = False
+    raw: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(EngineOptions):
+    """What ``bench`` is asked for.
+
+    Args:
+        prompt_tokens: of all prompts of a batch together, at least one for each of the largest batch.
+        new_tokens: that each sequence gets, at least 2: the first comes with the prompt.
+        batch: numbers of sequences to run at once.
+        runs: of each batch.
+        json: file for the report, or None.
+    """
+
+    prompt_tokens: int = 512
+    new_tokens: int = 64
+    batch: tuple[int, ...] = (1, 4, 16)
+    runs: int = 3
+    json: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

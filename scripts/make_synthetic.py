@@ -36,6 +36,11 @@ SCALE_BYTES = (117, 122)
 """Random E8M0 scales, 2^-10 to 2^-6: with random E2M1 codes, of root mean square 2.9, a weight's is
 0.024, and a sum over 2880 of them keeps the size of its input."""
 
+DAMPING = 3
+"""What a layer adds to the residual stream is 2^-3 of what it would be: about 1/sqrt(2 x layers), as GPT-2 begins its
+training. Without it 24 layers of random weights are chaotic: one rounding chooses another expert somewhere, and all
+that follows is different, so that no two engines agree on a token (NOTES N32)."""
+
 VOCAB_SIZE = 201088
 FIRST_SPECIAL_ID = 199998
 SPECIAL_TOKENS = {
@@ -95,8 +100,8 @@ def list_tensors(sizes: Sizes) -> Iterator[Tensor]:
     )
     queries, keys = sizes.num_attention_heads * 64, sizes.num_key_value_heads * 64
 
-    def matrix(name: str, n: int, k: int) -> Tensor:
-        return Tensor(f"{name}.weight", "BF16", (n, k), spread=1 / math.sqrt(k))
+    def matrix(name: str, n: int, k: int, damping: int = 0) -> Tensor:
+        return Tensor(f"{name}.weight", "BF16", (n, k), spread=2**-damping / math.sqrt(k))
 
     def bias(name: str, *shape: int) -> Tensor:
         return Tensor(name, "BF16", shape, spread=0.1)
@@ -108,13 +113,13 @@ def list_tensors(sizes: Sizes) -> Iterator[Tensor]:
     for i in range(sizes.num_hidden_layers):
         layer = f"model.layers.{i}"
         yield norm(f"{layer}.input_layernorm")
-        for projection, n, k in (
-            ("q_proj", queries, hidden),
-            ("k_proj", keys, hidden),
-            ("v_proj", keys, hidden),
-            ("o_proj", hidden, queries),
+        for projection, n, k, damping in (
+            ("q_proj", queries, hidden, 0),
+            ("k_proj", keys, hidden, 0),
+            ("v_proj", keys, hidden, 0),
+            ("o_proj", hidden, queries, DAMPING),
         ):
-            yield matrix(f"{layer}.self_attn.{projection}", n, k)
+            yield matrix(f"{layer}.self_attn.{projection}", n, k, damping)
             yield bias(f"{layer}.self_attn.{projection}.bias", n)
         yield Tensor(f"{layer}.self_attn.sinks", "BF16", (sizes.num_attention_heads,), spread=1.0)
         yield norm(f"{layer}.post_attention_layernorm")
@@ -151,10 +156,13 @@ def random_chunks(tensor: Tensor, rng: np.random.Generator) -> Iterator[NDArray[
         quantiles = [NormalDist().inv_cdf((i + 0.5) / 2**16) for i in range(2**16)]
         table = bfloat16_bits(tensor.mean + tensor.spread * np.array(quantiles))
     remaining = tensor.num_bytes
+    chunk: NDArray[Any]
     while remaining:
         num_bytes = min(remaining, CHUNK_BYTES)
         if tensor.name.endswith("_scales"):
+            damping = DAMPING if "down_proj" in tensor.name else 0
             chunk = rng.integers(*SCALE_BYTES, num_bytes, np.uint8)
+            chunk -= damping
         else:
             words = rng.integers(2**64, size=-(-num_bytes // 8), dtype=np.uint64)
             chunk = words.view(np.uint8)[:num_bytes]

@@ -31,9 +31,10 @@ def pin(name: str, *sources: str, stdin: str = "") -> None:
 
 
 def main() -> None:
-    """Pin the packages for tests, training and running, and those that make the environment."""
+    """Pin the packages for tests, training, comparing and running, and those that make the environment."""
     pin("test", "pyproject.toml", "--extra", "test")
     pin("train", "pyproject.toml", "--extra", "train")
+    pin("bench", "pyproject.toml", "--extra", "bench", "--constraint", "requirements/train.txt")
     pin("runtime", "pyproject.toml")
     build_system = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
     pin("build", "-", stdin="\n".join([*build_system["requires"], "uv"]))

@@ -17,8 +17,12 @@ TRAIN = [
     *TEST,
     *(s for s in PYPROJECT["project"]["optional-dependencies"]["train"] if "[test]" not in s),
 ]
+BENCH = [
+    *TRAIN,
+    *(s for s in PYPROJECT["project"]["optional-dependencies"]["bench"] if "[train]" not in s),
+]
 BUILD = [*PYPROJECT["build-system"]["requires"], "uv"]
-SOURCES = {"build": BUILD, "runtime": RUNTIME, "test": TEST, "train": TRAIN}
+SOURCES = {"build": BUILD, "runtime": RUNTIME, "test": TEST, "train": TRAIN, "bench": BENCH}
 
 PIN = re.compile(r"[a-z0-9-]+==[^ ;]+( ; [^\\]+)?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -74,12 +78,16 @@ def test_pins_agree_with_pyproject(name: str) -> None:
 
 def test_max_is_26_7_0() -> None:
     assert "max[serve]==26.7.0" in RUNTIME
-    for name in ("runtime", "test", "train"):
+    for name in ("runtime", "test", "train", "bench"):
         assert pins(name)["max"] == ["26.7.0"]
 
 
 def test_training_has_all_that_tests_have() -> None:
     assert pins("train").items() >= pins("test").items()
+
+
+def test_comparing_has_all_that_training_has() -> None:
+    assert pins("bench").items() >= pins("train").items()
 
 
 @pytest.mark.parametrize("name", ["build", "runtime"])

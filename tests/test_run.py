@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "requirements" / "test.txt").write_text("pytest==9.2.0\n")
     (tmp_path / "requirements" / "train.txt").write_text("matplotlib==3.11.2\n")
+    (tmp_path / "requirements" / "bench.txt").write_text("llama-cpp-python==0.3.36\n")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
     return runpy.run_path(str(tmp_path / "run"))
@@ -55,9 +57,31 @@ def test_environment_for_tests_serves_the_runtime(run: dict[str, Any]) -> None:
     assert run["is_complete"]("runtime")
 
 
-def test_environment_for_training_serves_all(run: dict[str, Any]) -> None:
+def test_environment_for_training_serves_all_but_comparing(run: dict[str, Any]) -> None:
     run["STAMP"].write_text(run["digest"]("train"))
     assert all(run["is_complete"](level) for level in ("runtime", "test", "train"))
+    assert not run["is_complete"]("bench")
+
+
+def test_environment_for_comparing_serves_all(run: dict[str, Any]) -> None:
+    run["STAMP"].write_text(run["digest"]("bench"))
+    assert all(run["is_complete"](level) for level in run["LEVELS"])
+
+
+def test_llama_cpp_alone_is_built_from_source_and_for_comparing_alone(
+    run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+    make = run["make"].__globals__
+    monkeypatch.setitem(make, "call", lambda command, environment: calls.append(command))
+    monkeypatch.setitem(make, "uv_environment", lambda python: {})
+    for level, packages in (("test", []), ("bench", ["llama-cpp-python"])):
+        calls.clear()
+        run["STAMP"].write_text(run["digest"]("runtime"))
+        run["make"](level, anew=False)
+        install = next(command for command in calls if f"{level}.txt" in command[-1])
+        assert install[install.index("--only-binary") + 1] == ":all:"
+        assert [b for a, b in pairwise(install) if a == "--no-binary"] == packages
 
 
 def test_environment_for_tests_does_not_serve_training(run: dict[str, Any]) -> None:

@@ -16,8 +16,10 @@ from max.graph import DeviceRef, Graph, TensorType
 from max.graph.weights import WeightData
 
 from gpt_oss_mxfp4 import ops
+from gpt_oss_mxfp4.kept_graphs import load_kept_graph
 from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.ops.dense import QuantizedFormat
+from gpt_oss_mxfp4.ops.library import digest_sources
 
 _QUANTIZED = re.compile(r"model\.layers\.\d+\.self_attn\.[qkvo]_proj\.weight|lm_head\.weight")
 """Not the router, whose few weights decide which experts are read, nor the embedding, of which rows are read."""
@@ -68,10 +70,15 @@ def _round(
 
 def _compile(form: QuantizedFormat, session: InferenceSession) -> Model:
     """Compiles the rounding of one matrix, of any sizes."""
-    types = [TensorType(DType.bfloat16, ["rows", "k"], DeviceRef.CPU())]
-    with Graph("quantize_dense", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
-        graph.output(*ops.quantize_dense(graph.inputs[0].tensor, form))
-    return session.load(graph)
+
+    def build() -> Graph:
+        types = [TensorType(DType.bfloat16, ["rows", "k"], DeviceRef.CPU())]
+        extensions = [ops.CUSTOM_OPS]
+        with Graph("quantize_dense", input_types=types, custom_extensions=extensions) as graph:
+            graph.output(*ops.quantize_dense(graph.inputs[0].tensor, form))
+        return graph
+
+    return load_kept_graph(session, ("quantize_dense", form, digest_sources()), build)
 
 
 def _release_pages(buffer: Buffer) -> None:

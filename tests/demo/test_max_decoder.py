@@ -44,5 +44,5 @@ def test_answers_are_whole_greedy_and_of_one_pipeline(
     answers = list(decode_in_max(tmp_path, [[5, 6], [7]], max_prompt_tokens=40))
     assert answers == [[5, 1, 2], [7, 1, 2]]
     assert asked == [[5, 6], [7]]
-    ((given, prompt_tokens, options),) = pipelines
-    assert (given, prompt_tokens, options.activations) == (checkpoint, 40, "bfloat16")
+    ((given, *tokens, options),) = pipelines
+    assert (given, tokens, options.activations) == (checkpoint, [40, MAX_ANSWER_TOKENS], "bfloat16")

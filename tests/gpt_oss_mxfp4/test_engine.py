@@ -94,19 +94,19 @@ def test_what_cannot_be_run_here_is_refused_before_it_is_loaded(
 ) -> None:
     monkeypatch.setattr(engine, "accelerator_count", lambda: gpus)
     with pytest.raises(Refused, match=f"^{message}"):
-        load(open_checkpoint(CHECKPOINT), 1, dataclasses.replace(OPTIONS, **changes))
+        load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, **changes))
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "accelerator_count", lambda: 1)
     monkeypatch.setenv("MXFP4_GROUPED_KERNEL", "sm100")
     with pytest.raises(Refused, match="MXFP4_GROUPED_KERNEL must be sm90 or strided, got 'sm100'"):
-        load(open_checkpoint(CHECKPOINT), 1, dataclasses.replace(OPTIONS, devices="gpu"))
+        load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, devices="gpu"))
 
 
 def loaded(checkpoint: Checkpoint) -> tuple[Any, Prompt]:
     prompt = encode_prompt(checkpoint, "The keeper of the lighthouse counted the ships")
-    return load(checkpoint, len(prompt.ids), OPTIONS), prompt
+    return load(checkpoint, len(prompt.ids), OPTIONS.max_new_tokens, OPTIONS), prompt
 
 
 def generated(pipeline: Any, prompt: Prompt) -> list[int]:
