@@ -23,8 +23,17 @@ from .words import LANES, Words
 comptime _MAX_TILE_ROWS = 6 * LANES
 """Most rows of one tile call; an expert with more takes several. A chunk of its packed bfloat16 words then fits L1."""
 
-comptime _MAX_REMAINDER = 3 * LANES // 4
-"""Rows past a whole register of tokens that are cheaper by dot than as one more register, part of it padding (NOTES N11)."""
+
+def _max_dot_rows[word: DType]() -> Int:
+    """The most rows of an expert that all go by dot (NOTES N11)."""
+    return 7 * LANES // 4 if word == DType.bfloat16 else LANES // 2
+
+
+def _max_remainder[word: DType]() -> Int:
+    """Rows past a whole register of tokens that are cheaper by dot than as one more register, part of it padding.
+    """
+    return 3 * LANES // 4 if word == DType.bfloat16 else LANES // 2
+
 
 comptime _MAX_SERIAL_PACK = 8
 """Rows that one thread packs faster than several would begin to."""
@@ -71,13 +80,9 @@ struct _Part(Copyable, ImplicitlyCopyable, Movable):
         return self.rows if self.by_dot else align_up(self.rows, LANES)
 
 
-comptime _MAX_DOT_ROWS = 7 * LANES // 4
-"""Most rows of an expert that all go by dot (NOTES N11)."""
-
-
-def _cut_into_parts(
-    offsets: ConstPointer[DType.int32], experts: Int, row_words: Int
-) -> List[_Part]:
+def _cut_into_parts[
+    word: DType
+](offsets: ConstPointer[DType.int32], experts: Int, row_words: Int) -> List[_Part]:
     """Lists the parts of all experts that have rows, in order, and where each one's packed words begin.
     """
     var parts = List[_Part]()
@@ -87,12 +92,12 @@ def _cut_into_parts(
         var end = Int(offsets[unsafe_offset=expert + 1])
         while row < end:
             var rows = end - row
-            var by_dot = rows <= _MAX_DOT_ROWS
+            var by_dot = rows <= _max_dot_rows[word]()
             if not by_dot:
                 # Equal calls, in whole registers of tokens; a remainder goes by dot afterwards.
                 var calls = ceildiv(rows, _MAX_TILE_ROWS)
                 rows = min(rows, align_up(ceildiv(rows, calls), LANES))
-                if rows % LANES <= _MAX_REMAINDER:
+                if rows % LANES <= _max_remainder[word]():
                     rows -= rows % LANES
             var part = _Part(expert, row, rows, words_off, by_dot)
             words_off += part.padded_rows() * row_words
@@ -248,7 +253,7 @@ def grouped_matmul[
         return
     var chunks = ceildiv(k, chunk_k[Rows]())
     var words_per_row = row_words[Rows](chunks)
-    var parts = _cut_into_parts(offsets, experts, words_per_row)
+    var parts = _cut_into_parts[Rows.word](offsets, experts, words_per_row)
     var last = parts[len(parts) - 1]
     var buffer = List[Words](
         unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * words_per_row, LANES)

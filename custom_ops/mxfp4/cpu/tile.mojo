@@ -1,10 +1,10 @@
 """Weight rows times many rows of activations, activations in the lanes, weights broadcast one word at a time.
 
-    for chunk: for ROWS weight rows: decode the chunk to a small buffer
+    for a few chunks: for _ROWS weight rows: decode the chunks to a small buffer
         for TM * LANES tokens:
-            y[row, tokens] += sum over the chunk's words of broadcast(word) * x[word, tokens]
+            y[row, tokens] += sum over the chunks' words of broadcast(word) * x[word, tokens]
 
-Limited by arithmetic: sums stay in registers through a chunk, a chunk of x in L1. Scales are folded into words where they
+Limited by arithmetic: sums stay in registers through the chunks, whose x is in L1. Scales are folded into words where they
 fit; where not, and for int8, sums of a group are multiplied by its scale, so that each of the 256 scale bytes is exact.
 """
 
@@ -29,8 +29,26 @@ comptime _ROWS = 8 if LANES == 16 else 4
 comptime _TM = 3
 """Most registers of tokens in the register tile."""
 
+comptime _STEP_VECTORS = 4
+"""Vectors of words, in one chunk or several, between a sum's way from memory to a register and back."""
+
 comptime _SCALED_ROWS = 4
 """Weight rows in the register tile where a group's products are kept beside the sums."""
+
+comptime _UNROLL = 4
+"""Words between two jumps."""
+
+
+def _chunks_per_step[Rows: WeightRows]() -> Int:
+    return max(1, _STEP_VECTORS // Rows.vectors)
+
+
+def _words_per_step[Rows: WeightRows]() -> Int:
+    return _chunks_per_step[Rows]() * words_per_chunk[Rows]()
+
+
+def _scales_per_step[Rows: WeightRows]() -> Int:
+    return _chunks_per_step[Rows]() * groups_per_chunk[Rows]()
 
 
 @inline(.always)
@@ -44,8 +62,8 @@ def _load_tokens[tm: Int](line: WordPointer) -> Array[Words, tm]:
 @inline(.always)
 def _multiply_words[
     Rows: WeightRows, nr: Int, tm: Int
-](words: WordPointer, x: WordPointer, stride: Int, y: FloatPointer):
-    """Adds one chunk's products of nr weight rows and tm registers of tokens to y, words being scaled or not.
+](words: WordPointer, x: WordPointer, chunks: Int, stride: Int, y: FloatPointer):
+    """Adds some chunks' products of nr weight rows and tm registers of tokens to y, words being scaled or not.
     """
     var sums = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
     comptime for r in range(nr):
@@ -53,12 +71,12 @@ def _multiply_words[
             sums[r * tm + t] = rebind[Sums[Rows.word]](
                 y.unsafe_load[width=LANES](r * stride + t * LANES)
             )
-    comptime unroll = 4
-    for first in range(0, words_per_chunk[Rows](), unroll):
-        comptime for u in range(unroll):
-            var tokens = _load_tokens[tm](x.unsafe_offset((first + u) * stride))
+    for i in range(chunks * words_per_chunk[Rows]() // _UNROLL):
+        comptime for u in range(_UNROLL):
+            var word = i * _UNROLL + u
+            var tokens = _load_tokens[tm](x.unsafe_offset(word * stride))
             comptime for r in range(nr):
-                var weight = Words(words[unsafe_offset=r * words_per_chunk[Rows]() + first + u])
+                var weight = Words(words[unsafe_offset=r * _words_per_step[Rows]() + word])
                 comptime for t in range(tm):
                     sums[r * tm + t] = multiply_add[Rows.word](sums[r * tm + t], weight, tokens[t])
     comptime for r in range(nr):
@@ -69,81 +87,116 @@ def _multiply_words[
 @inline(.always)
 def _multiply_groups[
     Rows: WeightRows, nr: Int, tm: Int
-](words: WordPointer, scales: WordPointer, x: WordPointer, stride: Int, y: FloatPointer,):
-    """Adds one chunk's products of nr weight rows and tm registers of tokens to y, a group of a scale at a time.
+](
+    words: WordPointer,
+    scales: WordPointer,
+    x: WordPointer,
+    chunks: Int,
+    stride: Int,
+    y: FloatPointer,
+):
+    """Adds some chunks' products of nr weight rows and tm registers of tokens to y, a group of a scale at a time.
     """
+    comptime groups = groups_per_chunk[Rows]()
     var sums = Array[Floats, nr * tm](fill=Floats(0))
     comptime for r in range(nr):
         comptime for t in range(tm):
             sums[r * tm + t] = y.unsafe_load[width=LANES](r * stride + t * LANES)
-    for g in range(groups_per_chunk[Rows]()):
-        var first = g * Rows.group_lanes
-        var products = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
-        comptime if Rows.word == DType.int8:
-            var starts = _load_tokens[tm](
-                x.unsafe_offset((words_per_chunk[Rows]() + first) * stride)
-            )
-            comptime for r in range(nr):
-                comptime for t in range(tm):
-                    products[r * tm + t] = rebind[Sums[Rows.word]](
-                        bitcast[DType.int32, LANES](starts[t])
-                    )
-        comptime for v in range(Rows.vectors):
-            comptime for i in range(Rows.group_lanes):
-                var word = v * LANES + first + i
-                var tokens = _load_tokens[tm](x.unsafe_offset(word * stride))
+    for chunk in range(chunks):
+        var chunk_words = words.unsafe_offset(chunk * words_per_chunk[Rows]())
+        var chunk_x = x.unsafe_offset(word_offset[Rows](chunk) * stride)
+        for g in range(groups):
+            var first = g * Rows.group_lanes
+            var products = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
+            comptime if Rows.word == DType.int8:
+                var starts = _load_tokens[tm](
+                    chunk_x.unsafe_offset((words_per_chunk[Rows]() + first) * stride)
+                )
                 comptime for r in range(nr):
-                    var weight = Words(words[unsafe_offset=r * words_per_chunk[Rows]() + word])
                     comptime for t in range(tm):
-                        products[r * tm + t] = multiply_add[Rows.word](
-                            products[r * tm + t], weight, tokens[t]
+                        products[r * tm + t] = rebind[Sums[Rows.word]](
+                            bitcast[DType.int32, LANES](starts[t])
                         )
-        var factors = Array[Floats, tm](fill=Floats(1))
-        comptime if Rows.word == DType.int8:
-            var x_scales = _load_tokens[tm](
-                x.unsafe_offset((words_per_chunk[Rows]() + LANES + first) * stride)
-            )
-            comptime for t in range(tm):
-                factors[t] = bitcast[DType.float32, LANES](x_scales[t])
-        comptime for r in range(nr):
-            var scale = Floats(bitcast[DType.float32](scales[unsafe_offset=r * LANES + first]))
-            comptime for t in range(tm):
-                var total = products[r * tm + t].cast[DType.float32]()
-                comptime if Rows.word == DType.int8:
-                    total *= factors[t]
-                sums[r * tm + t] = total.fma(scale, sums[r * tm + t])
+            comptime for v in range(Rows.vectors):
+                comptime for i in range(Rows.group_lanes):
+                    var word = v * LANES + first + i
+                    var tokens = _load_tokens[tm](chunk_x.unsafe_offset(word * stride))
+                    comptime for r in range(nr):
+                        var weight = Words(
+                            chunk_words[unsafe_offset=r * _words_per_step[Rows]() + word]
+                        )
+                        comptime for t in range(tm):
+                            products[r * tm + t] = multiply_add[Rows.word](
+                                products[r * tm + t], weight, tokens[t]
+                            )
+            var factors = Array[Floats, tm](fill=Floats(1))
+            comptime if Rows.word == DType.int8:
+                var x_scales = _load_tokens[tm](
+                    chunk_x.unsafe_offset((words_per_chunk[Rows]() + LANES + first) * stride)
+                )
+                comptime for t in range(tm):
+                    factors[t] = bitcast[DType.float32, LANES](x_scales[t])
+            comptime for r in range(nr):
+                var bits = scales[unsafe_offset=r * _scales_per_step[Rows]() + chunk * groups + g]
+                var scale = Floats(bitcast[DType.float32](bits))
+                comptime for t in range(tm):
+                    var total = products[r * tm + t].cast[DType.float32]()
+                    comptime if Rows.word == DType.int8:
+                        total *= factors[t]
+                    sums[r * tm + t] = total.fma(scale, sums[r * tm + t])
     comptime for r in range(nr):
         comptime for t in range(tm):
             y.unsafe_store(r * stride + t * LANES, sums[r * tm + t])
 
 
 @inline(.always)
-def _decode_rows[
+def _decode_chunk[
     Rows: WeightRows, fold: Bool, tail: Bool
+](weights: Rows, row: Int, chunk: Int, row_scales: WordPointer, words: WordPointer):
+    var packed = weights.load[tail](row, chunk)
+    var scale = lane_scales[Rows](row_scales, chunk)
+    comptime for v in range(Rows.vectors):
+        words.unsafe_store(v * LANES, weights.decode[v, fold](packed, scale))
+
+
+@inline(.always)
+def _decode_rows[
+    Rows: WeightRows, fold: Bool
 ](
     weights: Rows,
     first_row: Int,
     rows: Int,
-    chunk: Int,
+    first_chunk: Int,
+    chunks: Int,
+    full_chunks: Int,
     row_scales: WordPointer,
     scales_stride: Int,
     words: WordPointer,
     scales: WordPointer,
 ):
-    """Decodes a chunk of _ROWS rows; past `rows` the last one again, whose results nobody reads."""
+    """Decodes some chunks of _ROWS rows; past `rows` the last one again, whose results nobody reads.
+    """
+    comptime groups = groups_per_chunk[Rows]()
     comptime for r in range(_ROWS):
         var n = min(r, rows - 1)
         var row = first_row + n
-        # The next call's rows: walked chunk by chunk, they are no stream that the hardware would see coming.
-        weights.prefetch_chunk(row + TILE_N, chunk)
-        var packed = weights.load[tail](row, chunk)
-        var scale = lane_scales[Rows](row_scales.unsafe_offset(n * scales_stride), chunk)
-        comptime for v in range(Rows.vectors):
-            words.unsafe_store(
-                r * words_per_chunk[Rows]() + v * LANES, weights.decode[v, fold](packed, scale)
+        var read = row_scales.unsafe_offset(n * scales_stride)
+        for i in range(chunks):
+            var chunk = first_chunk + i
+            # The next call's rows: walked chunk by chunk, they are no stream that the hardware would see coming.
+            weights.prefetch_chunk(row + TILE_N, chunk)
+            var target = words.unsafe_offset(
+                r * _words_per_step[Rows]() + i * words_per_chunk[Rows]()
             )
+            if chunk < full_chunks:
+                _decode_chunk[Rows, fold, False](weights, row, chunk, read, target)
+            else:
+                _decode_chunk[Rows, fold, True](weights, row, chunk, read, target)
         comptime if not fold:
-            scales.unsafe_store(r * LANES, scale)
+            for g in range(chunks * groups):
+                scales[unsafe_offset=r * _scales_per_step[Rows]() + g] = read[
+                    unsafe_offset=first_chunk * groups + g
+                ]
 
 
 def tile[
@@ -193,12 +246,13 @@ def _tile_all[
     y: FloatPointer,
 ):
     comptime scale_sums = Rows.group_lanes > 0 and not fold
-    var words_buffer = Array[Words, _ROWS * Rows.vectors](fill=Words(0))
-    var scales_buffer = Array[Words, _ROWS](fill=Words(0))
+    comptime step = _chunks_per_step[Rows]()
+    var words_buffer = Array[Words, _ROWS * step * Rows.vectors](fill=Words(0))
+    var scales_buffer = Array[Words, _ROWS * step](fill=Words(0))
     var words = (
         words_buffer.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
-    var lane_scale = (
+    var step_scales = (
         scales_buffer.unsafe_ptr().unsafe_bitcast[UInt32]().unsafe_origin_cast[MutUntrackedOrigin]()
     )
     var token_registers = stride // LANES
@@ -208,33 +262,22 @@ def _tile_all[
         weights.read_scales[fold](first_row + n, scales.unsafe_offset(n * scales_stride))
     for i in range(ceildiv(rows, _ROWS) * _ROWS * token_registers):
         y.unsafe_store(i * LANES, Floats(0))
-    for chunk in range(chunks):
+    for chunk in range(0, chunks, step):
+        var count = min(step, chunks - chunk)
         var x_chunk = x.unsafe_offset(word_offset[Rows](chunk) * stride)
-        var is_tail = (chunk + 1) * chunk_k[Rows]() > k
         for n in range(0, rows, _ROWS):
-            var row_scales = scales.unsafe_offset(n * scales_stride)
-            if is_tail:
-                _decode_rows[Rows, fold, True](
-                    weights,
-                    first_row + n,
-                    rows - n,
-                    chunk,
-                    row_scales,
-                    scales_stride,
-                    words,
-                    lane_scale,
-                )
-            else:
-                _decode_rows[Rows, fold, False](
-                    weights,
-                    first_row + n,
-                    rows - n,
-                    chunk,
-                    row_scales,
-                    scales_stride,
-                    words,
-                    lane_scale,
-                )
+            _decode_rows[Rows, fold](
+                weights,
+                first_row + n,
+                rows - n,
+                chunk,
+                count,
+                k // chunk_k[Rows](),
+                scales.unsafe_offset(n * scales_stride),
+                scales_stride,
+                words,
+                step_scales,
+            )
             var y_rows = y.unsafe_offset(n * stride)
             var t = 0
             while t < token_registers:
@@ -248,14 +291,17 @@ def _tile_all[
                         comptime if scale_sums:
                             comptime for r in range(0, _ROWS, _SCALED_ROWS):
                                 _multiply_groups[Rows, _SCALED_ROWS, width](
-                                    words.unsafe_offset(r * words_per_chunk[Rows]()),
-                                    lane_scale.unsafe_offset(r * LANES),
+                                    words.unsafe_offset(r * _words_per_step[Rows]()),
+                                    step_scales.unsafe_offset(r * _scales_per_step[Rows]()),
                                     x_part,
+                                    count,
                                     stride,
                                     y_part.unsafe_offset(r * stride),
                                 )
                         else:
-                            _multiply_words[Rows, _ROWS, width](words, x_part, stride, y_part)
+                            _multiply_words[Rows, _ROWS, width](
+                                words, x_part, count, stride, y_part
+                            )
                 t += tm
     _ = words_buffer^
     _ = scales_buffer^
