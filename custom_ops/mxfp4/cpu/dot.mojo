@@ -52,7 +52,8 @@ def _add_chunk[
     var packed = Array[Words, pair](fill=Words(0))
     var scale = Array[Words, pair](fill=Words(0))
     comptime for r in range(pair):
-        weights.prefetch_ahead(row + r, chunk)
+        # Counted from the pair's last row: what lies between the two is under way already.
+        weights.prefetch_ahead(row + r + pair - 1, chunk)
         packed[r] = weights.load[tail](row + r, chunk)
         scale[r] = lane_scales[Rows](scales.unsafe_offset(r * scales_stride), chunk)
     var products = Array[Sums[Rows.word], pair * m](fill=Sums[Rows.word](0))

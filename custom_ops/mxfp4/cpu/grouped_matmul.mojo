@@ -1,11 +1,12 @@
-"""The grouped matmul of a CPU: each expert's rows times its weights, every thread a slice of every expert's outputs.
+"""The grouped matmul of a CPU: each expert's rows times its weights, threads taking blocks of outputs in turn.
 
     1. pack the rows, in expert order: as rows where an expert has few, as tiles where it has many
-    2. for each thread, each expert with rows, each TILE_N outputs of the thread's slice: dot or tile, then epilogue
+    2. each thread, while there is a block of outputs of an expert with rows: for each TILE_N of it dot or tile, then epilogue
 
-Slices of outputs balance whatever the routing, and each thread reads its weights as a few long streams.
+Blocks of outputs balance whatever the routing and whoever else is on the cores, and are long enough streams of weights.
 """
 
+from std.atomic import Atomic
 from std.math import align_up, ceildiv
 
 from max.algorithm import sync_parallelize
@@ -37,6 +38,9 @@ def _max_remainder[word: DType]() -> Int:
 
 comptime _MAX_SERIAL_PACK = 8
 """Rows that one thread packs faster than several would begin to."""
+
+comptime _BLOCKS_PER_THREAD = 16
+"""Blocks of outputs of a part, for each thread: who is done first takes the next, and waits little at the end."""
 
 comptime _MIN_WORK_PER_THREAD = 1 << 18
 """Multiplications worth a thread of their own: a fork-join costs about as much as a hundred thousand."""
@@ -273,12 +277,14 @@ def grouped_matmul[
         for i in range(thread, len(parts), threads):
             _pack_part[Rows, round_to_bf16](parts[i], x, gather, k, words)
 
+    # Blocks are even: SwiGLU pairs rows.
+    var block = align_up(ceildiv(n, threads * _BLOCKS_PER_THREAD), TILE_N if n > TILE_N else 2)
+    var blocks = ceildiv(n, block)
+    var next = Atomic[Int64](0)
+    var next_task = MutPointer(to=next)
+
     def multiply(thread: Int) {imm}:
         var mode = enable_subnormals()
-        # Slices begin at even rows: SwiGLU pairs them.
-        var pairs = ceildiv(n, 2)
-        var begin = pairs * thread // threads * 2
-        var end = min(n, pairs * (thread + 1) // threads * 2)
         var sums = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
         var transposed = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
         var scales = List[Words](
@@ -289,10 +295,15 @@ def grouped_matmul[
             _words(transposed).unsafe_bitcast[Float32](),
             _words(scales),
         )
-        for part in parts:
+        while True:
+            var task = Int(next_task[].fetch_add(Int64(1)))
+            if task >= len(parts) * blocks:
+                break
+            var begin = task % blocks * block
+            var end = min(n, begin + block)
             for first_n in range(begin, end, TILE_N):
                 _multiply_part(
-                    part,
+                    parts[task // blocks],
                     weights,
                     words,
                     k,

@@ -3,8 +3,8 @@
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
 
-comptime LANES = simd_width_of[DType.float32]()
-"""Words in a vector register: 16 with AVX-512, 8 with AVX and AVX2, 4 with NEON and SSE."""
+comptime LANES = max(8, simd_width_of[DType.float32]())
+"""Words in a vector register: 16 with AVX-512, 8 with AVX and AVX2, and 8 in a pair of registers with NEON and SSE."""
 
 comptime Words = SIMD[DType.uint32, LANES]
 """A register of words."""
