@@ -101,7 +101,7 @@ def _check(options: BenchOptions) -> None:
 
 def _how(options: EngineOptions) -> dict[str, str]:
     """How the model was run, for the report: every option of the engine that has a say in it."""
-    left_out = ("model", "verbose", "precompiled")
+    left_out = ("model", "verbose", "precompiled", "threads")  # or told elsewhere
     names = [field.name for field in fields(EngineOptions) if field.name not in left_out]
     return {name: asdict(options)[name] for name in names}
 

@@ -161,8 +161,8 @@ def _add_compile(verbs: argparse._SubParsersAction[OneLineParser]) -> None:
         "compile",
         help="compile ahead of time, for this machine or another",
         description="Writes what generate compiles when it starts to a folder, for generate --precompiled. The GPU "
-        "need not be on this machine, and weights are not read. Example: gpt-oss-mxfp4 compile --model "
-        "openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",
+        "need not be on this machine, and weights are not read, but to round them. Example: gpt-oss-mxfp4 compile "
+        "--model openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",
     )
     _add_model(compiled)
     compiled.add_argument(

@@ -22,7 +22,11 @@ CACHE_VARIABLE = "GPT_OSS_MXFP4_CACHE"
 ENTRIES = 64
 """Entries that are kept, some MB each: those used last."""
 
-SUFFIX = ".compiled"
+SUFFIX = ".gpt-oss-mxfp4"
+"""How an entry's name ends."""
+
+UNFINISHED = ".gpt-oss-mxfp4-"
+"""How the name of a folder begins in which an entry is being made."""
 
 ABANDONED_SECONDS = 24 * 3600
 """Age at which what a writer has left unfinished is removed."""
@@ -87,7 +91,7 @@ class CompiledCache:
             OSError: the folder cannot be written, or is full; what ``export`` raises passes through.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix="."))
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=UNFINISHED))
         try:
             exported, whole = temporary / "exported", temporary / "whole"
             export(exported)
@@ -107,10 +111,12 @@ class CompiledCache:
         return self.folder / f"{name}{SUFFIX}"
 
     def _prune(self) -> None:
+        """Drops what is superfluous, of what this class has made alone: the folder may be any."""
         kept = sorted(self.folder.glob(f"*{SUFFIX}"), key=_last_used, reverse=True)
         for path in kept[ENTRIES:]:
-            path.unlink(missing_ok=True)
-        for path in self.folder.glob(".*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        for path in self.folder.glob(f"{UNFINISHED}*"):
             if time.time() - _last_used(path) > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 

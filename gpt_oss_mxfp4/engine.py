@@ -126,10 +126,7 @@ def load(
     if options.devices == "gpu":
         if not accelerator_count():
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
-        if options.activations != "bfloat16":
-            raise Refused("--activations: must be bfloat16 on a GPU; run with --devices cpu")
-        if options.dense_weights != "bfloat16":
-            raise Refused("--dense-weights: must be bfloat16 on a GPU; run with --devices cpu")
+        _require_bfloat16(options, "run with --devices cpu")
         try:
             requested_kernel()
         except ValueError as error:
@@ -152,7 +149,7 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     MAX counts virtual devices for the rest of the process: nothing can run in it afterwards.
 
     Args:
-        checkpoint: what is to be run; its weights are not read.
+        checkpoint: what is to be run; of its weights those are read that are rounded while loading.
         options: for what, and how precisely.
         folder: an empty folder.
 
@@ -162,6 +159,7 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     _request(options)
     device = DeviceSpec.cpu()
     if options.target != "cpu":
+        _require_bfloat16(options, "compile with --target cpu")
         api, _, architecture = options.target.partition(":")
         set_virtual_device_api(api)
         set_virtual_device_count(1)
@@ -173,6 +171,12 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
     fingerprint = _fingerprint(checkpoint, device, options)
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n")
+
+
+def _require_bfloat16(options: EngineOptions | CompileOptions, cure: str) -> None:
+    for name in ("activations", "dense_weights"):
+        if getattr(options, name) != "bfloat16":
+            raise Refused(f"--{name.replace('_', '-')}: must be bfloat16 on a GPU; {cure}")
 
 
 def _request(options: EngineOptions | CompileOptions) -> None:

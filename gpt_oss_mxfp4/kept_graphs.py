@@ -63,7 +63,7 @@ def load_kept(
     cache = _cache(session, config)
     if cache is None:
         return compile_graph()
-    name = _entry(role.value, made_from)
+    name = _entry(role.value, (made_from, _defines(config)))
     model = _init_kept(cache, name, session, weights)
     if model is not None:
         return CompiledArtifacts(), {role: model}
@@ -92,6 +92,12 @@ def load_kept_graph(
         _keep(cache, name, compiled)
         model = session.init(compiled)
     return model
+
+
+def _defines(config: PipelineConfig) -> tuple[object, ...]:
+    """What of MAX's options reaches the code of its own kernels, besides the graph."""
+    names = ("use_experimental_kernels", "use_vendor_blas", "use_vendor_ccl")
+    return tuple(getattr(config.runtime, name, None) for name in names)
 
 
 def _entry(kind: str, made_from: object) -> str:

@@ -8,6 +8,7 @@ child processes inherit it. Nothing here imports MAX.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -43,8 +44,14 @@ def limit_threads(asked: int | None) -> None:
             f"{name}: must be between 1 and {len(allowed)}, the CPUs that this process may use, got {number}"
         )
     chosen = sorted(allowed, key=_sibling_rank)[:number]
-    for thread in os.listdir("/proc/self/task"):  # those that a library has started already
-        os.sched_setaffinity(int(thread), chosen)
+    try:
+        for thread in os.listdir("/proc/self/task"):  # those that a library has started already
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.sched_setaffinity(int(thread), chosen)
+    except OSError as error:
+        raise Refused(
+            f"{name}: must be left out here, where a process may not be confined to CPUs ({error.strerror})"
+        ) from error
     os.environ[THREADS_VARIABLE] = str(number)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGES = ("max", "max-core", "mojo-compiler")
 """Distributions that compile, as package indexes name them."""
 
-SETTINGS = ("MODULAR_DEBUG", "MODULAR_MAX_DEBUG")
+SETTINGS = ("MODULAR_DEBUG", "MODULAR_MAX_DEBUG", "USE_EXPERIMENTAL_KERNELS")
 """How the names of those of MAX's settings begin that change what it compiles: assertions, say."""
 
 

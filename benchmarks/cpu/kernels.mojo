@@ -383,9 +383,7 @@ def main() raises:
     for tokens in [1, 4, 16, 64, 512]:
         _bench_dense[bf16]("bf16", tokens, DENSE_N, 20, 2 * K, 7, weights, json)
     for tokens in [1, 4, 16, 64, 512]:
-        _bench_dense[int8](
-            "int8 weights and activations", tokens, DENSE_N, 40, K * 34 // 32, 7, weights, json
-        )
+        _bench_dense[int8]("int8", tokens, DENSE_N, 40, K * 34 // 32, 7, weights, json)
     # The largest matrix is read past six layers' bytes: twice from the start.
     _bench_dense[bf16]("bf16", 1, VOCABULARY // 2, 1, 2 * K, 5, weights, json)
     if len(argv()) > 1:

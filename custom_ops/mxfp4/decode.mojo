@@ -1,4 +1,4 @@
-"""E2M1 codes and E8M0 scale bytes to floats: one pure function per trick, exact for every input."""
+"""E2M1 and E4M3 codes and E8M0 scale bytes to floats, or to bytes: one pure function per trick, exact for every input."""
 
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic

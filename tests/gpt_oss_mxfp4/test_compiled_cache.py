@@ -15,6 +15,7 @@ from gpt_oss_mxfp4.compiled_cache import (
     ABANDONED_SECONDS,
     CACHE_VARIABLE,
     SUFFIX,
+    UNFINISHED,
     CompiledCache,
     default_folder,
     entry_name,
@@ -143,13 +144,21 @@ def test_the_entries_used_last_are_kept(
 
 
 def test_what_a_killed_writer_left_is_removed_after_a_day(cache: CompiledCache) -> None:
-    for name, age in ((".left", ABANDONED_SECONDS + 10), (".at work", 10)):
+    for name, age in (
+        (f"{UNFINISHED}left", ABANDONED_SECONDS + 10),
+        (f"{UNFINISHED}at work", 10),
+        (".not ours", ABANDONED_SECONDS + 10),
+    ):
         (cache.folder / name).mkdir(parents=True)
         (cache.folder / name / "exported").touch()
         then = os.stat(cache.folder / name).st_mtime - age
         os.utime(cache.folder / name, (then, then))
     cache.write("a", content())
-    assert {path.name for path in cache.folder.iterdir()} == {".at work", f"a{SUFFIX}"}
+    assert {path.name for path in cache.folder.iterdir()} == {
+        f"{UNFINISHED}at work",
+        ".not ours",
+        f"a{SUFFIX}",
+    }
 
 
 def test_a_name_changes_with_everything_that_an_entry_was_made_from() -> None:

@@ -13,7 +13,7 @@ import pytest
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.engine import Prompt, encode_prompt, load
-from gpt_oss_mxfp4.options import GenerateOptions, Refused
+from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
 from tests.golden import CHECKPOINT
 
 TEMPLATE = (
@@ -95,6 +95,17 @@ def test_what_cannot_be_run_here_is_refused_before_it_is_loaded(
     monkeypatch.setattr(engine, "accelerator_count", lambda: gpus)
     with pytest.raises(Refused, match=f"^{message}"):
         load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, **changes))
+
+
+@pytest.mark.parametrize("option", ["activations", "dense_weights"])
+def test_what_no_gpu_runs_is_not_compiled_for_one(tmp_path: Path, option: str) -> None:
+    asked: dict[str, Any] = {option: "int8"}
+    options = CompileOptions(target="cuda:sm_90a", output=tmp_path, **asked)
+    name = option.replace("_", "-")
+    with pytest.raises(
+        Refused, match=f"^--{name}: must be bfloat16 on a GPU; compile with --target cpu"
+    ):
+        engine.compile_into(open_checkpoint(CHECKPOINT), options, tmp_path)
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import pytest
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4 import generate as verb
-from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE
+from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE, SUFFIX
 from gpt_oss_mxfp4.detokenize import INCOMPLETE
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
@@ -192,7 +192,7 @@ def test_what_an_earlier_run_has_compiled_is_not_built_again(
 
     damaged = tmp_path / "cache"
     damaged.mkdir()
-    for file in kept.glob("*.compiled"):
+    for file in kept.glob(f"*{SUFFIX}"):
         # A digest that is right, of what MAX cannot read.
         content = b"no model"
         digest = hashlib.sha256(content).hexdigest().encode()

@@ -40,6 +40,7 @@ def round_activations(x: ArrayLike, activations: Activations) -> Float64:
     if activations == "int8":
         groups = x.astype(np.float32).reshape(*x.shape[:-1], x.shape[-1] // GROUP_SIZE, GROUP_SIZE)
         scales = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+        scales = np.where(scales < np.float32(2.0**-126), np.float32(0), scales)
         with np.errstate(divide="ignore", invalid="ignore"):
             inverse = np.where(scales > 0, np.float32(1) / scales, np.float32(0))
         rounded = np.rint(groups * inverse) * scales.astype(np.float64)

@@ -84,14 +84,16 @@ def _add_chunk[
             comptime for i in range(m):
                 var total = products[r * m + i].cast[DType.float32]()
                 comptime if scale_sums:
-                    var factor = bitcast[DType.float32, LANES](scale[r])
+                    # One after the other: their product may leave float32's range where the sum does not.
                     comptime if Rows.word == DType.int8:
-                        factor *= bitcast[DType.float32, LANES](
+                        total *= bitcast[DType.float32, LANES](
                             x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](
                                 (Rows.vectors + 1) * LANES
                             )
                         )
-                    sums[r * m + i] = total.fma(factor, sums[r * m + i])
+                    sums[r * m + i] = total.fma(
+                        bitcast[DType.float32, LANES](scale[r]), sums[r * m + i]
+                    )
                 else:
                     sums[r * m + i] += total
 

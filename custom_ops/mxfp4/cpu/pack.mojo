@@ -14,6 +14,9 @@ from .words import LANES, Floats, Words
 
 comptime _INT8_MAX = 127
 
+comptime _SMALLEST_NORMAL = Float32(2.0**-126)
+"""Of float32."""
+
 
 def word_offset[Rows: WeightRows](chunk: Int) -> Int:
     """Gives the place of a chunk in a packed row.
@@ -87,6 +90,8 @@ def _quantize[
         comptime first = g * GROUP_SIZE
         var group = values.slice[GROUP_SIZE, offset=first]()
         var scale = abs(group).reduce_max() / _INT8_MAX
+        if scale < _SMALLEST_NORMAL:  # its inverse would overflow
+            scale = 0
         var inverse = 1 / scale if scale > 0 else Float32(0)
         var rounded = round(group * inverse)
         values = values.insert[offset=first](rounded)

@@ -12,6 +12,7 @@ from std.testing import TestSuite, assert_equal
 from mxfp4.cpu.epilogue import BiasEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
 from mxfp4.cpu.bf16_rows import Bf16Rows
+from mxfp4.cpu.byte_rows import ByteRows, scale_dtype
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
 from mxfp4.cpu.weights import WeightRows
 from mxfp4.cpu.words import HAS_BF16_DOT
@@ -95,6 +96,38 @@ def test_bf16_rows() raises:
                         n,
                         k,
                     )
+                    comptime if HAS_BF16_DOT:
+                        _multiply(
+                            Bf16Rows[DType.bfloat16](_guarded[DType.bfloat16](n * k).as_imm(), k),
+                            [rows],
+                            n,
+                            k,
+                        )
+
+
+def test_byte_rows() raises:
+    comptime if CompilationTarget.is_linux():
+        for n in [1, 3, 33]:
+            for k in [32, 96, 160]:
+                _bytes[DType.int8, DType.int8](n, k)
+                _bytes[DType.int8, DType.float32](n, k)
+                _bytes[DType.float8_e4m3fn, DType.float32](n, k)
+                comptime if HAS_BF16_DOT:
+                    _bytes[DType.int8, DType.bfloat16](n, k)
+
+
+def _bytes[element: DType, word: DType](n: Int, k: Int) raises:
+    for rows in [1, 7, 9, 33]:
+        _multiply(
+            ByteRows[element, word](
+                _guarded[DType.uint8](n * k).as_imm(),
+                _guarded[scale_dtype(element)](n * k // 32).as_imm(),
+                k // 32,
+            ),
+            [rows],
+            n,
+            k,
+        )
 
 
 def test_a_reduced_size_of_zero_gives_the_bias() raises:
@@ -107,5 +140,6 @@ def main() raises:
     comptime if not CompilationTarget.is_linux():
         suite.skip[test_mxfp4_rows]()
         suite.skip[test_bf16_rows]()
+        suite.skip[test_byte_rows]()
         suite.skip[test_a_reduced_size_of_zero_gives_the_bias]()
     suite^.run()
