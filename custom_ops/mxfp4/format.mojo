@@ -9,9 +9,6 @@ comptime BYTES_PER_GROUP = 16
 comptime E2M1_MAX_EXPONENT = 2
 """The largest E2M1 power of two is 4 = 2^2."""
 
-comptime E4M3_MAX_EXPONENT = 8
-"""The largest E4M3 power of two is 256 = 2^8."""
-
 comptime E8M0_BIAS = 127
 """A scale byte s means 2^(s - 127)."""
 

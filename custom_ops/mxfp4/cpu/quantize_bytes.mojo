@@ -5,11 +5,14 @@ from std.utils.numerics import isfinite, nan
 
 from ..encode import shared_scale, widen_bits
 from ..decode import decode_e8m0
-from ..format import E4M3_MAX_EXPONENT, E8M0_NAN, GROUP_SIZE
+from ..format import E8M0_NAN, GROUP_SIZE
 from ..pointers import ConstPointer
 from .byte_rows import scale_dtype
 
 comptime _INT8_MAX = 127
+
+comptime _E4M3_MAX_EXPONENT = 8
+"""The largest E4M3 power of two is 256 = 2^8."""
 
 
 def quantize_bytes[
@@ -56,7 +59,7 @@ def quantize_bytes[
                 bitcast[DType.bfloat16]((bitcast[DType.uint32](scale) >> 16).cast[DType.uint16]())
             )
         else:
-            var scale = shared_scale[E4M3_MAX_EXPONENT](bits)
+            var scale = shared_scale[_E4M3_MAX_EXPONENT](bits)
             var ratio = floats / decode_e8m0(SIMD[DType.uint32, 1](scale))[0]
             if scale == E8M0_NAN:
                 ratio = SIMD[DType.float32, GROUP_SIZE](0)
