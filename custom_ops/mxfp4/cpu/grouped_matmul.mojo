@@ -328,3 +328,30 @@ def grouped_matmul[
     else:
         sync_parallelize(multiply, threads)
     _ = buffer^
+
+
+def dense_matmul[
+    Rows: WeightRows, Finish: Epilogue, //, round_to_bf16: Bool
+](x: ConstPointer[DType.float32], rows: Int, weights: Rows, n: Int, k: Int, finish: Finish):
+    """Multiplies all rows by one matrix, as the grouped matmul of a single expert.
+
+    Parameters:
+        Rows: The weights' format.
+        Finish: What makes outputs of sums.
+        round_to_bf16: Whether activations are rounded to bfloat16 first.
+
+    Args:
+        x: [rows, k] float32.
+        rows: T.
+        weights: [n, k] packed rows.
+        n: Weight rows.
+        k: Elements in a row.
+        finish: The epilogue.
+    """
+    var offsets = List[Int32](length=2, fill=0)
+    offsets[1] = Int32(rows)
+    var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
+    grouped_matmul[round_to_bf16=round_to_bf16](
+        x, RowGather(offsets_data, 0), weights, offsets_data, 1, n, k, finish
+    )
+    _ = offsets^

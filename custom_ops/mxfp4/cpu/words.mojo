@@ -19,6 +19,20 @@ comptime HAS_INT8_DOT = CompilationTarget._has_feature["avx512vnni"]() and LANES
 """Whether the CPU multiplies fours of bytes into int32 sums (vpdpbusd)."""
 
 
+def word_of(activations: DType) -> DType:
+    """Gives what words hold on this CPU where activations are rounded to a dtype.
+
+    Args:
+        activations: The dtype, float32, bfloat16 or int8.
+
+    Returns:
+        The dtype: float32 also for bfloat16 where the CPU does not multiply that.
+    """
+    if activations == DType.bfloat16 and not HAS_BF16_DOT:
+        return DType.float32
+    return activations
+
+
 def per_word(word: DType) -> Int:
     """Gives the elements in one 32-bit word.
 

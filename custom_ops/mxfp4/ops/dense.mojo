@@ -5,8 +5,8 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 
 from ..cpu.epilogue import BiasEpilogue, Epilogue
-from ..cpu.grouped_matmul import RowGather, grouped_matmul
-from ..cpu.words import HAS_BF16_DOT
+from ..cpu.grouped_matmul import dense_matmul
+from ..cpu.words import word_of
 from ..cpu.bf16_rows import Bf16Rows
 from .tensors import data, require_cpu, require_equal
 
@@ -18,25 +18,17 @@ def _dense[
     w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
     finish: Finish,
 ) raises:
-    """Multiplies as the grouped matmul of a single expert does."""
+    """Checks what both ops take, and multiplies."""
     require_equal("dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1])
-    comptime rounds = activations == DType.bfloat16
-    comptime word = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
-    var offsets = List[Int32](length=2, fill=0)
-    offsets[1] = Int32(x.shape()[0])
-    var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
     var k = x.shape()[1]
-    grouped_matmul[round_to_bf16=rounds](
+    dense_matmul[round_to_bf16=activations == DType.bfloat16](
         data(x),
-        RowGather(offsets_data, 0),
-        Bf16Rows[word](data(w), k),
-        offsets_data,
-        1,
+        x.shape()[0],
+        Bf16Rows[word_of(activations)](data(w), k),
         w.shape()[0],
         k,
         finish,
     )
-    _ = offsets^
 
 
 @extensibility.register("dense.matmul")

@@ -8,7 +8,7 @@ from ..activations import Activations
 from ..cpu.epilogue import BiasEpilogue, Epilogue, SwigluEpilogue
 from ..cpu.grouped_matmul import RowGather, grouped_matmul
 from ..cpu.mxfp4_rows import Mxfp4Rows
-from ..cpu.words import HAS_BF16_DOT
+from ..cpu.words import word_of
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from ..gpu.grouped_matmul import enqueue_strided
 from ..pointers import ConstPointer
@@ -90,14 +90,11 @@ def _multiply[
     finish: Finish,
 ):
     """Runs the grouped matmul with the words that `activations` and the CPU allow."""
-    comptime rounds = activations == DType.bfloat16
-    comptime exact = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
-    comptime word = DType.int8 if activations == DType.int8 else exact
     var k_groups = blocks.shape()[2]
-    grouped_matmul[round_to_bf16=rounds](
+    grouped_matmul[round_to_bf16=activations == DType.bfloat16](
         x,
         gather,
-        Mxfp4Rows[word](data(blocks), data(scales), k_groups),
+        Mxfp4Rows[word_of(activations)](data(blocks), data(scales), k_groups),
         data(offsets),
         blocks.shape()[0],
         blocks.shape()[1],

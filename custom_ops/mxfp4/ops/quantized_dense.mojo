@@ -9,9 +9,9 @@ from std.runtime import parallelism_level
 from ..cpu.byte_rows import ByteRows, scale_dtype
 from ..cpu.epilogue import BiasEpilogue, Epilogue
 from ..cpu.float_mode import enable_subnormals, write_float_mode
-from ..cpu.grouped_matmul import RowGather, grouped_matmul
+from ..cpu.grouped_matmul import dense_matmul
 from ..cpu.quantize_bytes import quantize_bytes
-from ..cpu.words import HAS_BF16_DOT
+from ..cpu.words import word_of
 from ..format import GROUP_SIZE
 from .tensors import data, require_cpu, require_equal
 
@@ -96,34 +96,25 @@ def _multiply[
     scales: InputTensor[dtype=scale, rank=2, ...],
     finish: Finish,
 ) raises:
-    """Multiplies as the grouped matmul of a single expert does."""
+    """Checks what both ops take, and multiplies."""
     comptime element = _element(dtype)
     comptime assert scale == scale_dtype(element), "int8 has bfloat16 scales, E4M3 uint8"
-    comptime rounds = activations == DType.bfloat16
-    comptime exact = DType.bfloat16 if rounds and HAS_BF16_DOT else DType.float32
-    comptime word = DType.int8 if activations == DType.int8 else exact
     var k = x.shape()[1]
     require_equal(op, "values.shape[1] = x.shape[1]", values.shape()[1], k)
     require_equal(op, "scales.shape[0] = values.shape[0]", scales.shape()[0], values.shape()[0])
     require_equal(op, "32 * scales.shape[1] = x.shape[1]", GROUP_SIZE * scales.shape()[1], k)
-    var offsets = List[Int32](length=2, fill=0)
-    offsets[1] = Int32(x.shape()[0])
-    var offsets_data = offsets.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin]()
-    grouped_matmul[round_to_bf16=rounds](
+    dense_matmul[round_to_bf16=activations == DType.bfloat16](
         data(x),
-        RowGather(offsets_data, 0),
-        ByteRows[element, word](
+        x.shape()[0],
+        ByteRows[element, word_of(activations)](
             data(values).unsafe_bitcast[UInt8](),
             data(scales).unsafe_bitcast[Scalar[scale_dtype(element)]](),
             k // GROUP_SIZE,
         ),
-        offsets_data,
-        1,
         values.shape()[0],
         k,
         finish,
     )
-    _ = offsets^
 
 
 @extensibility.register("dense.matmul_quantized")
