@@ -110,7 +110,7 @@ def test_the_defaults_are_the_demo_model_and_three_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[BenchOptions] = []
-    monkeypatch.setattr(cli, "run_bench", asked.append)
+    monkeypatch.setattr(cli.bench, "run_bench", asked.append)
     cli.main(["bench"])
     [options] = asked
     assert (options.model_name, options.batch) == ("the demo model", (1, 4, 16))

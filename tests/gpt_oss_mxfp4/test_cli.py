@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         calls.append(options)
         return 0
 
-    monkeypatch.setattr(cli, "run_generate", remember)
+    monkeypatch.setattr(cli.generate, "run_generate", remember)
     return calls
 
 

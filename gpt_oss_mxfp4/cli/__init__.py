@@ -1,0 +1,43 @@
+"""The gpt-oss-mxfp4 command: parses arguments, and nothing else. A verb is a module with ``add``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gpt_oss_mxfp4.cli import bench, compile, generate
+
+VERBS = (generate, compile, bench)
+"""In the order of ``--help``."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line; ``--help`` tells the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process unless given.
+
+    Returns:
+        The exit code: 0, 2 where the arguments, the checkpoint or the machine do not allow it, 130 if interrupted,
+        141 where whoever read the text has stopped.
+    """
+    parser = OneLineParser(
+        prog="gpt-oss-mxfp4", description="gpt-oss from its MXFP4 weights, on MAX."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for verb in VERBS:
+        verb.add(verbs)
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as end:  # --help, or a wrong argument
+        return int(end.code or 0)
+    return int(arguments.run(arguments))

@@ -1,0 +1,68 @@
+"""Arguments of the bench verb."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gpt_oss_mxfp4.bench import run_bench
+from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
+from gpt_oss_mxfp4.cli.values import positive
+from gpt_oss_mxfp4.options import BenchOptions
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    bench = verbs.add_parser(
+        "bench",
+        help="measure tokens/s, start-up time and memory",
+        description="Loads a model once, runs each batch several times on random tokens, and prints what it took: a "
+        "table on standard output, everything else on standard error.",
+    )
+    add = bench.add_argument
+    add_model(bench)
+    add(
+        "--prompt-tokens",
+        type=positive,
+        default=BenchOptions.prompt_tokens,
+        metavar="N",
+        help="shared out among the prompts of a batch; default: %(default)s",
+    )
+    add(
+        "--new-tokens",
+        type=positive,
+        default=BenchOptions.new_tokens,
+        metavar="N",
+        help="of each sequence; default: %(default)s",
+    )
+    add(
+        "--batch",
+        type=positive,
+        nargs="+",
+        default=BenchOptions.batch,
+        metavar="N",
+        help="sequences at once; default: 1 4 16",
+    )
+    add(
+        "--runs",
+        type=positive,
+        default=BenchOptions.runs,
+        metavar="N",
+        help="of each batch; default: %(default)s",
+    )
+    add("--json", type=Path, metavar="FILE", help="also write a report there")
+    add_engine(bench)
+    bench.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run_bench(
+        BenchOptions(
+            prompt_tokens=arguments.prompt_tokens,
+            new_tokens=arguments.new_tokens,
+            batch=tuple(arguments.batch),
+            runs=arguments.runs,
+            json=arguments.json,
+            **engine_options(arguments),
+        )
+    )

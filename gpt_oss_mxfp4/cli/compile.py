@@ -1,0 +1,49 @@
+"""Arguments of the compile verb."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gpt_oss_mxfp4.cli.engine import add_model, add_precision
+from gpt_oss_mxfp4.compile import run_compile
+from gpt_oss_mxfp4.options import CompileOptions
+
+TARGETS = ("cpu", "cuda:sm_90a")
+"""What can be compiled for."""
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    compiled = verbs.add_parser(
+        "compile",
+        help="compile ahead of time, for this machine or another",
+        description="Writes what generate compiles when it starts to a folder, for generate --precompiled. The GPU "
+        "need not be on this machine, and weights are not read, but to round them. Example: gpt-oss-mxfp4 compile "
+        "--model openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",
+    )
+    add_model(compiled)
+    compiled.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="cpu is this machine's, cuda:sm_90a any Hopper GPU; default: %(default)s",
+    )
+    compiled.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="a folder to make"
+    )
+    add_precision(compiled)
+    compiled.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run_compile(
+        CompileOptions(
+            model=arguments.model,
+            target=arguments.target,
+            output=arguments.output,
+            activations=arguments.activations,
+            dense_weights=arguments.dense_weights,
+            verbose=arguments.verbose,
+        )
+    )

@@ -1,0 +1,69 @@
+"""Values of arguments: each function takes what was typed, and says what is wrong with it in half a line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+MAX_TEMPERATURE = 2.0
+"""MAX's own limit."""
+
+
+def prompt_text(text: str) -> str:
+    """Text that is not empty and valid UTF-8."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are none
+        raise argparse.ArgumentTypeError("must be valid UTF-8") from None
+    return text
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = _integer(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^64 - 1."""
+    value = _integer(text)
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 2^64 - 1, got {text}")
+    return value
+
+
+def temperature(text: str) -> float:
+    """A number from 0 to MAX's limit."""
+    value = _number(text)
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"must be between 0 and {MAX_TEMPERATURE:g}, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return value
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return value
