@@ -10,7 +10,6 @@
 MAX's own CPU kernel adds the sink once per 128 keys, so its outputs are wrong past 128 tokens (NOTES N8).
 """
 
-from std.bit import log2_floor
 from std.math import exp
 from std.utils.numerics import neg_inf
 
@@ -20,6 +19,7 @@ from std.runtime import parallelism_level
 from ..pointers import ConstPointer
 from .dot import FloatPointer
 from .paged_cache import PagedCache
+from .transpose import transpose_square
 from .words import LANES, Floats
 
 comptime _VECTORS = 4
@@ -230,23 +230,14 @@ def _transpose_keys(
     width: Int,
     target: FloatPointer,
 ):
-    """Turns `count` keys, `stride` apart, into [width, TILE_KEYS], zeros for absent keys.
-
-    LANES keys by LANES elements at a time: interleaving register i with register i + LANES / 2, log2(LANES) times
-    over, turns rows into columns.
-    """
+    """Turns `count` keys, `stride` apart, into [width, TILE_KEYS], zeros for absent keys."""
     for first in range(0, TILE_KEYS, LANES):
         for d in range(0, width, LANES):
             var rows = Array[Floats, LANES](fill=Floats(0))
             comptime for i in range(LANES):
                 if first + i < count:
                     rows[i] = source.unsafe_load[width=LANES, alignment=4]((first + i) * stride + d)
-            comptime for _ in range(log2_floor(LANES)):
-                var before = rows.copy()
-                comptime for i in range(LANES // 2):
-                    var both = before[i].interleave(before[i + LANES // 2])
-                    rows[2 * i] = both.slice[LANES, offset=0]()
-                    rows[2 * i + 1] = both.slice[LANES, offset=LANES]()
+            transpose_square(rows)
             comptime for i in range(LANES):
                 target.unsafe_store[alignment=4]((d + i) * TILE_KEYS + first, rows[i])
 

@@ -18,8 +18,9 @@ from .epilogue import Epilogue
 from .float_mode import enable_subnormals, write_float_mode
 from .pack import pack_row, row_words, transpose_rows
 from .tile import tile
+from .transpose import transpose_square
 from .weights import WeightRows, WordPointer, chunk_k
-from .words import LANES, Words
+from .words import LANES, Floats, Words
 
 comptime _MAX_TILE_ROWS = 6 * LANES
 """Most rows of one tile call; an expert with more takes several. A chunk of its packed bfloat16 words then fits L1."""
@@ -198,11 +199,14 @@ def _multiply_part[
     else:
         var stride = part.padded_rows()
         tile(weights, weight_row, count, k, x, stride, scratch.scales, scratch.transposed)
-        for i in range(part.rows):
-            for j in range(count):
-                sums[unsafe_offset=i * TILE_N + j] = scratch.transposed[
-                    unsafe_offset=j * stride + i
-                ]
+        for i in range(0, stride, LANES):
+            for j in range(0, align_up(count, LANES), LANES):
+                var square = Array[Floats, LANES](fill=Floats(0))
+                comptime for r in range(LANES):
+                    square[r] = scratch.transposed.unsafe_load[width=LANES]((j + r) * stride + i)
+                transpose_square(square)
+                comptime for r in range(LANES):
+                    sums.unsafe_store((i + r) * TILE_N + j, square[r])
     for i in range(part.rows):
         finish.store(
             sums.unsafe_offset(i * TILE_N),

@@ -9,6 +9,7 @@ from std.utils.numerics import isnan, nan
 
 from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
+from .transpose import transpose_square
 from .weights import WeightRows, WordPointer, chunk_k, words_per_chunk
 from .words import LANES, Floats, Words
 
@@ -148,12 +149,15 @@ def transpose_rows(
     Args:
         rows: [LANES, row_words], of which the first `count` rows are set.
         count: Rows present.
-        row_words: Words in a row.
+        row_words: Words in a row, a multiple of LANES.
         stride: Words from one target line to the next.
         target: [row_words, stride], whose first LANES columns are written.
     """
-    for word in range(row_words):
-        var column = Words(0)
-        for i in range(count):
-            column[i] = rows[unsafe_offset=i * row_words + word]
-        target.unsafe_store(word * stride, column)
+    for first in range(0, row_words, LANES):
+        var square = Array[Words, LANES](fill=Words(0))
+        comptime for i in range(LANES):
+            if i < count:
+                square[i] = rows.unsafe_load[width=LANES](i * row_words + first)
+        transpose_square(square)
+        comptime for i in range(LANES):
+            target.unsafe_store((first + i) * stride, square[i])

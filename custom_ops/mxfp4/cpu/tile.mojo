@@ -192,11 +192,12 @@ def _decode_rows[
                 _decode_chunk[Rows, fold, False](weights, row, chunk, read, target)
             else:
                 _decode_chunk[Rows, fold, True](weights, row, chunk, read, target)
-        comptime if not fold:
-            for g in range(chunks * groups):
-                scales[unsafe_offset=r * _scales_per_step[Rows]() + g] = read[
-                    unsafe_offset=first_chunk * groups + g
-                ]
+        comptime if groups > 0 and not fold:
+            for i in range(chunks):
+                scales.unsafe_store[alignment=4](
+                    r * _scales_per_step[Rows]() + i * groups,
+                    read.unsafe_load[width=groups, alignment=4]((first_chunk + i) * groups),
+                )
 
 
 def tile[
