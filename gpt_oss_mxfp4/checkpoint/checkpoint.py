@@ -5,12 +5,13 @@ never do. An index is a claim about those files and is checked, not trusted: wha
 from the headers.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry, read_header
 from gpt_oss_mxfp4.checkpoint.layout import (
     CONFIG_FILE,
@@ -59,14 +60,26 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
             index, layout, config, tensors.
     """
     folder = Path(folder)
-    files = _find_files(folder)
-    claims = _read_index(folder, files)
-    by_file = _read_headers(folder, files)
-    entries = _merge(folder, by_file, claims)
+    files = find_files(folder)
+    claims = read_index(folder, files)
+    by_file = read_headers(folder, files)
+    entries = merge(folder, by_file, claims)
     check_layout(entries, folder)
-    entries, notes = _drop_original(entries)
+    return fit(folder, GptOssConfig.from_file(folder / CONFIG_FILE), entries)
 
-    config = GptOssConfig.from_file(folder / CONFIG_FILE)
+
+def fit(folder: Path, config: GptOssConfig, entries: dict[str, TensorEntry]) -> Checkpoint:
+    """The last stage: which of a folder's tensors the config asks for.
+
+    Args:
+        folder: A folder whose files, index and layout are sound.
+        config: Its config.
+        entries: All its tensors, of both layouts.
+
+    Raises:
+        CheckpointError: If tensors are missing, or are not as the config has them.
+    """
+    entries, notes = _drop_original(entries)
     if config.tie_word_embeddings and LM_HEAD in entries:
         unused = entries.pop(LM_HEAD)
         notes.append(
@@ -94,8 +107,16 @@ def index_names(folder: Path) -> list[str]:
     return list(_weight_map(path)) if path.is_file() else []
 
 
-def _find_files(folder: Path) -> list[Path]:
+def find_files(folder: Path) -> list[Path]:
     """The folder's own safetensors files; hidden ones are other programs' leftovers."""
+    try:
+        return _find_files(folder)
+    except OSError as error:  # a name too long, a folder that may not be entered
+        fault = Fault("no folder", f"cannot be read ({error.strerror})", CHECK_PATH)
+        raise CheckpointError(quoted(str(folder)), [fault]) from error
+
+
+def _find_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         fault = Fault("no folder", "must be a folder, is not", "Check the path")
         raise CheckpointError(folder, [fault])
@@ -142,18 +163,23 @@ def _weight_map(path: Path) -> dict[str, str]:
     return weights
 
 
-def _read_index(folder: Path, files: list[Path]) -> dict[str, str]:
+def read_index(folder: Path, files: list[Path]) -> dict[str, str]:
     """The claims of the folder's index, empty where it has none; every file it names is there."""
-    if not (folder / INDEX_FILE).is_file():
+    path = folder / INDEX_FILE
+    if not path.is_file():
+        if os.path.lexists(path):  # a dangling link, say: an index that is there is not passed over
+            fault = Fault("bad index", "must be a file, is none", _DOWNLOAD_AGAIN)
+            raise CheckpointError(path, [fault])
         return {}
-    claims = _weight_map(folder / INDEX_FILE)
+    claims = _weight_map(path)
     missing = set(claims.values()) - {file.name for file in files}
     if missing:
         raise CheckpointError(folder, map(_missing_shard, missing))
     return claims
 
 
-def _read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, TensorEntry]]:
+def read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, TensorEntry]]:
+    """Each file's entries; the faults of all files in one error."""
     by_file, faults = {}, []
     for file in files:
         try:
@@ -165,7 +191,7 @@ def _read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, Tenso
     return by_file
 
 
-def _merge(
+def merge(
     folder: Path, by_file: Mapping[Path, dict[str, TensorEntry]], claims: Mapping[str, str]
 ) -> dict[str, TensorEntry]:
     """All files' entries as one, if the files contradict neither each other nor the index."""

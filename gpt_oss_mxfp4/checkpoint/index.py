@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.strict_json import parse_object
 
 LENGTH_BYTES = 8
@@ -105,8 +105,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             stream.seek(0)
             text = _header_text(path, stream, size)
     except OSError as error:
-        cure = "Check the path and its permissions"
-        fault = Fault("unreadable file", f"cannot be read ({error.strerror})", cure)
+        fault = Fault("unreadable file", f"cannot be read ({error.strerror})", CHECK_PATH)
         raise CheckpointError(path, [fault]) from error
     header = _parse(path, text)
     data_begin = LENGTH_BYTES + len(text)
