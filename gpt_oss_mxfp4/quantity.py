@@ -9,7 +9,8 @@ def bytes_text(nbytes: float) -> str:
     while nbytes >= 999.95 and unit < len(_UNITS) - 1:
         nbytes /= 1000
         unit += 1
-    return f"{nbytes:.0f} B" if not unit else f"{nbytes:.3g} {_UNITS[unit]}"
+    digits = 0 if not unit else 2 - (nbytes >= 9.995) - (nbytes >= 99.95)
+    return f"{nbytes:.{digits}f} {_UNITS[unit]}"
 
 
 def duration_text(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def run_verify(options: VerifyOptions) -> int:
 
 
 def _verify(options: VerifyOptions, write: Write, progress: Progress) -> None:
-    folder = options.path.expanduser()
+    folder = Path(os.path.expanduser(options.path))
     seen = survey(folder)
     beside = [folder / name for name in SMALL_FILES]
     beside = [file for file in beside if file.is_file() and hub_checksum(file) is not None]
@@ -58,7 +59,8 @@ def _verify(options: VerifyOptions, write: Write, progress: Progress) -> None:
     if total:
         with progress.bar("verifying", total) as advance:
             for file in (*seen.files, *beside):
-                faults.update(check_content(file, seen.by_file.get(file, {}), advance))
+                entries = seen.by_file[file] if file in seen.sound else {}
+                faults.update(check_content(file, entries, advance))
     if options.json:
         write(json.dumps(_report(seen, faults, checked), indent=2) + "\n")
     if faults:

@@ -91,20 +91,20 @@ def fit(folder: Path, config: GptOssConfig, entries: dict[str, TensorEntry]) -> 
     return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
 
 
-def index_names(folder: Path) -> list[str]:
-    """Tensor names in the folder's index.
+def index_files(folder: Path) -> dict[str, str]:
+    """What the folder's index says.
 
     Args:
         folder: A checkpoint folder, its weights not necessarily there yet.
 
     Returns:
-        The names the index lists, none where there is no index.
+        File by tensor name, none where there is no index.
 
     Raises:
         CheckpointError: If the index is no sound one.
     """
     path = folder / INDEX_FILE
-    return list(_weight_map(path)) if path.is_file() else []
+    return _weight_map(path) if path.is_file() else {}
 
 
 def find_files(folder: Path) -> list[Path]:

@@ -86,9 +86,7 @@ class TensorEntry:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Reads and checks the header of one safetensors file.
-
-    Only the header's bytes are read, unbuffered so that not even read-ahead reaches the weights.
+    """Reads the header of one safetensors file, which must be sound.
 
     Args:
         path: The file.
@@ -98,6 +96,27 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
     Raises:
         CheckpointError: If the file cannot be read or its header is not sound; where = the file.
+    """
+    entries, faults = scan_header(path)
+    if faults:
+        raise CheckpointError(path, faults)
+    return entries
+
+
+def scan_header(path: Path) -> tuple[dict[str, TensorEntry], list[Fault]]:
+    """Reads the header of one safetensors file as far as it makes sense.
+
+    Only the header's bytes are read, unbuffered so that not even read-ahead reaches the weights.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The entries by tensor name, in the file's order, and what is wrong with it. Where something
+        is, an entry's place in the file means nothing.
+
+    Raises:
+        CheckpointError: If the file cannot be read or has no header; where = the file.
     """
     try:
         with open(path, "rb", buffering=0) as stream:
@@ -119,9 +138,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             faults.append(Fault("bad header", f"{quoted(name)} {error}", _DAMAGED))
     if not faults:
         faults = list(_cover_faults(entries.values(), data_begin, size))
-    if faults:
-        raise CheckpointError(path, faults)
-    return entries
+    return entries, faults
 
 
 def _header_text(path: Path, stream: BinaryIO, size: int) -> bytes:

@@ -4,7 +4,7 @@ The stages are the loader's own (``checkpoint.py``). It stops at the first that 
 whose input is there, so that one look tells all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -14,11 +14,10 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import (
     find_files,
     fit,
     merge,
-    read_headers,
     read_index,
 )
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
-from gpt_oss_mxfp4.checkpoint.index import TensorEntry
+from gpt_oss_mxfp4.checkpoint.index import TensorEntry, scan_header
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, check_layout
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
 from gpt_oss_mxfp4.config import GptOssConfig
@@ -34,7 +33,8 @@ class Survey:
     Args:
         folder: Where it lies.
         files: Size in bytes of each weight file, sorted by name.
-        by_file: Entries of the files whose header is sound.
+        by_file: Entries of the files whose header could be read.
+        sound: The files whose header is sound, so that tensors lie where it says.
         fields: The object in config.json, empty where there is none.
         config: The same, checked, or None.
         faults: What the loader refuses it for, each with its file's name; none where it loads.
@@ -44,6 +44,7 @@ class Survey:
     folder: Path
     files: Mapping[Path, int]
     by_file: Mapping[Path, Mapping[str, TensorEntry]]
+    sound: frozenset[Path]
     fields: Mapping[str, Any]
     config: GptOssConfig | None
     faults: tuple[Fault, ...]
@@ -78,8 +79,15 @@ def survey(folder: Path) -> Survey:
     files = found if found is not None else _present_files(folder)
     claims = attempt(read_index, folder, files)
     by_file: dict[Path, dict[str, TensorEntry]] = {}
+    sound = set()
     for file in files:
-        by_file |= attempt(read_headers, folder, [file]) or {}
+        scanned = attempt(scan_header, file)
+        if scanned is None:
+            continue
+        by_file[file], of_file = scanned
+        faults.update(_named(file, of_file))
+        if not of_file:
+            sound.add(file)
     merged = None
     if claims is not None and not faults:
         merged = attempt(merge, folder, by_file, claims)
@@ -93,7 +101,9 @@ def survey(folder: Path) -> Survey:
     if merged is not None and config is not None and not faults:
         checkpoint = attempt(fit, folder, config, merged)
     sizes = {file: file.stat().st_size for file in files}
-    return Survey(folder, sizes, by_file, fields, config, tuple(sorted(faults)), checkpoint)
+    return Survey(
+        folder, sizes, by_file, frozenset(sound), fields, config, tuple(sorted(faults)), checkpoint
+    )
 
 
 def _present_files(folder: Path) -> list[Path]:
@@ -108,6 +118,8 @@ def _present_files(folder: Path) -> list[Path]:
 def _within(folder: Path, error: CheckpointError) -> list[Fault]:
     """An error's faults, those of a file in the folder with its name."""
     where = Path(error.where)
-    if where.parent != folder:
-        return list(error.faults)
-    return [Fault(f.kind, f"{where.name}: {f.text}", f.cure) for f in error.faults]
+    return _named(where, error.faults) if where.parent == folder else list(error.faults)
+
+
+def _named(file: Path, faults: Iterable[Fault]) -> list[Fault]:
+    return [Fault(f.kind, f"{file.name}: {f.text}", f.cure) for f in faults]
