@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from max.driver import (
     DeviceSpec,
     accelerator_count,
@@ -75,8 +74,9 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
     """
     folder = checkpoint.folder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+        # Never code of the folder's: unless told, transformers would ask on the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of whatever kind the file's content trips
         cause = " ".join(str(error).split())
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
     templated = bool(tokenizer.chat_template) and not raw
@@ -86,7 +86,7 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
             rendered = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program: it can fail in every way
             raise Refused(f"{folder}: must hold a chat template that works ({error})") from error
         ids = tokenizer.encode(rendered, add_special_tokens=False)
     else:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hollow import make_hollow
 from gpt_oss_mxfp4.checkpoint.hub import local_folder
 from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
+from gpt_oss_mxfp4.checkpoint.scale_statistics import read_scale_statistics, scale_entries
 from gpt_oss_mxfp4.checkpoint.survey import survey
+from gpt_oss_mxfp4.expert_map import draw_expert_map
 from gpt_oss_mxfp4.inspection import Inspection, inspect_survey
 from gpt_oss_mxfp4.inspection_text import inspection_text
 from gpt_oss_mxfp4.options import Refused
@@ -49,6 +52,8 @@ def run_inspect(options: InspectOptions) -> int:
 
 
 def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
+    if options.experts is not None and options.experts.suffix != ".svg":
+        raise Refused(f"--experts: {options.experts} must end in .svg, there is no other format")
     folder = local_folder(options.model)
     if folder is None:
         if options.experts is not None:
@@ -57,9 +62,25 @@ def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
         facts = _inspect_repository(options.model, progress)
     else:
         facts = _inspect_folder(folder, options.model)
+    if folder is not None and options.experts is not None and not facts.faults:
+        _draw(folder, options.model, options.experts, progress)
     write(json.dumps(facts.to_json(), indent=2) + "\n" if options.json else inspection_text(facts))
     if facts.faults:
         raise Refused(f"{options.model}: would be refused, for the faults above")
+
+
+def _draw(folder: Path, name: str, output: Path, progress: Progress) -> None:
+    entries = open_checkpoint(folder).entries
+    total = sum(entry.nbytes for entry in scale_entries(entries))
+    with progress.bar("reading scales", total) as advance:
+        statistics = read_scale_statistics(entries, advance)
+    partial = output.with_name(f".{output.name}.part")
+    try:
+        partial.write_text(draw_expert_map(name, statistics))
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise Refused(f"--experts: {output} cannot be written ({error.strerror})") from error
 
 
 def _inspect_folder(folder: Path, name: str) -> Inspection:

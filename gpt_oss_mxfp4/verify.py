@@ -51,7 +51,7 @@ def _verify(options: VerifyOptions, write: Write, progress: Progress) -> None:
     folder = Path(os.path.expanduser(options.path))
     seen = survey(folder)
     beside = [folder / name for name in SMALL_FILES]
-    beside = [file for file in beside if file.is_file() and hub_checksum(file) is not None]
+    beside = [file for file in beside if os.path.isfile(file) and hub_checksum(file) is not None]
     checked = [file for file in (*seen.files, *beside) if hub_checksum(file) is not None]
     total = sum(file.stat().st_size for file in (*seen.files, *beside))
 

@@ -50,8 +50,8 @@ def list_neighbours(folder: Path) -> list[Neighbour]:
             name = f"{item.name}/"
             sizes = _sizes_below(Path(item.path))
             found.append(Neighbour(name, len(sizes), sum(sizes), _REMARKS.get(name, "")))
-        elif item.is_file():
-            size = item.stat().st_size
+        elif os.path.isfile(item.path):  # which no link makes raise
+            size = os.path.getsize(item.path)
             if item.name.endswith(".py"):
                 found.append(Neighbour(item.name, 1, size, "code, which is never run"))
             elif size >= LARGE_BYTES and not item.name.endswith(".safetensors"):

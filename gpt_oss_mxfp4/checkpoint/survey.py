@@ -4,6 +4,7 @@ The stages are the loader's own (``checkpoint.py``). It stops at the first that 
 whose input is there, so that one look tells all.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def survey(folder: Path) -> Survey:
 
     fields: dict[str, Any] = {}
     config = checkpoint = None
-    if (folder / CONFIG_FILE).is_file():
+    if os.path.isfile(folder / CONFIG_FILE):  # which no path makes raise
         fields = attempt(read_object, folder / CONFIG_FILE) or {}
         config = attempt(GptOssConfig.from_file, folder / CONFIG_FILE)
     if merged is not None and config is not None and not faults:
