@@ -31,14 +31,14 @@ _STEPS = 64
 
 _MAP_WIDTH = 360
 _MAP_HEIGHT = 216
-_LEFT, _TOP, _GAP_X, _GAP_Y = 56, 92, 96, 96
+_LEFT, _TOP, _GAP_X, _GAP_Y = 56, 92, 124, 96
 _TITLES = {"gate_up_proj": "gate and up", "down_proj": "down"}
 
 Values = NDArray[np.float64]
 
 
 def draw_expert_map(name: str, statistics: Mapping[str, ScaleStatistics]) -> str:
-    """Draws median and largest exponent and the share of zero scales, of both projections.
+    """Draws mean and largest exponent and the share of zero scales, of both projections.
 
     Args:
         name: What the checkpoint is called.
@@ -49,7 +49,7 @@ def draw_expert_map(name: str, statistics: Mapping[str, ScaleStatistics]) -> str
     """
     width = _LEFT + 3 * _MAP_WIDTH + 3 * _GAP_X
     height = _TOP + 2 * _MAP_HEIGHT + 2 * _GAP_Y - 24
-    layers, experts = statistics[PROJECTIONS[0]].median.shape
+    layers, experts = statistics[PROJECTIONS[0]].mean.shape
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         ' font-family="system-ui, sans-serif" font-size="12" fill="#222">',
@@ -65,7 +65,7 @@ def draw_expert_map(name: str, statistics: Mapping[str, ScaleStatistics]) -> str
     for row, projection in enumerate(PROJECTIONS):
         found = statistics[projection]
         panels = (
-            ("median exponent", found.median, "{:g}"),
+            ("mean exponent", found.mean, "{:.2f}"),
             ("largest exponent", found.largest, "{:g}"),
             ("share of zero scales", found.zero_share, "{:.2%}"),
         )
@@ -121,7 +121,7 @@ def _legend(x: float, y: float, low: float, high: float, form: str) -> Iterator[
     for shade in range(_STEPS):
         yield _rect(x, y + (_STEPS - 1 - shade) * step, 10, step, _color(shade))
     yield "</g>"
-    for value, at in ((high, 0.0), ((low + high) / 2, 0.5), (low, 1.0)):
+    for value, at in ((high, 0.0), (low, 1.0)):
         yield _text(x + 16, y + 10 + at * (_MAP_HEIGHT - 12), form.format(value))
 
 

@@ -166,7 +166,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 def read_index(folder: Path, files: list[Path]) -> dict[str, str]:
     """The claims of the folder's index, empty where it has none; every file it names is there."""
     path = folder / INDEX_FILE
-    if not path.is_file():
+    if not os.path.isfile(path):  # which no path makes raise
         if os.path.lexists(path):  # a dangling link, say: an index that is there is not passed over
             fault = Fault("bad index", "must be a file, is none", _DOWNLOAD_AGAIN)
             raise CheckpointError(path, [fault])

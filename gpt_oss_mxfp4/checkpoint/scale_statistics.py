@@ -17,18 +17,20 @@ _SCALES = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(gate_up_proj|down_pr
 
 PROJECTIONS = ("gate_up_proj", "down_proj")
 
+_EXPONENTS = np.arange(256) - E8M0_BIAS
+
 
 @dataclass(frozen=True)
 class ScaleStatistics:
     """Of one projection, [layers, experts] each.
 
     Args:
-        median: Median exponent, the power of two that a scale is.
+        mean: Mean exponent, the power of two that a scale is.
         largest: Largest exponent.
         zero_share: Share of scale bytes 0, which a group of zeros has, and any group below 2^-127.
     """
 
-    median: NDArray[np.float64]
+    mean: NDArray[np.float64]
     largest: NDArray[np.float64]
     zero_share: NDArray[np.float64]
 
@@ -69,13 +71,16 @@ def read_scale_statistics(
                 stream.seek(entry.begin)
                 for expert in range(experts):
                     data = np.fromfile(stream, np.uint8, entry.nbytes // experts)
+                    if len(data) < entry.nbytes // experts:
+                        raise OSError(0, "the file became shorter")
                     counts = np.bincount(data, minlength=256)
-                    found.median[layer, expert] = _median(counts) - E8M0_BIAS
-                    found.largest[layer, expert] = np.flatnonzero(counts)[-1] - E8M0_BIAS
+                    found.mean[layer, expert] = counts @ _EXPONENTS / len(data)
+                    found.largest[layer, expert] = _EXPONENTS[np.flatnonzero(counts)[-1]]
                     found.zero_share[layer, expert] = counts[0] / len(data)
                     advance(len(data))
-        except (OSError, IndexError) as error:  # an index error where the file became shorter
-            fault = Fault("unreadable file", f"cannot be read to its end ({error})", CHECK_PATH)
+        except OSError as error:
+            text = f"cannot be read to its end ({error.strerror})"
+            fault = Fault("unreadable file", text, CHECK_PATH)
             raise CheckpointError(entry.file, [fault]) from error
     return statistics
 
@@ -84,13 +89,3 @@ def _place(name: str) -> tuple[int, str]:
     match = _SCALES.fullmatch(name)
     assert match is not None
     return int(match[1]), match[2]
-
-
-def _median(counts: NDArray[np.int64]) -> float:
-    """Of the bytes that were counted; halfway between two where their number is even."""
-    below = np.cumsum(counts)
-    total = int(below[-1])
-    low, high = (
-        np.searchsorted(below, rank, side="right") for rank in ((total - 1) // 2, total // 2)
-    )
-    return float(low + high) / 2
