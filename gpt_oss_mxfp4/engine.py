@@ -24,10 +24,11 @@ from max.pipelines.lib.pipeline_runtime_config import (
     DEFAULT_MAX_BATCH_INPUT_TOKENS,
     PipelineRuntimeConfig,
 )
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.model_config import (
@@ -210,9 +211,21 @@ def _check_compiled(folder: Path, fingerprint: str) -> None:
         )
 
 
+def _check_config(folder: Path) -> None:
+    """Refuses a config.json that transformers does not read, for a field that means nothing here."""
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of whatever kind the field's value trips
+        cause = " ".join(str(error).split())
+        raise Refused(
+            f"{folder / CONFIG_FILE}: must be as transformers has it ({cause})"
+        ) from error
+
+
 def _make_pipeline(
     checkpoint: Checkpoint, device: DeviceSpec, max_length: int, runtime: PipelineRuntimeConfig
 ) -> BatchPipeline:
+    _check_config(checkpoint.folder)
     arguments = PipelineArgs(
         model_path=str(checkpoint.folder),
         # Named one by one and absolute, so that MAX looks for nothing else and reads no names for an encoding.

@@ -63,20 +63,20 @@ def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
     else:
         facts = _inspect_folder(folder, options.model)
     if folder is not None and options.experts is not None and not facts.faults:
-        _draw(folder, options.model, options.experts, progress)
+        _draw(folder, options.experts, progress)
     write(json.dumps(facts.to_json(), indent=2) + "\n" if options.json else inspection_text(facts))
     if facts.faults:
         raise Refused(f"{options.model}: would be refused, for the faults above")
 
 
-def _draw(folder: Path, name: str, output: Path, progress: Progress) -> None:
+def _draw(folder: Path, output: Path, progress: Progress) -> None:
     entries = open_checkpoint(folder).entries
     total = sum(entry.nbytes for entry in scale_entries(entries))
     with progress.bar("reading scales", total) as advance:
         statistics = read_scale_statistics(entries, advance)
     partial = output.with_name(f".{output.name}.part")
     try:
-        partial.write_text(draw_expert_map(name, statistics))
+        partial.write_text(draw_expert_map(folder.resolve().name, statistics))
         partial.replace(output)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -224,6 +224,35 @@ def test_broken_tokenizer_files_are_refused_in_one_line(
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id2label", 5),
+        ("dtype", "evil"),
+        ("architectures", 5),
+        ("architectures", ["Evil"]),
+        ("attention_dropout", "x"),
+        ("use_cache", 7),
+        ("pad_token_id", {}),
+    ],
+)
+def test_a_config_that_max_or_transformers_does_not_take_is_refused_in_one_line(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    """Fields that do not bear on the computation: the loader passes them over, what runs it does not."""
+    from gpt_oss_mxfp4 import engine
+    from gpt_oss_mxfp4.options import EngineOptions, Refused
+
+    folder = Path(shutil.copytree(DEMO_MODEL, tmp_path / "model"))
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {key: value}))
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(Refused) as caught:
+        engine.load(checkpoint, 10, 10, EngineOptions(model=str(folder)))
+    assert str(caught.value).isprintable()
+    assert str(value) in str(caught.value) or "Evil" in str(caught.value)
+
+
 HOSTILE_VALUES: list[Any] = [
     *(0, 1, -1, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 0.5, 1e308, True, False, None),
     *("", "U8", "BF16", "../x", "\0", "\x1b[2J", "model.safetensors", ONE, "\u2028", "é" * 200),
