@@ -22,7 +22,7 @@ LENGTH_BYTES = 8
 """Size of the little-endian header length that opens the file."""
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
-"""Largest header that is read, parsed to some 200 MB at worst; gpt-oss-120b's are under 100 kB. The format's own
+"""Largest header that is read, parsed to 290 MB at worst; gpt-oss-120b's are under 100 kB. The format's own
 cap is 100 MB."""
 
 MAX_BYTES = 2**63 - 1

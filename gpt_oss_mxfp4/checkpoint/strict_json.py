@@ -8,7 +8,7 @@ from typing import Any
 from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
-"""Largest JSON file that is read, parsed to some 200 MB at worst. The index of gpt-oss-120b is under 100 KB."""
+"""Largest JSON file that is read, parsed to 290 MB at worst. The index of gpt-oss-120b is under 100 KB."""
 
 _DOWNLOAD_AGAIN = "Download the file again from the repository it came from"
 
