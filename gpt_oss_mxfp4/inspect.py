@@ -14,9 +14,7 @@ from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hollow import make_hollow
 from gpt_oss_mxfp4.checkpoint.hub import local_folder
 from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
-from gpt_oss_mxfp4.checkpoint.scale_statistics import read_scale_statistics, scale_entries
 from gpt_oss_mxfp4.checkpoint.survey import survey
-from gpt_oss_mxfp4.expert_map import draw_expert_map
 from gpt_oss_mxfp4.inspection import Inspection, inspect_survey
 from gpt_oss_mxfp4.inspection_text import inspection_text
 from gpt_oss_mxfp4.options import Refused
@@ -70,6 +68,10 @@ def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
 
 
 def _draw(folder: Path, output: Path, progress: Progress) -> None:
+    # These import NumPy.
+    from gpt_oss_mxfp4.checkpoint.scale_statistics import read_scale_statistics, scale_entries
+    from gpt_oss_mxfp4.expert_map import draw_expert_map
+
     entries = open_checkpoint(folder).entries
     total = sum(entry.nbytes for entry in scale_entries(entries))
     with progress.bar("reading scales", total) as advance:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.checksums import hub_checksum
-from gpt_oss_mxfp4.checkpoint.content import check_content
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.hub import SMALL_FILES
 from gpt_oss_mxfp4.checkpoint.survey import Survey, survey
@@ -48,6 +47,8 @@ def run_verify(options: VerifyOptions) -> int:
 
 
 def _verify(options: VerifyOptions, write: Write, progress: Progress) -> None:
+    from gpt_oss_mxfp4.checkpoint.content import check_content  # imports NumPy
+
     folder = Path(os.path.expanduser(options.path))
     seen = survey(folder)
     beside = [folder / name for name in SMALL_FILES]

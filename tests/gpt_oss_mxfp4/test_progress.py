@@ -70,7 +70,7 @@ def test_a_bar_is_redrawn_on_a_terminal_with_share_rate_and_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([10.0, 14.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("gpt_oss_mxfp4.progress.time.monotonic", lambda: next(clock))
     bar = progress._Bar("reading", 4_000_000)
     bar.add(1_000_000)
     assert bar.line(79) == (

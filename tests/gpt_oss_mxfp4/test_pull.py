@@ -18,6 +18,7 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.checksums import hub_checksum
 from gpt_oss_mxfp4.options import DEMO_MODEL
 from tests.golden import CHECKPOINT
+from tests.gpt_oss_mxfp4.checkpoint.hostile import CASES, ONE, TWO, write_sound
 from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import StandIn, serve
 
 WEIGHTS = "model.safetensors"
@@ -188,6 +189,45 @@ def test_a_shard_that_was_cut_short_since_is_fetched_again(hub: StandIn, tmp_pat
     (output / WEIGHTS).write_bytes(hub.files[WEIGHTS][:1000])
     assert run(hub, tmp_path, *pull)[0] == 0
     assert (output / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_file_that_was_put_there_by_hand_is_not_fetched_again(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / WEIGHTS).write_bytes(hub.files[WEIGHTS])
+    code, _, err = run(hub, tmp_path, "pull", "test/tiny", "--output", str(output))
+    assert code == 0, err
+    assert not hub.served[WEIGHTS]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "header length 100000001",
+        "index names '../model.safetensors'",
+        "index names an absent shard",
+        "config: num_hidden_layers 1000000000",
+        "config: deep nesting",
+        "tensor: blocks transposed",
+    ],
+)
+def test_a_hostile_repository_ends_in_the_loaders_refusal(
+    hub: StandIn, tmp_path: Path, name: str
+) -> None:
+    [case] = [case for case in CASES if case.name == name]
+    folder = write_sound(tmp_path / "made")
+    case.make(folder)
+    hub.files = files_of(folder) | {"evil.py": b"raise SystemExit"}
+    code, out, err = run(hub, tmp_path / "cache", "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    for piece in case.told:
+        assert piece in err
+    assert "evil.py" not in hub.downloads
+    early = name.startswith(("config", "index names '"))  # told before weights travel
+    assert early != any(hub.served[shard] for shard in (ONE, TWO))
 
 
 @pytest.mark.parametrize(

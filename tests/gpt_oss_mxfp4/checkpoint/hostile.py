@@ -211,7 +211,7 @@ def _headers() -> Iterator[Case]:
 
 def _entries() -> Iterator[Case]:
     blocks, scales = [2, 64, 2, 16], [2, 64, 2]
-    for name, tensor, changes, told in [
+    rows: list[tuple[str, str, dict[str, Any], str]] = [
         ("no dtype", NORM_IN_ONE, {"dtype": None}, "must have exactly the keys"),
         ("one key more", NORM_IN_ONE, {"x": 1}, "must have exactly the keys"),
         ("unknown dtype", NORM_IN_ONE, {"dtype": "BF17"}, "must have a safetensors dtype"),
@@ -244,7 +244,8 @@ def _entries() -> Iterator[Case]:
         ("blocks flattened", BLOCKS, {"shape": [2, 64, 32]}, f"must be {blocks}, got [2, 64, 32]"),
         ("scales transposed", SCALES, {"shape": [2, 2, 64]}, f"must be {scales}, got [2, 2, 64]"),
         ("experts outside", SCALES, {"shape": [64, 2, 2]}, f"must be {scales}, got [64, 2, 2]"),
-    ]:
+    ]
+    for name, tensor, changes, told in rows:
         yield Case(f"tensor: {name}", entry_is(tensor, **changes), (ONE, tensor, told))
 
 
