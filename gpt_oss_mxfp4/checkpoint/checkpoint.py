@@ -5,7 +5,6 @@ never do. An index is a claim about those files and is checked, not trusted: wha
 from the headers.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +20,8 @@ from gpt_oss_mxfp4.checkpoint.layout import (
     is_original,
 )
 from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, check_tensors
-from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.checkpoint.weight_map import DOWNLOAD_AGAIN, missing_shard, read_index
 from gpt_oss_mxfp4.config import GptOssConfig
-
-_DOWNLOAD_AGAIN = "The download is incomplete or mixed: download the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -91,22 +88,6 @@ def fit(folder: Path, config: GptOssConfig, entries: dict[str, TensorEntry]) -> 
     return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
 
 
-def index_files(folder: Path) -> dict[str, str]:
-    """What the folder's index says.
-
-    Args:
-        folder: A checkpoint folder, its weights not necessarily there yet.
-
-    Returns:
-        File by tensor name, none where there is no index.
-
-    Raises:
-        CheckpointError: If the index is no sound one.
-    """
-    path = folder / INDEX_FILE
-    return _weight_map(path) if path.is_file() else {}
-
-
 def find_files(folder: Path) -> list[Path]:
     """The folder's own safetensors files; hidden ones are other programs' leftovers."""
     try:
@@ -128,7 +109,7 @@ def _find_files(folder: Path) -> list[Path]:
         fault = Fault("missing file", "must hold *.safetensors files, has none", _root_cure(folder))
         raise CheckpointError(folder, [fault])
     # A pruned download cache leaves dangling links; reading anything but a file could block.
-    faults = [_missing_shard(p.name) for p in files if not p.is_file()]
+    faults = [missing_shard(p.name) for p in files if not p.is_file()]
     if faults:
         raise CheckpointError(folder, faults)
     return files
@@ -139,43 +120,6 @@ def _root_cure(folder: Path) -> str:
     if (folder / "original").is_dir():
         return f"{cure}; its sub-folder original/ is not read"
     return cure
-
-
-def _missing_shard(name: str) -> Fault:
-    text = f"{quoted(name)} must be in the folder, is missing"
-    return Fault("missing shard", text, _DOWNLOAD_AGAIN)
-
-
-def _weight_map(path: Path) -> dict[str, str]:
-    """The index's claims, tensor name -> file name, checked to name files of this folder only."""
-    weights = read_object(path).get("weight_map")
-    if not isinstance(weights, dict) or not weights:
-        fault = Fault("bad index", "weight_map must be an object, not empty", _DOWNLOAD_AGAIN)
-        raise CheckpointError(path, [fault])
-    faults = []
-    for file in {str(file): file for file in weights.values()}.values():
-        sound = isinstance(file, str) and file.endswith(".safetensors") and file.isprintable()
-        if not sound or file.startswith(".") or "/" in file or "\\" in file:
-            rule = "weight_map must name *.safetensors files of its own folder"
-            faults.append(Fault("bad index", f"{rule}, got {quoted(file)}", _DOWNLOAD_AGAIN))
-    if faults:
-        raise CheckpointError(path, faults)
-    return weights
-
-
-def read_index(folder: Path, files: list[Path]) -> dict[str, str]:
-    """The claims of the folder's index, empty where it has none; every file it names is there."""
-    path = folder / INDEX_FILE
-    if not os.path.isfile(path):  # which no path makes raise
-        if os.path.lexists(path):  # a dangling link, say: an index that is there is not passed over
-            fault = Fault("bad index", "must be a file, is none", _DOWNLOAD_AGAIN)
-            raise CheckpointError(path, [fault])
-        return {}
-    claims = _weight_map(path)
-    missing = set(claims.values()) - {file.name for file in files}
-    if missing:
-        raise CheckpointError(folder, map(_missing_shard, missing))
-    return claims
 
 
 def read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, TensorEntry]]:
@@ -214,7 +158,7 @@ def merge(
     for name, claimed in claims.items():
         if claimed not in holders.get(name, ()):
             text = f"{quoted(name)} must be in {claimed} by {INDEX_FILE}, is not"
-            faults.append(Fault("index and files differ", text, _DOWNLOAD_AGAIN))
+            faults.append(Fault("index and files differ", text, DOWNLOAD_AGAIN))
     if faults:
         raise CheckpointError(folder, faults)
     return {name: entry for entries in by_file.values() for name, entry in entries.items()}

@@ -4,11 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from gpt_oss_mxfp4.checkpoint.checkpoint import index_files
 from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE, PUBLISHED, check_layout
 from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
+from gpt_oss_mxfp4.checkpoint.weight_map import index_files
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.progress import Progress
 

@@ -20,6 +20,9 @@ MOST_FILES = 10_000
 RETRIES = 5
 """Attempts in a row that may bring no byte."""
 
+_BUSY = (408, 429, 500, 502, 503, 504)
+"""Answers that another attempt may not get."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -126,6 +129,8 @@ class Repository:
         with get_session().stream(
             "GET", url, headers=headers, timeout=timeout, follow_redirects=True
         ) as response:
+            if response.status_code in _BUSY:
+                raise ConnectionResetError(0, f"the server answers {response.status_code}")
             hf_raise_for_status(response)
             # A server that knows no ranges sends the file from its beginning.
             skip = begin if response.status_code == 200 else 0

@@ -15,12 +15,12 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import (
     find_files,
     fit,
     merge,
-    read_index,
 )
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry, scan_header
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, check_layout
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.checkpoint.weight_map import read_index
 from gpt_oss_mxfp4.config import GptOssConfig
 
 _P = ParamSpec("_P")

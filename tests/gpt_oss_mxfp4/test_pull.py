@@ -146,6 +146,30 @@ def test_a_connection_that_breaks_is_opened_again_where_it_broke(
     assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
+def test_a_busy_server_is_asked_again(hub: StandIn, tmp_path: Path) -> None:
+    hub.busy = 2
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_two_pulls_at_once_fetch_a_file_once(hub: StandIn, tmp_path: Path) -> None:
+    hub.hang_after = 2_000_000
+    first = start(hub, tmp_path, "pull", "test/tiny")
+    while partial_bytes(tmp_path) < 2_000_000:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    second = start(hub, tmp_path, "pull", "test/tiny")
+    time.sleep(0.5)  # enough for it to wait for the file, most often
+    hub.hang_after = None
+    hub.released.set()
+    for process in (first, second):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    assert hub.served[WEIGHTS] == size(hub)
+
+
 def test_a_server_without_ranges_serves_too(hub: StandIn, tmp_path: Path) -> None:
     hub.ranges = False
     hub.cut_after = 1_000_000

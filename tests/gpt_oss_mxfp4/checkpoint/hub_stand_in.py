@@ -29,6 +29,7 @@ class StandIn(ThreadingHTTPServer):
         gated: whether files are refused.
         cut_after: bytes of weights after which a connection is closed, once.
         hang_after: bytes of weights after which no more are sent.
+        busy: how many requests for weights are answered with 503 first.
         swapped: bytes that are sent in place of a file's own, the etag staying what it was.
     """
 
@@ -43,6 +44,7 @@ class StandIn(ThreadingHTTPServer):
         self.gated = False
         self.cut_after: int | None = None
         self.hang_after: int | None = None
+        self.busy = 0
         self.swapped: dict[str, bytes] = {}
         self.released = threading.Event()
 
@@ -84,6 +86,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps(tree).encode())
         elif path.startswith(_RESOLVE) and self.server.gated:
             self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
+        elif self.server.busy and self.command == "GET" and path.endswith(".safetensors"):
+            self.server.busy -= 1
+            self.answer(503, b"")
         elif path.startswith(_RESOLVE) and (name := path.removeprefix(_RESOLVE)) in files:
             self.send_file(name)
         elif path.startswith("/api/models/test/tiny/revision/"):
