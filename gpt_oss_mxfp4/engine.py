@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from max.driver import (
     DeviceSpec,
     accelerator_count,
@@ -25,10 +24,11 @@ from max.pipelines.lib.pipeline_runtime_config import (
     DEFAULT_MAX_BATCH_INPUT_TOKENS,
     PipelineRuntimeConfig,
 )
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.model_config import (
@@ -75,8 +75,9 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
     """
     folder = checkpoint.folder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+        # Never code of the folder's: unless told, transformers would ask on the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of whatever kind the file's content trips
         cause = " ".join(str(error).split())
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
     templated = bool(tokenizer.chat_template) and not raw
@@ -86,7 +87,7 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
             rendered = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program: it can fail in every way
             raise Refused(f"{folder}: must hold a chat template that works ({error})") from error
         ids = tokenizer.encode(rendered, add_special_tokens=False)
     else:
@@ -210,9 +211,21 @@ def _check_compiled(folder: Path, fingerprint: str) -> None:
         )
 
 
+def _check_config(folder: Path) -> None:
+    """Refuses a config.json that transformers does not read, for a field that means nothing here."""
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of whatever kind the field's value trips
+        cause = " ".join(str(error).split())
+        raise Refused(
+            f"{folder / CONFIG_FILE}: must be as transformers has it ({cause})"
+        ) from error
+
+
 def _make_pipeline(
     checkpoint: Checkpoint, device: DeviceSpec, max_length: int, runtime: PipelineRuntimeConfig
 ) -> BatchPipeline:
+    _check_config(checkpoint.folder)
     arguments = PipelineArgs(
         model_path=str(checkpoint.folder),
         # Named one by one and absolute, so that MAX looks for nothing else and reads no names for an encoding.

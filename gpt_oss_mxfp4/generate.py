@@ -80,7 +80,9 @@ def open_model(model: str | None, progress: Progress) -> Checkpoint:
         CheckpointError: it is not one this package can run.
         Refused: it is not there.
     """
-    checkpoint = open_checkpoint(_demo_model() if model is None else resolve_model(model))
+    checkpoint = open_checkpoint(
+        _demo_model() if model is None else resolve_model(model, progress=progress)
+    )
     for note in checkpoint.notes:
         progress.note(note)
     return checkpoint

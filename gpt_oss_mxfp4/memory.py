@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from max.driver import Device
 from max.pipelines.kv_cache.memory_planner import PagedMemoryPlanner
 from max.pipelines.lib import PipelineConfig
 
-from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, padding_bytes
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
-from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
-from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
-
-ACTIVATION_BYTES = 2**30
-"""Set aside for activations and compiled code; a prefill of 8192 tokens of 20b takes about as much."""
 
 CPU_BATCH_SIZE = 1
 """Sequences at once unless the user asks for more: MAX's own default fills the memory with KV cache."""
@@ -48,13 +42,3 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
     ) -> int | None:
         """One sequence at a time on a CPU; on a GPU MAX decides."""
         return CPU_BATCH_SIZE if devices[0].is_host else None
-
-
-def padding_bytes(config: GptOssConfig) -> int:
-    """Returns what experts take more when they are packed: nothing where sizes are multiples of 64, as in gpt-oss."""
-    return sum(
-        config.num_hidden_layers
-        * config.num_local_experts
-        * (math.prod(map(int, packed_shape(n, k))) - n * k // GROUP_SIZE * (BYTES_PER_GROUP + 1))
-        for n, k in config.expert_shapes
-    )

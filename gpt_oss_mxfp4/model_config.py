@@ -23,6 +23,7 @@ from max.pipelines.modeling.config_enums import SupportedEncoding
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.footprint import CPU_MAX_LENGTH
 from gpt_oss_mxfp4.ops.checks import activation_dtype
 from gpt_oss_mxfp4.options import Activations, DenseWeights, GroupedKernel, LayerOptions
 
@@ -42,10 +43,6 @@ DEFAULT_ENCODING: SupportedEncoding = "float32"
 """MAX's name for what a CPU computes in; on a GPU it becomes bfloat16. The checkpoint stays packed in both."""
 
 SUPPORTED_ENCODINGS: set[SupportedEncoding] = {"float32", "bfloat16", "float4_e2m1fnx2"}
-
-CPU_MAX_LENGTH = 8192
-"""Tokens of a sequence on a CPU unless the user asks for another length (``--max-length``): MAX sizes the KV cache
-by it, and the model's own 131072 would claim 13 GB."""
 
 
 @dataclass(kw_only=True)

@@ -5,13 +5,53 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
+
+from gpt_oss_mxfp4.quantity import bytes_text, duration_text
 
 REDRAW_SECONDS = 0.5
 
 _CLEAR = "\r\x1b[K"
+
+
+class _Bar:
+    """Bytes done of a total, since when."""
+
+    def __init__(self, text: str, total_bytes: int) -> None:
+        self._text = text
+        self._total = total_bytes
+        self._done = 0
+        self._begin = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, nbytes: int) -> None:
+        """Counts bytes as done."""
+        with self._lock:
+            self._done += nbytes
+
+    def line(self, columns: int) -> str:
+        """The state in at most so many characters, the bar as long as there is room for."""
+        share = min(max(self._done / self._total, 0.0), 1.0) if self._total else 1.0
+        told = f"{share:4.0%}  {bytes_text(self._done)} of {bytes_text(self._total)}"
+        rate = self._rate()
+        if rate > 0:
+            rest = (self._total - self._done) / rate
+            told += f"  {bytes_text(rate)}/s  {duration_text(max(rest, 0))} left"
+        room = min(columns - len(self._text) - len(told) - 4, 30)
+        if room < 8:
+            return f"{self._text} {told}"[:columns]
+        filled = round(room * share)
+        return f"{self._text} [{'#' * filled}{'.' * (room - filled)}] {told}"
+
+    def summary(self) -> str:
+        """What was done, in how long."""
+        seconds = time.monotonic() - self._begin
+        return f"{self._text}: {bytes_text(self._done)} in {seconds:.1f} s, {bytes_text(self._rate())}/s"
+
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._begin, 1e-3)
 
 
 class Progress:
@@ -56,6 +96,42 @@ class Progress:
                 self._write(_CLEAR)
             if finished:
                 self._write(f"{text}: {time.monotonic() - begin:.1f} s\n")
+
+    @contextmanager
+    def bar(self, text: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Tells how many bytes of a long step are done, how fast, and how long the rest may take.
+
+        Args:
+            text: what is being done.
+            total_bytes: of the whole step.
+
+        Yields:
+            Counts bytes as done; threads may share it. Fewer than none may be counted, where work is done again.
+        """
+        bar = _Bar(text, total_bytes)
+        done = threading.Event()
+        ticker = threading.Thread(target=self._redraw_bar, args=(bar, done), daemon=True)
+        if self._live:
+            ticker.start()
+        else:
+            self._write(f"{text}: {bytes_text(total_bytes)} ...\n")
+        finished = False
+        try:
+            yield bar.add
+            finished = True
+        finally:
+            done.set()
+            if self._live:
+                ticker.join()
+                self._write(_CLEAR)
+            if finished:
+                self._write(f"{bar.summary()}\n")
+
+    def _redraw_bar(self, bar: _Bar, done: threading.Event) -> None:
+        while True:
+            self._write(f"{_CLEAR}{bar.line(shutil.get_terminal_size().columns - 1)}")
+            if done.wait(REDRAW_SECONDS):
+                return
 
     def _redraw(self, text: str, begin: float, done: threading.Event) -> None:
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry, read_header
 from gpt_oss_mxfp4.checkpoint.layout import (
     CONFIG_FILE,
@@ -20,10 +20,8 @@ from gpt_oss_mxfp4.checkpoint.layout import (
     is_original,
 )
 from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, check_tensors
-from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.checkpoint.weight_map import DOWNLOAD_AGAIN, missing_shard, read_index
 from gpt_oss_mxfp4.config import GptOssConfig
-
-_DOWNLOAD_AGAIN = "The download is incomplete or mixed: download the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,26 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
             index, layout, config, tensors.
     """
     folder = Path(folder)
-    files = _find_files(folder)
-    claims = _read_index(folder, files)
-    by_file = _read_headers(folder, files)
-    entries = _merge(folder, by_file, claims)
+    files = find_files(folder)
+    claims = read_index(folder, files)
+    by_file = read_headers(folder, files)
+    entries = merge(folder, by_file, claims)
     check_layout(entries, folder)
-    entries, notes = _drop_original(entries)
+    return fit(folder, GptOssConfig.from_file(folder / CONFIG_FILE), entries)
 
-    config = GptOssConfig.from_file(folder / CONFIG_FILE)
+
+def fit(folder: Path, config: GptOssConfig, entries: dict[str, TensorEntry]) -> Checkpoint:
+    """The last stage: which of a folder's tensors the config asks for.
+
+    Args:
+        folder: A folder whose files, index and layout are sound.
+        config: Its config.
+        entries: All its tensors, of both layouts.
+
+    Raises:
+        CheckpointError: If tensors are missing, or are not as the config has them.
+    """
+    entries, notes = _drop_original(entries)
     if config.tie_word_embeddings and LM_HEAD in entries:
         unused = entries.pop(LM_HEAD)
         notes.append(
@@ -78,24 +88,16 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
 
 
-def index_names(folder: Path) -> list[str]:
-    """Tensor names in the folder's index.
-
-    Args:
-        folder: A checkpoint folder, its weights not necessarily there yet.
-
-    Returns:
-        The names the index lists, none where there is no index.
-
-    Raises:
-        CheckpointError: If the index is no sound one.
-    """
-    path = folder / INDEX_FILE
-    return list(_weight_map(path)) if path.is_file() else []
+def find_files(folder: Path) -> list[Path]:
+    """The folder's own safetensors files; hidden ones are other programs' leftovers."""
+    try:
+        return _find_files(folder)
+    except OSError as error:  # a name too long, a folder that may not be entered
+        fault = Fault("no folder", f"cannot be read ({error.strerror})", CHECK_PATH)
+        raise CheckpointError(quoted(str(folder)), [fault]) from error
 
 
 def _find_files(folder: Path) -> list[Path]:
-    """The folder's own safetensors files; hidden ones are other programs' leftovers."""
     if not folder.is_dir():
         fault = Fault("no folder", "must be a folder, is not", "Check the path")
         raise CheckpointError(folder, [fault])
@@ -107,7 +109,7 @@ def _find_files(folder: Path) -> list[Path]:
         fault = Fault("missing file", "must hold *.safetensors files, has none", _root_cure(folder))
         raise CheckpointError(folder, [fault])
     # A pruned download cache leaves dangling links; reading anything but a file could block.
-    faults = [_missing_shard(p.name) for p in files if not p.is_file()]
+    faults = [missing_shard(p.name) for p in files if not p.is_file()]
     if faults:
         raise CheckpointError(folder, faults)
     return files
@@ -120,40 +122,8 @@ def _root_cure(folder: Path) -> str:
     return cure
 
 
-def _missing_shard(name: str) -> Fault:
-    text = f"{quoted(name)} must be in the folder, is missing"
-    return Fault("missing shard", text, _DOWNLOAD_AGAIN)
-
-
-def _weight_map(path: Path) -> dict[str, str]:
-    """The index's claims, tensor name -> file name, checked to name files of this folder only."""
-    weights = read_object(path).get("weight_map")
-    if not isinstance(weights, dict) or not weights:
-        fault = Fault("bad index", "weight_map must be an object, not empty", _DOWNLOAD_AGAIN)
-        raise CheckpointError(path, [fault])
-    faults = []
-    for file in {str(file): file for file in weights.values()}.values():
-        sound = isinstance(file, str) and file.endswith(".safetensors") and file.isprintable()
-        if not sound or file.startswith(".") or "/" in file or "\\" in file:
-            rule = "weight_map must name *.safetensors files of its own folder"
-            faults.append(Fault("bad index", f"{rule}, got {quoted(file)}", _DOWNLOAD_AGAIN))
-    if faults:
-        raise CheckpointError(path, faults)
-    return weights
-
-
-def _read_index(folder: Path, files: list[Path]) -> dict[str, str]:
-    """The claims of the folder's index, empty where it has none; every file it names is there."""
-    if not (folder / INDEX_FILE).is_file():
-        return {}
-    claims = _weight_map(folder / INDEX_FILE)
-    missing = set(claims.values()) - {file.name for file in files}
-    if missing:
-        raise CheckpointError(folder, map(_missing_shard, missing))
-    return claims
-
-
-def _read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, TensorEntry]]:
+def read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, TensorEntry]]:
+    """Each file's entries; the faults of all files in one error."""
     by_file, faults = {}, []
     for file in files:
         try:
@@ -165,7 +135,7 @@ def _read_headers(folder: Path, files: list[Path]) -> dict[Path, dict[str, Tenso
     return by_file
 
 
-def _merge(
+def merge(
     folder: Path, by_file: Mapping[Path, dict[str, TensorEntry]], claims: Mapping[str, str]
 ) -> dict[str, TensorEntry]:
     """All files' entries as one, if the files contradict neither each other nor the index."""
@@ -188,7 +158,7 @@ def _merge(
     for name, claimed in claims.items():
         if claimed not in holders.get(name, ()):
             text = f"{quoted(name)} must be in {claimed} by {INDEX_FILE}, is not"
-            faults.append(Fault("index and files differ", text, _DOWNLOAD_AGAIN))
+            faults.append(Fault("index and files differ", text, DOWNLOAD_AGAIN))
     if faults:
         raise CheckpointError(folder, faults)
     return {name: entry for entries in by_file.values() for name, entry in entries.items()}

@@ -13,6 +13,10 @@ SHOWN_CHARACTERS = 120
 """Longest piece of a file's own text (a tensor name, a value) that a message repeats."""
 
 
+CHECK_PATH = "Check the path and its permissions"
+"""The cure where the file system refuses."""
+
+
 @dataclass(frozen=True, order=True)
 class Fault:
     """One thing that is wrong.
@@ -35,20 +39,24 @@ class CheckpointError(ValueError):
     ten of a kind spelled out and the rest counted, the cure once per group.
     """
 
-    def __init__(self, where: str | Path, faults: Iterable[Fault]) -> None:
+    def __init__(
+        self, where: str | Path, faults: Iterable[Fault], shown_per_kind: int = SHOWN_PER_KIND
+    ) -> None:
         """Makes the message.
 
         Args:
             where: The folder or file that is at fault.
             faults: What is wrong with it, at least one, in any order.
+            shown_per_kind: Faults of one kind that the message spells out.
         """
         self.where = str(where)
         self.faults = tuple(sorted(set(faults)))
-        super().__init__(_message(self.where, self.faults))
+        self._shown_per_kind = shown_per_kind
+        super().__init__(_message(self.where, self.faults, shown_per_kind))
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, tuple[Fault, ...]]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[str, tuple[Fault, ...], int]]:
         """Lets the error travel from a worker process with its faults, not only its text."""
-        return (type(self), (self.where, self.faults))
+        return (type(self), (self.where, self.faults, self._shown_per_kind))
 
 
 def quoted(value: object) -> str:
@@ -66,15 +74,26 @@ def quoted(value: object) -> str:
     return f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
 
 
-def _message(where: str, faults: tuple[Fault, ...]) -> str:
-    if len(faults) == 1:
-        return f"{where}: {faults[0].text}. {faults[0].cure}."
-    lines = [f"{where}: {len(faults)} faults"]
+def fault_lines(faults: Iterable[Fault], shown_per_kind: int = SHOWN_PER_KIND) -> list[str]:
+    """Lists faults by kind: its number, a line for each, the cures.
+
+    Args:
+        faults: In any order.
+        shown_per_kind: Faults of one kind that are spelled out; the rest are counted.
+    """
+    lines = []
+    faults = sorted(set(faults))
     for kind, of_kind in groupby(faults, key=lambda fault: fault.kind):
         group = list(of_kind)
         lines.append(f"{kind} ({len(group)}):")
-        lines += [f"  {fault.text}" for fault in group[:SHOWN_PER_KIND]]
-        if len(group) > SHOWN_PER_KIND:
-            lines.append(f"  and {len(group) - SHOWN_PER_KIND} more")
+        lines += [f"  {fault.text}" for fault in group[:shown_per_kind]]
+        if len(group) > shown_per_kind:
+            lines.append(f"  and {len(group) - shown_per_kind} more")
         lines += [f"  cure: {cure}." for cure in sorted({fault.cure for fault in group})]
-    return "\n".join(lines)
+    return lines
+
+
+def _message(where: str, faults: tuple[Fault, ...], shown_per_kind: int) -> str:
+    if len(faults) == 1:
+        return f"{where}: {faults[0].text}. {faults[0].cure}."
+    return "\n".join([f"{where}: {len(faults)} faults", *fault_lines(faults, shown_per_kind)])

@@ -1,12 +1,16 @@
 """resolve_model: a local folder as it is, or a Hub repository's root files and no sub-folder's."""
 
+import os
 import re
 from pathlib import Path
 
-from gpt_oss_mxfp4.checkpoint.checkpoint import index_names
+from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE, PUBLISHED, check_layout
+from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
+from gpt_oss_mxfp4.checkpoint.weight_map import index_files
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.progress import Progress
 
 SMALL_FILES = (
     CONFIG_FILE,
@@ -33,15 +37,15 @@ alone would take original/ as well."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def resolve_model(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
+def resolve_model(
+    path_or_hub_id: str | Path, revision: str | None = None, progress: Progress | None = None
+) -> Path:
     """Finds a model's folder, downloading it where it is a Hub id.
-
-    A download takes the small files first and checks them, so that a repository that cannot be
-    loaded (another model, BF16 experts) is refused before its weights travel.
 
     Args:
         path_or_hub_id: A folder, or else a repository such as ``openai/gpt-oss-20b``.
         revision: Branch, tag or commit of the repository; the default branch unless given.
+        progress: Shows how far a download is; huggingface_hub does by its own means unless given.
 
     Returns:
         The folder, not yet checked by ``open_checkpoint``.
@@ -50,48 +54,109 @@ def resolve_model(path_or_hub_id: str | Path, revision: str | None = None) -> Pa
         CheckpointError: If there is no such folder or repository, it cannot be reached, or its
             config or index shows that it cannot be loaded.
     """
+    folder = local_folder(path_or_hub_id)
+    if folder is None:
+        return download(str(path_or_hub_id), revision, progress=progress)
+    if revision is not None:
+        rule = f"must be a Hub id to have a revision, is a folder (revision {quoted(revision)})"
+        _refuse(str(path_or_hub_id), rule, "Leave the revision out, or give a Hub id")
+    return folder
+
+
+def local_folder(path_or_hub_id: str | Path) -> Path | None:
+    """Tells a folder from a Hub id.
+
+    Args:
+        path_or_hub_id: A folder, or else a repository such as ``openai/gpt-oss-20b``.
+
+    Returns:
+        The folder, or None for a Hub id.
+
+    Raises:
+        CheckpointError: If it is neither.
+    """
     text = str(path_or_hub_id)
-    path = Path(path_or_hub_id).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(path_or_hub_id))  # Path's own raises where there is no such user
+    if os.path.exists(path):  # which a name too long or with a null byte does not
         if not path.is_dir():
             cure = f"Give the folder that holds it, {path.parent}"
             _refuse(text, "must be a folder, is a file", cure)
-        if revision is not None:
-            rule = f"must be a Hub id to have a revision, is a folder (revision {quoted(revision)})"
-            _refuse(text, rule, "Leave the revision out, or give a Hub id")
         return path
     if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(text):
         rule = "must be an existing folder or a Hub id of the form owner/name, is neither"
         _refuse(quoted(text), rule, f"Check the path, or give a repository such as {PUBLISHED}")
+    return None
 
-    folder = _download(text, revision, SMALL_FILES)
+
+def download(
+    hub_id: str,
+    revision: str | None = None,
+    output: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Downloads what this package reads of a repository, going on where an earlier attempt stopped.
+
+    The small files come first and are checked, so that a repository that cannot be loaded (another
+    model, BF16 experts) is refused before its weights travel.
+
+    Args:
+        hub_id: Owner and name.
+        revision: Branch, tag or commit; the default branch unless given.
+        output: A folder to fill, or None for huggingface_hub's cache.
+        progress: Shows how far it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If it cannot be reached or downloaded, or cannot be loaded.
+    """
+    if progress is not None:
+        from huggingface_hub.utils import disable_progress_bars, logging
+
+        disable_progress_bars()
+        logging.set_verbosity_error()
+    folder = _download(hub_id, revision, SMALL_FILES, output)
     GptOssConfig.from_file(folder / CONFIG_FILE)
-    check_layout(index_names(folder), folder)
-    return _download(text, revision, SMALL_FILES + WEIGHT_FILES)
+    names = index_files(folder)
+    check_layout(names, folder)
+    if output is not None or not _are_there(folder, set(names.values())):
+        with hub_errors(hub_id):
+            repository = Repository(hub_id, revision)
+            root = [file for file in repository.files.values() if "/" not in file.name]
+            weights = [file for file in root if file.name.endswith(".safetensors")]
+            downloads = Downloads(repository, weights, output)
+            if progress is None or not downloads.nbytes:
+                downloads.fetch(lambda nbytes: None)
+            else:
+                with progress.bar(f"downloading {hub_id}", downloads.nbytes) as advance:
+                    downloads.fetch(advance)
+    return _download(hub_id, revision, SMALL_FILES + WEIGHT_FILES, output)
 
 
-def _download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+def _are_there(folder: Path, names: set[str]) -> bool:
+    """Whether the cache has all weights, so that the Hub need not be asked for their list."""
+    if names:
+        return all((folder / name).is_file() for name in names)
+    return any(folder.glob("*.safetensors"))
+
+
+def _download(
+    hub_id: str, revision: str | None, patterns: tuple[str, ...], output: Path | None = None
+) -> Path:
     # Imported here: it costs a second, and a local folder needs none of it.
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
 
-    try:
+    with hub_errors(hub_id):
         return Path(
             snapshot_download(
                 hub_id,
                 revision=revision,
+                local_dir=output,
                 allow_patterns=list(patterns),
                 ignore_patterns=list(SUB_FOLDERS),
             )
         )
-    except (HTTPError, OSError, ValueError) as error:  # every error of huggingface_hub is one
-        cause = " ".join(str(error).split())
-        cure = (
-            "Check the id, the revision and the network; a private or gated repository needs"
-            " `hf auth login`. Where there is no network, give a local folder"
-        )
-        fault = Fault("download failed", f"cannot be downloaded ({quoted(cause)})", cure)
-        raise CheckpointError(hub_id, [fault]) from error
 
 
 def _refuse(where: str, text: str, cure: str) -> None:

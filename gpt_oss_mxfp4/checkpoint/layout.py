@@ -3,8 +3,10 @@
 Names suffice, so an index can be judged before its weights are downloaded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 
@@ -38,6 +40,61 @@ BF16_CURE = (
 
 _PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 _ORIGINAL_NAMES = ("embedding.weight", "norm.scale", "unembedding.weight")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to lay out gpt-oss's weights.
+
+    Args:
+        name: One word, for programs.
+        description: A line, for readers.
+    """
+
+    name: str
+    description: str
+
+
+HUGGING_FACE = Layout("huggingface", "Hugging Face names, experts in MXFP4")
+HUGGING_FACE_BF16 = Layout("huggingface-bf16", "Hugging Face names, experts not quantised")
+ORIGINAL = Layout("original", "OpenAI's original/ names, experts in MXFP4")
+ORIGINAL_BF16 = Layout("original-bf16", "OpenAI's original/ names, experts not quantised")
+QUARK = Layout("quark", "AMD Quark, a tensor of codes and one of scales for each matrix")
+COMPRESSED_TENSORS = Layout("compressed-tensors", "compressed-tensors, packed codes and scales")
+OTHER_MODEL = Layout("other-model", "another model's")
+UNKNOWN = Layout("unknown", "not recognised")
+EMPTY = Layout("empty", "no tensor could be read")
+
+
+def recognise_layout(dtypes: Mapping[str, str], fields: Mapping[str, Any]) -> Layout:
+    """Names the layout of a checkpoint, whether this package loads it or not.
+
+    Args:
+        dtypes: Safetensors dtype of each tensor, by name.
+        fields: The object in config.json, unchecked; empty where there is none.
+
+    Returns:
+        One of this file's layouts. Where two lie side by side, the one that is loaded.
+    """
+    quantization = fields.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    packed = any(name.endswith((".weight_packed", "_weight_packed")) for name in dtypes)
+    if not dtypes:
+        return EMPTY
+    if any(".mlp.experts." in name and name.endswith(BLOCKS) for name in dtypes):
+        return HUGGING_FACE
+    if packed or method == "compressed-tensors":
+        return COMPRESSED_TENSORS
+    if method == "quark" or any(
+        ".experts." in name and name.endswith(("weight_scale", "_scale")) for name in dtypes
+    ):
+        return QUARK
+    if any(name.startswith("block.") for name in dtypes):
+        coded = any(name.endswith(".blocks") for name in dtypes)
+        return ORIGINAL if coded else ORIGINAL_BF16
+    if any(name.endswith(_PLAIN_EXPERTS) for name in dtypes):
+        return HUGGING_FACE_BF16
+    return UNKNOWN if fields.get("model_type", "gpt_oss") == "gpt_oss" else OTHER_MODEL
 
 
 def is_original(name: str) -> bool:

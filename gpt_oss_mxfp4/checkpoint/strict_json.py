@@ -5,10 +5,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
 
-MAX_FILE_BYTES = 32 * 1024 * 1024
-"""Largest JSON file that is read. The index of gpt-oss-120b is under 100 KB."""
+MAX_FILE_BYTES = 8 * 1024 * 1024
+"""Largest JSON file that is read, parsed to 290 MB at worst. The index of gpt-oss-120b is under 100 KB."""
 
 _DOWNLOAD_AGAIN = "Download the file again from the repository it came from"
 
@@ -58,8 +58,7 @@ def read_object(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             text = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        cure = "Check the path and its permissions"
-        fault = Fault("unreadable file", f"cannot be read ({error.strerror})", cure)
+        fault = Fault("unreadable file", f"cannot be read ({error.strerror})", CHECK_PATH)
         raise CheckpointError(path, [fault]) from error
     if len(text) > MAX_FILE_BYTES:
         rule = f"must be at most {MAX_FILE_BYTES} bytes of JSON, is larger"

@@ -298,7 +298,7 @@ def test_all_faults_come_in_one_sorted_message() -> None:
         (b'{"a" 1}', "is not valid JSON (Expecting ':' delimiter: line 1 column 6 (char 5))"),
         (b"", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
         (b"[" * 100_000, "is nested too deeply to be one of ours"),
-        (b" " * (32 * 2**20 + 1), "must be at most 33554432 bytes of JSON, is larger"),
+        (b" " * (8 * 2**20 + 1), "must be at most 8388608 bytes of JSON, is larger"),
     ],
 )
 def test_config_file_that_is_no_strict_json_object_is_refused(

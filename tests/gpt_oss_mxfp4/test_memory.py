@@ -12,7 +12,8 @@ from max.graph import DeviceRef
 from max.pipelines.kv_cache import KVCacheConfig
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
-from gpt_oss_mxfp4.memory import ACTIVATION_BYTES, GptOssMemoryPlanner, padding_bytes
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, padding_bytes
+from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
 from scripts.make_synthetic import SIZES
 from tests.sparse_checkpoint import make_sparse_checkpoint

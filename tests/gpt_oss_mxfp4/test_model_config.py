@@ -21,9 +21,9 @@ from safetensors.numpy import save_file
 from gpt_oss_mxfp4.arch import GPT_OSS
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.footprint import CPU_MAX_LENGTH
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
-    CPU_MAX_LENGTH,
     DENSE_WEIGHTS_VARIABLE,
     KERNEL_VARIABLE,
     GptOssArchConfig,

@@ -3,14 +3,10 @@
 The real huggingface_hub runs in a process of its own, because it reads HF_ENDPOINT when imported.
 """
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,9 +14,9 @@ import pytest
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
+from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import StandIn, serve
 from tests.gpt_oss_mxfp4.checkpoint.small import ORIGINAL, config_fields, file_bytes, small_tensors
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WANTED = {
     "config.json",
     "generation_config.json",
@@ -33,79 +29,10 @@ WANTED = {
 }
 
 
-class StandIn(ThreadingHTTPServer):
-    """One repository, test/tiny, served by the paths that snapshot_download asks for."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.requested: list[str] = []
-
-    @property
-    def downloads(self) -> set[str]:
-        """The repository's files that were asked for by HEAD or GET."""
-        marker = f"/test/tiny/resolve/{COMMIT}/"
-        return {path.removeprefix(marker) for path in self.requested if path.startswith(marker)}
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: StandIn
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        self.server.requested.append(path)
-        files = self.server.files
-        resolve = f"/test/tiny/resolve/{COMMIT}/"
-        if path in ("/api/models/test/tiny/revision/main", "/api/models/test/tiny/revision/v2"):
-            self.answer(
-                200, json.dumps({"id": "test/tiny", "sha": COMMIT, "siblings": []}).encode()
-            )
-        elif path == f"/api/models/test/tiny/tree/{COMMIT}":
-            tree = [
-                {"type": "file", "path": name, "size": len(content), "oid": etag(content)}
-                for name, content in files.items()
-            ]
-            self.answer(200, json.dumps(tree).encode())
-        elif path.startswith(resolve) and (name := path.removeprefix(resolve)) in files:
-            self.answer(
-                200, files[name], {"ETag": f'"{etag(files[name])}"', "X-Repo-Commit": COMMIT}
-            )
-        elif path.startswith("/api/models/test/tiny/revision/"):
-            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        else:
-            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keeps the test's output clean."""
-
-
-def etag(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
-
-
 @pytest.fixture
 def hub() -> Iterator[StandIn]:
-    server = StandIn()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve() as server:
+        yield server
 
 
 def published_files() -> dict[str, bytes]:
@@ -138,21 +65,9 @@ def resolve(
         "try: print(resolve_model(*sys.argv[1:]))\n"
         "except CheckpointError as error: sys.exit(f'refused: {error}')\n"
     )
-    environment = {
-        **{
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("HF_", "HUGGING"))
-        },
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-        "HF_HOME": str(cache),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": str(int(offline)),
-        "NO_PROXY": "127.0.0.1",
-    }
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env=environment,
+        env=hub.environment(cache, offline=offline),
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,176 @@
+"""Large files of a repository, each fetched to its end however often that is interrupted.
+
+huggingface_hub 1.33 begins a file anew in every process. Here bytes go to a partial file beside the
+place of the whole one, and the next attempt goes on behind them. The name changes only once all
+bytes are there and have the Hub's SHA-256; what huggingface_hub then finds it takes as its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, hub_checksum
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
+from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
+from gpt_oss_mxfp4.quantity import bytes_text
+
+CONNECTIONS = 4
+"""Files that are fetched at once."""
+
+_SPARE_BYTES = 2**28
+"""Left free on the disk for others."""
+
+_READ_BYTES = 2**22
+
+Advance = Callable[[int], None]
+"""Gets the number of bytes that came; fewer than none where they have to come again."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file goes: ``whole`` once it is, ``partial`` until then."""
+
+    file: HubFile
+    whole: Path
+    partial: Path
+
+    def is_whole(self) -> bool:
+        """Whether the file is there; one that nobody says anything of is hashed."""
+        if not self.whole.is_file() or self.whole.stat().st_size != self.file.nbytes:
+            return False
+        if self.whole.name == self.file.sha256:  # the cache's, put there whole
+            return True
+        known = hub_checksum(self.whole)
+        if known is not None:
+            return known.digest == self.file.sha256
+        with self.whole.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == self.file.sha256
+
+    def left(self) -> int:
+        """Bytes that are still to come."""
+        if self.is_whole():
+            return 0
+        have = self.partial.stat().st_size if self.partial.is_file() else 0
+        return self.file.nbytes - min(have, self.file.nbytes)
+
+
+class Downloads:
+    """Files of a repository and the places they go to."""
+
+    def __init__(
+        self, repository: Repository, files: Iterable[HubFile], output: Path | None
+    ) -> None:
+        """Finds out what is there already.
+
+        Args:
+            repository: Where they come from.
+            files: Those of the root to fetch; any whose SHA-256 the Hub does not tell is left to huggingface_hub.
+            output: A folder, or None for huggingface_hub's cache.
+        """
+        self._repository = repository
+        known = [file for file in files if file.sha256 is not None]
+        places = [_place(repository.hub_id, file, output) for file in known]
+        self._places = [place for place in places if not place.is_whole()]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the files that are not whole yet, those counted that came already."""
+        return sum(place.file.nbytes for place in self._places)
+
+    def fetch(self, advance: Advance) -> None:
+        """Fetches all, a few at once.
+
+        Args:
+            advance: Gets the number of bytes of each piece, those that came before included.
+
+        Raises:
+            CheckpointError: If a file's bytes are not those the Hub tells of.
+            OSError: If the disk has too little room; or as ``Repository.read`` does.
+        """
+        if not self._places:
+            return
+        left = sum(place.left() for place in self._places)
+        folder = self._places[0].partial.parent
+        for place in self._places:
+            place.partial.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if left + _SPARE_BYTES > free:
+            needs = bytes_text(left + _SPARE_BYTES)
+            raise OSError(f"{folder} must have {needs} free, has {bytes_text(free)}")
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            tasks = [pool.submit(self._fetch, place, advance) for place in self._places]
+            try:
+                for task in tasks:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    def _fetch(self, place: _Place, advance: Advance) -> None:
+        while not place.is_whole():
+            with place.partial.open("a+b") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # another process may fetch the same file
+                if not _is_at(stream, place.partial):
+                    continue  # it has put the file in its place meanwhile
+                self._complete(place, stream, advance)
+                return
+        advance(place.file.nbytes)
+
+    def _complete(self, place: _Place, stream: BinaryIO, advance: Advance) -> None:
+        """Fetches what is missing, checks all of it, and puts it in its place."""
+        file = place.file
+        had = os.fstat(stream.fileno()).st_size
+        for begin in [had, 0] if 0 < had <= file.nbytes else [0]:
+            stream.truncate(begin)
+            stream.seek(0)
+            hasher = hashlib.sha256()
+            while piece := stream.read(_READ_BYTES):
+                hasher.update(piece)
+                advance(len(piece))
+            for piece in self._repository.read(file.name, begin, file.nbytes):
+                stream.write(piece)
+                hasher.update(piece)
+                advance(len(piece))
+            stream.flush()
+            if hasher.hexdigest() == file.sha256:
+                os.fsync(stream.fileno())
+                place.partial.replace(place.whole)
+                _forget_metadata(place.whole)
+                return
+            # What an earlier attempt left may be damaged, after a power failure say.
+            advance(-file.nbytes)
+        place.partial.unlink()
+        text = f"{file.name} must have the SHA-256 that the Hub tells, {file.sha256}, got {hasher.hexdigest()}"
+        raise CheckpointError(
+            self._repository.hub_id, [Fault("wrong checksum", text, "Pull it again")]
+        )
+
+
+def _place(hub_id: str, file: HubFile, output: Path | None) -> _Place:
+    if output is not None:
+        partial = output / DOWNLOADS / f"{file.name}.{file.sha256}.part"
+        return _Place(file, output / file.name, partial)
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE, f"models--{hub_id.replace('/', '--')}", "blobs")
+    return _Place(file, blobs / str(file.sha256), blobs / f"{file.sha256}.part")
+
+
+def _is_at(stream: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _forget_metadata(path: Path) -> None:
+    """Removes what huggingface_hub noted down about an earlier file: it then looks at this one."""
+    (path.parent / DOWNLOADS / f"{path.name}.metadata").unlink(missing_ok=True)

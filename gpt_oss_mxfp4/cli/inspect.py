@@ -1,0 +1,38 @@
+"""Arguments of the inspect verb."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gpt_oss_mxfp4.inspect import InspectOptions, run_inspect
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    inspect = verbs.add_parser(
+        "inspect",
+        help="tell what a checkpoint is, and whether this package runs it",
+        description="Prints layout, sizes, tensors by kind, memory by device, and why it would be refused. Reads "
+        "headers only, of a Hub id through the network. Exit code 0 where it runs, 2 where not. Example: "
+        "gpt-oss-mxfp4 inspect openai/gpt-oss-20b",
+    )
+    inspect.add_argument(
+        "model",
+        metavar="PATH_OR_HUB_ID",
+        help="a folder, or a repository such as openai/gpt-oss-20b",
+    )
+    inspect.add_argument("--json", action="store_true", help="print the same facts as JSON")
+    inspect.add_argument(
+        "--experts",
+        type=Path,
+        metavar="FILE.svg",
+        help="also read the experts' scales, and draw them there",
+    )
+    inspect.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run_inspect(
+        InspectOptions(model=arguments.model, json=arguments.json, experts=arguments.experts)
+    )

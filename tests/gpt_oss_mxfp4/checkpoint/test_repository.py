@@ -1,0 +1,71 @@
+"""Ranges of a repository's files: what is asked for again, and when that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from gpt_oss_mxfp4.checkpoint import repository
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.repository import RETRIES, Repository, hub_errors
+
+
+class Flaky(Repository):
+    """Serves ``content``, a few bytes to a request, and fails after each of them."""
+
+    def __init__(self, content: bytes, pieces: Iterator[int]) -> None:
+        self.content = content
+        self.pieces = pieces
+        self.asked: list[tuple[int, int]] = []
+
+    def _request(self, name: str, begin: int, end: int) -> Iterator[bytes]:
+        self.asked.append((begin, end))
+        if count := next(self.pieces):
+            yield self.content[begin : min(begin + count, end)]
+        if begin + count < end:
+            raise ConnectionResetError(0, "the connection ended early")
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+    monkeypatch.setattr("gpt_oss_mxfp4.checkpoint.repository.time.sleep", seconds.append)
+    return seconds
+
+
+def test_each_request_begins_where_the_last_one_ended(slept: list[float]) -> None:
+    flaky = Flaky(b"0123456789", iter((3, 0, 4, 5)))
+    assert b"".join(flaky.read("a", 1, 9)) == b"12345678"
+    assert flaky.asked == [(1, 9), (4, 9), (4, 9), (8, 9)]
+
+
+def test_a_server_that_sends_nothing_is_given_up_after_some_waiting(slept: list[float]) -> None:
+    flaky = Flaky(b"0123456789", iter((3, *[0] * 100)))
+    received = []
+    with pytest.raises(CheckpointError) as caught, hub_errors("owner/name"):
+        received += list(flaky.read("a", 0, 10))
+    assert str(caught.value).startswith(
+        "owner/name: cannot be downloaded ([Errno 0] the connection ended early). Check the id"
+    )
+    assert len(flaky.asked) == 1 + RETRIES
+    assert slept == sorted(slept)
+    assert sum(slept) < 30
+
+
+def test_bytes_that_come_renew_patience(slept: list[float]) -> None:
+    content = bytes(range(100))
+    flaky = Flaky(content, iter([1, 0, 0] * 100))
+    assert b"".join(flaky.read("a", 0, 100)) == content
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.safetensors", "ä/ö", ".gitattributes", "a..b"])
+def test_a_path_below_the_root_is_taken(path: str) -> None:
+    assert repository._stays_below(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/a", "..", "../a", "a/../../b", "a/..", "a\\b", "C:\\a", "a\0", "a\nb"]
+)
+def test_a_path_that_leaves_the_root_or_cannot_be_printed_is_not(path: str) -> None:
+    assert not repository._stays_below(path)

@@ -1,0 +1,324 @@
+"""The pull verb against a stand-in for the Hub: what travels, and how often, when it is interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.checkpoint.checksums import hub_checksum
+from gpt_oss_mxfp4.options import DEMO_MODEL
+from tests.golden import CHECKPOINT
+from tests.gpt_oss_mxfp4.checkpoint.hostile import CASES, ONE, TWO, write_sound
+from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import StandIn, serve
+
+WEIGHTS = "model.safetensors"
+READ = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.fixture
+def hub() -> Iterator[StandIn]:
+    with serve() as server:
+        demo = files_of(DEMO_MODEL)
+        server.files = {**demo, f"original/{WEIGHTS}": b"1234", "metal/model.bin": b"1234"}
+        yield server
+
+
+def start(
+    hub: StandIn, cache: Path, *arguments: str, offline: bool = False
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gpt_oss_mxfp4", *arguments],
+        env=hub.environment(cache, offline=offline),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(hub: StandIn, cache: Path, *arguments: str, offline: bool = False) -> tuple[int, str, str]:
+    process = start(hub, cache, *arguments, offline=offline)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def size(hub: StandIn) -> int:
+    return len(hub.files[WEIGHTS])
+
+
+def partial_bytes(folder: Path) -> int:
+    """Read while files come and go, which ``os.walk`` takes."""
+    found = [os.path.join(top, n) for top, _, names in os.walk(folder) for n in names]
+    return sum(os.stat(path).st_size for path in found if path.endswith(".part"))
+
+
+def kill_after(hub: StandIn, cache: Path, nbytes: int, *arguments: str) -> None:
+    """Lets a pull get so far, and kills it."""
+    hub.hang_after = nbytes
+    process = start(hub, cache, *arguments)
+    while partial_bytes(cache) < nbytes:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    hub.hang_after = None
+    hub.released.set()
+
+
+def test_only_what_is_read_travels_once_and_the_folder_is_printed(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    folder = Path(out.removesuffix("\n"))
+    assert {file.name for file in folder.iterdir()} == READ | {"chat_template.jinja"}
+    assert hub.served[WEIGHTS] == size(hub)
+    assert hub.downloads == READ | {"chat_template.jinja"}
+    assert len(open_checkpoint(folder).entries) == 79
+    assert "downloading test/tiny: 3.92 MB in " in err
+    assert not partial_bytes(tmp_path)
+    hub.requested.clear()
+    assert run(hub, tmp_path, "pull", "test/tiny", offline=True) == (0, out, "")
+    assert hub.requested == []
+
+
+def test_a_killed_pull_goes_on_where_it_stopped(hub: StandIn, tmp_path: Path) -> None:
+    kill_after(hub, tmp_path, 2_000_000, "pull", "test/tiny")
+    assert not list(tmp_path.rglob("snapshots/*/*.safetensors"))  # nothing looks whole
+    had = partial_bytes(tmp_path)
+    hub.served.clear()
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert hub.served[WEIGHTS] == size(hub) - had
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    assert not partial_bytes(tmp_path)
+
+
+def test_a_killed_pull_into_a_folder_goes_on_where_it_stopped(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    kill_after(hub, tmp_path, 2_000_000, *pull)
+    assert not (output / WEIGHTS).exists()
+    had = partial_bytes(output)
+    hub.served.clear()
+    code, out, err = run(hub, tmp_path, *pull)
+    assert (code, out) == (0, f"{output}\n"), err
+    assert hub.served[WEIGHTS] == size(hub) - had
+    assert (output / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    checksum = hub_checksum(output / WEIGHTS)
+    assert checksum is not None
+    assert checksum.digest == hashlib.sha256(hub.files[WEIGHTS]).hexdigest()
+    hub.served.clear()
+    assert run(hub, tmp_path, *pull)[0] == 0
+    assert not hub.served[WEIGHTS]
+
+
+def test_damage_in_what_came_before_costs_a_second_download(hub: StandIn, tmp_path: Path) -> None:
+    kill_after(hub, tmp_path, 2_000_000, "pull", "test/tiny")
+    [partial] = tmp_path.rglob("*.part")
+    content = partial.read_bytes()
+    partial.write_bytes(b"\0" * 1000 + content[1000:])
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_connection_that_breaks_is_opened_again_where_it_broke(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    hub.cut_after = 1_000_000
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert hub.served[WEIGHTS] == size(hub)
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_busy_server_is_asked_again(hub: StandIn, tmp_path: Path) -> None:
+    hub.busy = 2
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_two_pulls_at_once_fetch_a_file_once(hub: StandIn, tmp_path: Path) -> None:
+    hub.hang_after = 2_000_000
+    first = start(hub, tmp_path, "pull", "test/tiny")
+    while partial_bytes(tmp_path) < 2_000_000:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
+    second = start(hub, tmp_path, "pull", "test/tiny")
+    time.sleep(0.5)  # enough for it to wait for the file, most often
+    hub.hang_after = None
+    hub.released.set()
+    for process in (first, second):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    assert hub.served[WEIGHTS] == size(hub)
+
+
+def test_a_server_without_ranges_serves_too(hub: StandIn, tmp_path: Path) -> None:
+    hub.ranges = False
+    hub.cut_after = 1_000_000
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_shards_come_side_by_side(hub: StandIn, tmp_path: Path) -> None:
+    hub.files = files_of(CHECKPOINT)
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny", "--output", str(tmp_path / "model"))
+    assert code == 0, err
+    for name, content in hub.files.items():
+        assert (tmp_path / "model" / name).read_bytes() == content
+        if name.endswith(".safetensors"):
+            assert hub.served[name] == len(content)
+    assert run(hub, tmp_path, "verify", out.strip())[:2] == (
+        0,
+        f"{tmp_path}/model: sound, 79 tensors, 3.10 MB; 9 checksums of the Hub match\n",
+    )
+
+
+def test_bytes_that_are_not_the_hubs_are_refused_and_not_kept(hub: StandIn, tmp_path: Path) -> None:
+    sent = hub.files[WEIGHTS][:-1] + b"?"
+    hub.swapped[WEIGHTS] = sent
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    want, got = (hashlib.sha256(data).hexdigest() for data in (hub.files[WEIGHTS], sent))
+    assert err.splitlines()[-1] == (
+        f"gpt-oss-mxfp4: test/tiny: {WEIGHTS} must have the SHA-256 that the Hub tells, {want}, got {got}."
+        " Pull it again."
+    )
+    assert not partial_bytes(tmp_path)
+    assert not list(tmp_path.rglob("snapshots/*/*.safetensors"))
+
+
+def test_a_shard_that_was_cut_short_since_is_fetched_again(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    assert run(hub, tmp_path, *pull)[0] == 0
+    (output / WEIGHTS).write_bytes(hub.files[WEIGHTS][:1000])
+    assert run(hub, tmp_path, *pull)[0] == 0
+    assert (output / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_file_that_was_put_there_by_hand_is_not_fetched_again(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / WEIGHTS).write_bytes(hub.files[WEIGHTS])
+    code, _, err = run(hub, tmp_path, "pull", "test/tiny", "--output", str(output))
+    assert code == 0, err
+    assert not hub.served[WEIGHTS]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "header length 100000001",
+        "index names '../model.safetensors'",
+        "index names an absent shard",
+        "config: num_hidden_layers 1000000000",
+        "config: deep nesting",
+        "tensor: blocks transposed",
+    ],
+)
+def test_a_hostile_repository_ends_in_the_loaders_refusal(
+    hub: StandIn, tmp_path: Path, name: str
+) -> None:
+    [case] = [case for case in CASES if case.name == name]
+    folder = write_sound(tmp_path / "made")
+    case.make(folder)
+    hub.files = files_of(folder) | {"evil.py": b"raise SystemExit"}
+    code, out, err = run(hub, tmp_path / "cache", "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    for piece in case.told:
+        assert piece in err
+    assert "evil.py" not in hub.downloads
+    early = name.startswith(("config", "index names '"))  # told before weights travel
+    assert early != any(hub.served[shard] for shard in (ONE, TWO))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["test/absent"], "gpt-oss-mxfp4: test/absent: cannot be downloaded (404 Client Error"),
+        (
+            ["test/tiny", "--revision", "absent"],
+            "test/tiny: cannot be downloaded (404 Client Error",
+        ),
+        (
+            ["gpt-oss-20b"],
+            "gpt-oss-20b: must be an existing folder or a Hub id of the form owner/name",
+        ),
+        (["."], "gpt-oss-mxfp4: .: must be a Hub id, is a folder here already"),
+        (["test/tiny", "--output", __file__], f"--output: {__file__} cannot be made (File exists)"),
+        (
+            ["test/tiny", "--output", "/proc/x"],
+            "--output: /proc/x cannot be made (No such file or directory)",
+        ),
+    ],
+)
+def test_what_cannot_be_pulled_ends_in_one_line_and_exit_code_2(
+    hub: StandIn, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = run(hub, tmp_path, "pull", *arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_folder_in_which_nothing_came_is_not_left_behind(hub: StandIn, tmp_path: Path) -> None:
+    assert run(hub, tmp_path, "pull", "test/absent", "--output", str(tmp_path / "model"))[0] == 2
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_gated_repository_ends_in_one_line_that_tells_the_way(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    hub.gated = True
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "needs `hf auth login`" in err
+
+
+def test_no_network_ends_in_one_line(hub: StandIn, tmp_path: Path) -> None:
+    hub.server_port = 9  # the discard service, which no machine of today runs
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "cannot be downloaded (Got: ConnectError" in err
+
+
+def test_another_model_is_refused_before_its_weights_travel(hub: StandIn, tmp_path: Path) -> None:
+    config = json.loads(hub.files["config.json"])
+    hub.files["config.json"] = json.dumps({**config, "model_type": "llama"}).encode()
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    assert 'model_type must be "gpt_oss", got "llama"' in err
+    assert not hub.served[WEIGHTS]
+
+
+def test_a_checkpoint_that_does_not_load_is_refused_once_it_is_there(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    hub.files[WEIGHTS] = hub.files[WEIGHTS][:-1]
+    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert (code, out) == (2, "")
+    assert f"{WEIGHTS}: must have 3920712 bytes by its header, has 3920711: 1 are missing" in err
