@@ -29,6 +29,12 @@ class Progress:
         """Prints a line of its own, in place of a step's that is being redrawn."""
         self._write(f"{_CLEAR if self._live else ''}{text}\n")
 
+    def redraw(self, text: str) -> None:
+        """Puts a line in place of the one that was redrawn before, on a terminal; nothing elsewhere."""
+        if self._live:
+            # One column short: a line that wraps cannot be redrawn.
+            self._write(f"{_CLEAR}{text[: shutil.get_terminal_size().columns - 1]}")
+
     @contextmanager
     def step(self, text: str, hint: str = "") -> Iterator[None]:
         """Tells that a step runs and, at its end, how long it took.
@@ -59,9 +65,7 @@ class Progress:
 
     def _redraw(self, text: str, begin: float, done: threading.Event) -> None:
         while True:
-            line = f"{text} ... {time.monotonic() - begin:.0f} s"
-            # One column short: a line that wraps cannot be redrawn.
-            self._write(f"{_CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
+            self.redraw(f"{text} ... {time.monotonic() - begin:.0f} s")
             if done.wait(REDRAW_SECONDS):
                 return
 

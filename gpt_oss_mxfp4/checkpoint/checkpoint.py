@@ -59,10 +59,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
             index, layout, config, tensors.
     """
     folder = Path(folder)
-    files = _find_files(folder)
-    claims = _read_index(folder, files)
-    by_file = _read_headers(folder, files)
-    entries = _merge(folder, by_file, claims)
+    entries = find_tensors(folder)
     check_layout(entries, folder)
     entries, notes = _drop_original(entries)
 
@@ -76,6 +73,23 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     check_tensors(config, entries, folder)
     used = sorted({entry.file for entry in entries.values()})
     return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
+
+
+def find_tensors(folder: Path) -> dict[str, TensorEntry]:
+    """Finds the tensors of a folder, of whatever layout, from headers alone.
+
+    Args:
+        folder: A folder with config.json and safetensors files.
+
+    Returns:
+        Every tensor of the folder's own files, by name.
+
+    Raises:
+        CheckpointError: If files, headers or the index are not sound, or contradict each other.
+    """
+    files = _find_files(folder)
+    claims = _read_index(folder, files)
+    return _merge(folder, _read_headers(folder, files), claims)
 
 
 def index_names(folder: Path) -> list[str]:
