@@ -84,7 +84,8 @@ def plan_conversion(
     config = GptOssConfig.from_dict(fields, where=folder / CONFIG_FILE)
     check_sizes(config.expert_shapes, folder)
     packed = expected_tensors(config)
-    if config.tie_word_embeddings and entries.pop(LM_HEAD, None):
+    if config.tie_word_embeddings and LM_HEAD in entries:
+        del entries[LM_HEAD]
         notes.append(f"{LM_HEAD} is left out: tie_word_embeddings is true, the embedding serves")
 
     outputs = _in_hugging_face_layout(layout, packed, entries, config, folder, notes)

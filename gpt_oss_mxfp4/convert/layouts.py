@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.fields import shown
@@ -149,8 +149,8 @@ def _check_compressed(quantization: Mapping[str, Any], where: Path) -> None:
 
 
 def _check_quark(quantization: Mapping[str, Any], where: Path) -> None:
-    weight = cast(dict[str, Any], quantization.get("global_quant_config") or {})
-    weight = weight.get("weight") if isinstance(weight, dict) else None
+    everywhere = quantization.get("global_quant_config")
+    weight = everywhere.get("weight") if isinstance(everywhere, dict) else None
     if isinstance(weight, dict):
         for key, wanted in (("dtype", "fp4"), ("group_size", 32), ("scale_format", "e8m0")):
             if weight.get(key) not in (None, wanted):

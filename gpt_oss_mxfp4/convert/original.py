@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
 from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, TensorSpec
-from gpt_oss_mxfp4.convert.plan import Output, copied, split
+from gpt_oss_mxfp4.convert.plan import Output, Piece, copied, split
 
 _MODEL = {
     "model.embed_tokens.weight": "embedding.weight",
@@ -85,7 +85,9 @@ def from_original(
             begin = row.get(entry.name, 0)
             row[entry.name] = begin + spec.shape[0]
             row_bytes = entry.nbytes // entry.shape[0]
-            pieces = (copied(entry, begin * row_bytes, row[entry.name] * row_bytes),)
+            pieces: tuple[Piece, ...] = (
+                copied(entry, begin * row_bytes, row[entry.name] * row_bytes),
+            )
         else:
             pieces = split(entry, experts if ".mlp.experts." in name else 1)
         outputs[name] = Output(name, spec.dtype, spec.shape, pieces)

@@ -53,7 +53,7 @@ class Source:
     def read(self, entry: TensorEntry, begin: int, end: int) -> Bytes:
         """Gives bytes of a tensor: ``plan.Read``."""
         data = np.empty(end - begin, np.uint8)
-        view, fd = memoryview(data), self._fds[entry.file]
+        view, fd = memoryview(data.data), self._fds[entry.file]
         done = 0
         while done < len(view):
             try:

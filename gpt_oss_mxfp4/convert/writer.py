@@ -95,7 +95,7 @@ def _write(stream: BinaryIO, shard: Shard, read: Read, advance: Advance) -> dict
         written = 0
         for piece in output.pieces:
             for chunk in piece.make(read):
-                data: Any = memoryview(chunk).cast("B") if chunk.nbytes else b""
+                data: Any = chunk.data if chunk.nbytes else b""
                 digest.update(data)
                 _write_all(stream, data)
                 advance(chunk.nbytes)
