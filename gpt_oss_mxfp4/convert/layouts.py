@@ -117,13 +117,12 @@ def _spelling(
         cure = "Save the experts of a layer in one tensor, as transformers does, and convert that"
         text = "must be MXFP4 where each expert has tensors of its own, has no scales"
         _refuse(where, text, parts[0][0], cure)
-    # Only Quark with two tensors and llm-compressor's first layout have one meaning (NOTES F56).
-    known = not fused and (bool(nested) if packed else True)
-    if gate_up is None and not known:
+    order = gate_up or _known_order(packed=packed, fused=fused, nested=bool(nested))
+    if order is None:
         how = "gate_up_proj" if fused else "gate_proj and up_proj"
         text = (
-            f"{producer}: the order of rows in {how} cannot be told from the file, as versions of the program that"
-            " wrote it differ"
+            f"{producer}: the order of rows in {how} cannot be told from the file, programs that write such files"
+            " differ in it"
         )
         cure = (
             "Say it: --gate-up halves where gates come first and then ups (two tensors: each is what its name says),"
@@ -131,9 +130,16 @@ def _spelling(
             " nonsense"
         )
         raise CheckpointError(where, [Fault("ambiguous layout", text, cure)])
-    return Spelling(
-        producer, "weight_packed" if packed else "weight", nested, fused, gate_up or "halves"
-    )
+    return Spelling(producer, "weight_packed" if packed else "weight", nested, fused, order)
+
+
+def _known_order(*, packed: bool, fused: bool, nested: bool) -> GateUp | None:
+    """The order of rows where only one is met: AMD's repositories, and llm-compressor's first layout (NOTES F56)."""
+    if not packed and fused:
+        return "interleaved"
+    if packed and nested and not fused:
+        return "halves"
+    return None
 
 
 def _check_compressed(quantization: Mapping[str, Any], where: Path) -> None:
