@@ -14,7 +14,10 @@ WIDTH = 24
 
 def size(nbytes: float) -> str:
     """A number of bytes as it is told: ``13.8 GB``."""
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= factor:
+            return f"{nbytes / factor:.1f} {unit}"
+    return f"{nbytes / 1e3:.1f} kB"
 
 
 class ProgressBar:

@@ -26,7 +26,7 @@ def test_every_code_under_every_scale_is_exact_or_an_infinity() -> None:
     assert np.isinf(got[~finite & ~np.isnan(want)]).all()
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     np.testing.assert_array_equal(np.signbit(got[finite]), np.signbit(want[finite]))
-    overflow = np.unique(scales[np.isinf(got).any(axis=1).nonzero()[0]])
+    overflow = np.unique(scales[np.flatnonzero(np.isinf(got).any(axis=1))])
     assert overflow.tolist() == [253, 254]
 
 

@@ -146,8 +146,8 @@ def test_scales_of_activations_are_left_out_and_it_is_said(
     err = convert(capfd, source, "--output", tmp_path / "mxfp4")
     assert_same_tensors(read_tensors(tmp_path / "mxfp4"), model)
     assert (
-        "4 scales of activations and of the KV cache, such as model.layers.0.mlp.experts.0.gate_up_proj.input_scale, are"
-        " left out: here nothing is rounded by them, so logits differ slightly from those of a program that does\n"
+        "4 scales of activations and of the KV cache, such as model.layers.0.mlp.experts.0.gate_up_proj.input_scale,"
+        " are left out: here nothing is rounded by them, so logits differ slightly from those of a program that does\n"
     ) in err
 
 
