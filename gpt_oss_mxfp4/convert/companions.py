@@ -49,7 +49,7 @@ def copy_companions(companion: Path | None, folder: Path, progress: Progress) ->
         progress: gets a note.
 
     Raises:
-        OSError: a file cannot be read or written.
+        Refused: a file cannot be read or written.
     """
     if companion is None:
         progress.note(
@@ -58,4 +58,7 @@ def copy_companions(companion: Path | None, folder: Path, progress: Progress) ->
         return
     for name in COPIED:
         if (companion / name).is_file():
-            shutil.copyfile(companion / name, folder / name)
+            try:
+                shutil.copyfile(companion / name, folder / name)
+            except OSError as error:
+                raise Refused(f"{companion / name}: cannot be copied ({error.strerror})") from error

@@ -41,6 +41,7 @@ class Conversion:
 
     Args:
         title: what the source is.
+        to: the layout of the output.
         files: the source's files that hold tensors.
         outputs: the tensors of the output, in order.
         config: the output's config.json.
@@ -48,6 +49,7 @@ class Conversion:
     """
 
     title: str
+    to: Layout
     files: tuple[Path, ...]
     outputs: tuple[Output, ...]
     config: dict[str, Any]
@@ -99,7 +101,7 @@ def plan_conversion(
         outputs = to_original(outputs)
     title = layout.producer if isinstance(layout, Spelling) else TITLES[layout]
     files = tuple(sorted({entry.file for entry in entries.values()}))
-    return Conversion(title, files, tuple(outputs.values()), fields, tuple(notes))
+    return Conversion(title, to, files, tuple(outputs.values()), fields, tuple(notes))
 
 
 def _without_copies(entries: Mapping[str, TensorEntry], notes: list[str]) -> dict[str, TensorEntry]:

@@ -22,6 +22,9 @@ from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 Quantize = Callable[[NDArray[np.float32]], tuple[Bytes, Bytes]]
 """Rounds [N, K] to blocks [N, K/32, 16] and scales [N, K/32]: ``gpt_oss_mxfp4.quantize.quantize_array``."""
 
+NOT_FINITE = "not finite"
+"""The kind of fault that only the weights themselves show, long after a conversion began."""
+
 _ROWS_AT_ONCE = 256
 """Rows whose error is summed at once: bounds what float64 copies take."""
 
@@ -105,7 +108,7 @@ def _require_finite(bits: NDArray[np.uint16], name: str, expert: int, where: Pat
             f" the first of them {wrong[0]}"
         )
         cure = "The weights are damaged or of a model that diverged: take another copy"
-        raise CheckpointError(where, [Fault("not finite", text, cure)])
+        raise CheckpointError(where, [Fault(NOT_FINITE, text, cure)])
 
 
 class _Rounding:

@@ -59,7 +59,8 @@ class Journal:
         self._write()
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
-        """Records that a file is whole; its bytes, and its name, must be on the disk."""
+        """Records that a file is whole; its bytes must be on the disk, under its name."""
+        _sync(self.files)
         self.shards[name] = dict(record)
         self._write()
 
@@ -69,10 +70,20 @@ class Journal:
         self._write()
 
     def finish(self) -> None:
-        """Puts the files in their place."""
-        sync_folder(self.files)
-        self.files.rename(self.output)
-        sync_folder(self.output.parent)
+        """Puts the files in their place.
+
+        Raises:
+            Refused: they cannot be put there.
+        """
+        try:
+            for file in self.files.iterdir():
+                if file.name not in self.shards:
+                    _sync(file)
+            _sync(self.files)
+            self.files.rename(self.output)
+            _sync(self.output.parent)
+        except OSError as error:
+            raise Refused(f"--output: {self.output} cannot be made ({error.strerror})") from error
         self.remove()
 
     def remove(self) -> None:
@@ -91,7 +102,7 @@ class Journal:
         temporary = self._path.with_suffix(".tmp")
         write_synced(temporary, json.dumps({"task": self._task, "shards": self.shards}))
         temporary.rename(self._path)
-        sync_folder(self.folder)
+        _sync(self.folder)
 
 
 def work_folder(output: Path) -> Path:
@@ -137,15 +148,13 @@ def locked(output: Path) -> Iterator[None]:
 
 def write_synced(path: Path, text: str) -> None:
     """Writes a file, to the disk."""
-    with path.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    path.write_text(text)
+    _sync(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Gets the names in a folder to the disk."""
-    fd = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Gets a file's bytes, or the names in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

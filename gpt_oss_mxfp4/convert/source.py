@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,10 +29,10 @@ class Source:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._fds: dict[Path, int] = {}
+        self._streams: dict[Path, FileIO] = {}
         for file in sorted(set(files)):
             try:
-                self._fds[file] = os.open(file, os.O_RDONLY)
+                self._streams[file] = FileIO(file)
             except OSError as error:
                 self.close()
                 raise _unreadable(file, error.strerror or str(error)) from error
@@ -46,34 +47,31 @@ class Source:
 
     def close(self) -> None:
         """Closes the files."""
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds = {}
+        for stream in self._streams.values():
+            stream.close()
 
     def read(self, entry: TensorEntry, begin: int, end: int) -> Bytes:
         """Gives bytes of a tensor: ``plan.Read``."""
         data = np.empty(end - begin, np.uint8)
-        view, fd = memoryview(data.data), self._fds[entry.file]
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(fd, [view[done:]], entry.begin + begin + done)
-            except OSError as error:
-                raise _unreadable(entry.file, error.strerror or str(error)) from error
-            if count == 0:
-                raise _unreadable(entry.file, "it became shorter while it was read")
-            done += count
+        left, stream = memoryview(data.data), self._streams[entry.file]
+        try:
+            stream.seek(entry.begin + begin)
+            while left:
+                if not (count := stream.readinto(left)):
+                    raise _unreadable(entry.file, "it became shorter while it was read")
+                left = left[count:]
+        except OSError as error:
+            raise _unreadable(entry.file, error.strerror or str(error)) from error
         return data
 
     def identity(self) -> list[dict[str, Any]]:
         """What tells these files from others: names, sizes, times of change, digests of headers."""
         found = []
-        for file, fd in self._fds.items():
-            status = os.fstat(fd)
-            length = int.from_bytes(os.pread(fd, LENGTH_BYTES, 0), "little")
-            digest = hashlib.sha256()
-            for begin in range(0, length, 2**20):
-                digest.update(os.pread(fd, min(2**20, length - begin), LENGTH_BYTES + begin))
+        for file, stream in self._streams.items():
+            status = os.fstat(stream.fileno())
+            stream.seek(0)
+            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+            digest = hashlib.sha256(stream.read(length))
             found.append(
                 {
                     "file": file.name,

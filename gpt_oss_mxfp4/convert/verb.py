@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
-import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gpt_oss_mxfp4.answer import Write
-from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE
-from gpt_oss_mxfp4.convert.companions import copy_companions, find_companion
+from gpt_oss_mxfp4.convert.companions import find_companion
 from gpt_oss_mxfp4.convert.conversion import Conversion, plan_conversion
-from gpt_oss_mxfp4.convert.journal import Journal, locked, write_synced
+from gpt_oss_mxfp4.convert.journal import Journal, locked
 from gpt_oss_mxfp4.convert.layouts import TITLES, Layout
+from gpt_oss_mxfp4.convert.making import make, quantize
 from gpt_oss_mxfp4.convert.per_expert import GateUp
-from gpt_oss_mxfp4.convert.plan import Bytes
 from gpt_oss_mxfp4.convert.report import tell_losses, write_report
-from gpt_oss_mxfp4.convert.shards import SHARD_BYTES, Shard, index_text, make_shards
+from gpt_oss_mxfp4.convert.shards import SHARD_BYTES, Shard, make_shards
 from gpt_oss_mxfp4.convert.source import Source
-from gpt_oss_mxfp4.convert.writer import verify_shard, write_shard
-from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
-from gpt_oss_mxfp4.progress_bar import ProgressBar, size
+from gpt_oss_mxfp4.progress_bar import size
 
 TASK_VERSION = 1
 """Raised when the same source and options give other bytes than before: what an older version began is not gone on
 with."""
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +67,7 @@ def run_convert(options: ConvertOptions) -> int:
 def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
     _check_places(options)
     companion = find_companion(options.source, options.tokenizer)
-    conversion = plan_conversion(options.source, options.to, options.gate_up, companion, _quantize)
+    conversion = plan_conversion(options.source, options.to, options.gate_up, companion, quantize)
     for note in conversion.notes:
         progress.note(note)
     progress.note(f"{options.source}: {conversion.title}")
@@ -92,13 +79,17 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
             progress.note(f"{options.output}: was finished by an earlier run")
             journal.remove()
         else:
-            _make(options, conversion, shards, source, journal, progress)
+            if options.output.exists() or options.output.is_symlink():
+                raise Refused(
+                    f"--output: {options.output} exists already; remove it or name another folder"
+                )
+            make(conversion, shards, source, companion, journal, progress)
             if source.identity() != identity:
                 journal.remove()
                 raise Refused(
                     f"{options.source}: was changed while it was read; run the command again"
                 )
-            _put_in_place(options, journal)
+            journal.finish()
         tell_losses(journal, progress)
         if options.json is not None:
             write_report(options.json, options.source, conversion, shards, journal)
@@ -139,81 +130,3 @@ def _task(
         "config": conversion.config,
         "headers": headers.hexdigest(),
     }
-
-
-def _make(
-    options: ConvertOptions,
-    conversion: Conversion,
-    shards: tuple[Shard, ...],
-    source: Source,
-    journal: Journal,
-    progress: Progress,
-) -> None:
-    """Writes what an earlier run has not, and reads all of it back."""
-    output = options.output
-    if output.exists() or output.is_symlink():
-        raise Refused(f"--output: {output} exists already; remove it or name another folder")
-    if journal.other_task:
-        progress.note("what was found of an unfinished conversion of another source was removed")
-    total = sum(shard.nbytes for shard in shards)
-    try:
-        journal.open()
-        done = sum(shard.nbytes for shard in shards if shard.name in journal.shards)
-        free = shutil.disk_usage(journal.folder).free
-        if free < total - done:
-            raise Refused(
-                f"--output: {output} needs {size(total - done)} more, {size(free)} are free there"
-            )
-        if any(output.loss for output in conversion.outputs):
-            with progress.step("loading MAX, to round experts", "half a minute"):
-                _quantize(np.zeros((1, GROUP_SIZE), np.float32))
-        with ProgressBar(progress, f"writing {output}", total, done) as bar:
-            for shard in shards:
-                if shard.name not in journal.shards:
-                    write_shard(shard, source.read, journal, bar.advance)
-        with ProgressBar(progress, f"reading {output} back", total) as bar:
-            for shard in shards:
-                verify_shard(shard, journal, bar.advance)
-        _write_small(options, conversion, shards, journal, progress)
-    except OSError as error:
-        kept = f"; {len(journal.shards)} of {len(shards)} files are done and kept for another run"
-        if not journal.shards or error.errno not in _NO_ROOM:
-            kept = ""
-        if not journal.shards:
-            journal.remove()
-        raise Refused(f"--output: {output} cannot be written ({error.strerror}){kept}") from error
-    except (CheckpointError, Refused):
-        if not journal.shards:
-            journal.remove()
-        raise
-
-
-def _write_small(
-    options: ConvertOptions,
-    conversion: Conversion,
-    shards: tuple[Shard, ...],
-    journal: Journal,
-    progress: Progress,
-) -> None:
-    """Writes what is not weights, and opens the whole as the loader does where it is what the loader takes."""
-    files = journal.files
-    write_synced(files / INDEX_FILE, index_text(shards))
-    write_synced(files / CONFIG_FILE, json.dumps(conversion.config, indent=2) + "\n")
-    if options.to != "original":
-        copy_companions(find_companion(options.source, options.tokenizer), files, progress)
-    if options.to == "mxfp4":
-        open_checkpoint(files)
-
-
-def _put_in_place(options: ConvertOptions, journal: Journal) -> None:
-    try:
-        journal.finish()
-    except OSError as error:
-        raise Refused(f"--output: {options.output} cannot be written ({error.strerror})") from error
-
-
-def _quantize(x: NDArray[np.float32]) -> tuple[Bytes, Bytes]:
-    """Rounds to MXFP4, on MAX, which takes seconds to load."""
-    from gpt_oss_mxfp4.quantize import quantize_array
-
-    return quantize_array(x)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.index import read_header
-from gpt_oss_mxfp4.convert.journal import Journal, sync_folder
+from gpt_oss_mxfp4.convert.journal import Journal
 from gpt_oss_mxfp4.convert.plan import CHUNK_BYTES, Read
 from gpt_oss_mxfp4.convert.shards import Shard
 
@@ -43,7 +43,6 @@ def write_shard(shard: Shard, read: Read, journal: Journal, advance: Advance) ->
         temporary.unlink(missing_ok=True)
         raise
     temporary.rename(place)
-    sync_folder(journal.files)
     losses = {output.name: dict(output.loss()) for output in shard.outputs if output.loss}
     journal.add(shard.name, {"digests": digests, "losses": losses})
 

@@ -33,7 +33,7 @@ from tests.gpt_oss_mxfp4.convert.folders import (
     write_checkpoint,
 )
 
-VERB = "gpt_oss_mxfp4.convert.verb"
+MAKING = "gpt_oss_mxfp4.convert.making"
 """Where the steps are looked up that tests replace."""
 
 SHARDS = ("--to", "original", "--shard-gb", "0.000012")
@@ -127,7 +127,7 @@ def test_a_run_after_a_kill_writes_only_what_is_missing(
         write_shard(shard, *rest)
         written.append(shard.name)
 
-    monkeypatch.setattr(VERB + ".write_shard", write_two)
+    monkeypatch.setattr(MAKING + ".write_shard", write_two)
     with pytest.raises(KeyboardInterrupt):
         cli.main(["convert", str(source), "--output", str(output), *SHARDS])
     written.clear()
@@ -137,7 +137,7 @@ def test_a_run_after_a_kill_writes_only_what_is_missing(
         write_shard(shard, *rest)
         written.append(shard.name)
 
-    monkeypatch.setattr(VERB + ".write_shard", write)
+    monkeypatch.setattr(MAKING + ".write_shard", write)
     err = convert(capfd, source, "--output", output, *SHARDS)
     assert written == [f"model-0000{i}-of-00005.safetensors" for i in (3, 4, 5)]
     assert "of them by an earlier run" in err
@@ -151,10 +151,10 @@ def test_what_is_left_of_another_source_is_not_gone_on_with(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(VERB + ".verify_shard", stop)
+    monkeypatch.setattr(MAKING + ".verify_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         cli.main(["convert", str(source), "--output", str(output), *SHARDS])
-    monkeypatch.setattr(VERB + ".verify_shard", verify_shard)
+    monkeypatch.setattr(MAKING + ".verify_shard", verify_shard)
     assert len(list((work_folder(output) / "files").iterdir())) == 5
     other = small_model(np.random.default_rng(7))
     write_checkpoint(tmp_path / "other", other, config_fields())
@@ -248,12 +248,12 @@ def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
             data[-1] ^= 1
             path.write_bytes(data)
 
-    monkeypatch.setattr(VERB + ".write_shard", write_and_damage)
+    monkeypatch.setattr(MAKING + ".write_shard", write_and_damage)
     message = refusal(capfd, source, "--output", output, *SHARDS)
     assert message.startswith("model-00002-of-00005.safetensors: ")
     assert " must read back as it was written, does not. Check the disk" in message
     assert not output.exists()
-    monkeypatch.setattr(VERB + ".write_shard", write_shard)
+    monkeypatch.setattr(MAKING + ".write_shard", write_shard)
     convert(capfd, source, "--output", output, *SHARDS)
     convert(capfd, output, "--output", tmp_path / "hf")
     assert_same_tensors(read_tensors(tmp_path / "hf"), read_tensors(source))
@@ -267,7 +267,7 @@ def test_a_source_that_changes_meanwhile_is_refused(
         write_shard(shard, *rest)
         os.utime(next(source.glob("*.safetensors")), (1, 1))
 
-    monkeypatch.setattr(VERB + ".write_shard", touch)
+    monkeypatch.setattr(MAKING + ".write_shard", touch)
     message = refusal(capfd, source, "--output", tmp_path / "output", *SHARDS)
     assert message == f"{source}: was changed while it was read; run the command again"
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -412,11 +412,11 @@ def test_ctrl_c_keeps_what_is_whole(source: Path, tmp_path: Path) -> None:
     """The hidden folder is no leftover: the next run goes on from it."""
     output = tmp_path / "output"
     program = (
-        "import os, signal, sys; from gpt_oss_mxfp4 import cli; from gpt_oss_mxfp4.convert import verb\n"
-        "real = verb.write_shard\n"
+        "import os, signal, sys; from gpt_oss_mxfp4 import cli; from gpt_oss_mxfp4.convert import making\n"
+        "real = making.write_shard\n"
         "def write(shard, *rest):\n"
         "    real(shard, *rest); os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(60)\n"
-        "verb.write_shard = write\n"
+        "making.write_shard = write\n"
         f"sys.exit(cli.main(['convert', {str(source)!r}, '--output', {str(output)!r}, *{SHARDS!r}]))\n"
     )
     done = subprocess.run(
