@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def find_companion(source: Path, named: Path | None) -> Path | None:
             raise Refused(f"--tokenizer: {named} must be a folder with {TOKENIZER}, is not")
         return named
     candidates = [source]
-    if source.resolve().name == "original":
-        candidates.append(source.resolve().parent)
+    real = Path(os.path.realpath(source))
+    if real.name == "original":
+        candidates.append(real.parent)
     return next((folder for folder in candidates if (folder / TOKENIZER).is_file()), None)
 
 

@@ -109,9 +109,11 @@ def _spelling(
         quantization = {}
     if packed:
         producer = "compressed-tensors"
+        _check_method(quantization, "compressed-tensors", where)
         _check_compressed(quantization, where)
     elif any(part[5] == "weight_scale" for part in parts):
         producer = "AMD Quark"
+        _check_method(quantization, "quark", where)
         _check_quark(quantization, where)
     else:
         cure = "Save the experts of a layer in one tensor, as transformers does, and convert that"
@@ -140,6 +142,15 @@ def _known_order(*, packed: bool, fused: bool, nested: bool) -> GateUp | None:
     if packed and nested and not fused:
         return "halves"
     return None
+
+
+def _check_method(quantization: Mapping[str, Any], wanted: str, where: Path) -> None:
+    if (method := quantization.get("quant_method")) not in (None, wanted):
+        text = f"quantization_config.quant_method must be {shown(wanted)} with such tensors, got {shown(method)}"
+        cure = (
+            "This producer's files have not been seen: convert a BF16 repository of the same model"
+        )
+        raise CheckpointError(where, [Fault("unknown producer", text, cure)])
 
 
 def _check_compressed(quantization: Mapping[str, Any], where: Path) -> None:

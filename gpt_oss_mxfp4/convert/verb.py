@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,11 @@ def _check_places(options: ConvertOptions) -> None:
         raise Refused(f"--output: must name a folder to make, got {output}")
     if not source.is_dir():
         raise Refused(f"{source}: must be a folder with a checkpoint, is not")
-    if output.resolve().is_relative_to(source.resolve()):
+    # Not Path.resolve, which raises at a loop of links.
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
         raise Refused(f"--output: {output} must not lie inside the source; name a folder elsewhere")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise Refused(f"--json: {options.json.parent} must be a folder, is not")
+    if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
+        raise Refused(f"--json: {options.json} must be a file in a folder that is there")
 
 
 def _task(
@@ -123,7 +125,7 @@ def _task(
     headers = hashlib.sha256(b"".join(shard.header for shard in shards))
     return {
         "version": TASK_VERSION,
-        "source": str(options.source.resolve()),
+        "source": os.path.realpath(options.source),
         "files": identity,
         "to": options.to,
         "gate_up": options.gate_up,

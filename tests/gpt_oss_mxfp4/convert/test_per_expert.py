@@ -192,6 +192,10 @@ def test_an_order_that_cannot_be_told_has_to_be_said(
             "quantization_config: weight.group_size must be 32, got 16",
         ),
         (
+            {**QUARK, "quant_method": "other"},
+            'quantization_config.quant_method must be "quark" with such tensors, got "other"',
+        ),
+        (
             {**QUARK, "algo_config": [{"name": "rotation", "online_r1_rotation": True}]},
             "quantization_config.algo_config must have no rotation",
         ),

@@ -279,6 +279,7 @@ def test_wrong_folders_end_in_one_message(
     (tmp_path / "there").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
     output = tmp_path / "output"
     for arguments, message in (
         (
@@ -309,10 +310,18 @@ def test_wrong_folders_end_in_one_message(
             (source, "--output", tmp_path / "file/below", *SHARDS),
             f"--output: {tmp_path / 'file/below'} cannot be made (Not a directory)",
         ),
+        (
+            (source, "--output", tmp_path / "loop/x", *SHARDS),
+            f"--output: {tmp_path / 'loop/x'} cannot be made (Too many levels of symbolic links)",
+        ),
+        (
+            (source, "--output", tmp_path / ("x" * 300), *SHARDS),
+            f"--output: {tmp_path / ('x' * 300)} cannot be made (File name too long)",
+        ),
         ((source, "--output", "/", *SHARDS), "--output: must name a folder to make, got /"),
         (
             (source, "--output", output, "--json", tmp_path / "none/report", *SHARDS),
-            f"--json: {tmp_path / 'none'} must be a folder, is not",
+            f"--json: {tmp_path / 'none/report'} must be a file in a folder that is there",
         ),
         (
             (source, "--output", output, "--tokenizer", tmp_path / "there", *SHARDS),
@@ -327,6 +336,7 @@ def test_wrong_folders_end_in_one_message(
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "dangling",
             "file",
+            "loop",
             "source",
             "there",
         ]
