@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from gpt_oss_mxfp4.convert.decode import decode_bfloat16, widen
+from gpt_oss_mxfp4.convert.decode import decode_bfloat16, transposed, widen
 from tests.reference import mxfp4
 from tests.reference.bfloat16 import decode_bfloat16 as reference_widen
 
@@ -42,3 +43,11 @@ def test_the_earlier_element_is_in_the_low_nibble() -> None:
     block[0, 3] = 0x72
     values = widen(decode_bfloat16(block, np.full(1, 127, np.uint8)))
     assert values[6:8].tolist() == [1.0, 6.0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (128, 3), (129, 64), (300, 0), (0, 5), (5, 300)])
+def test_strips_make_up_the_transposed_matrix(shape: tuple[int, int]) -> None:
+    x = np.arange(shape[0] * shape[1], dtype=np.uint16).reshape(shape)
+    got = transposed(x)
+    assert got.flags.c_contiguous
+    np.testing.assert_array_equal(got, x.T)
