@@ -96,13 +96,21 @@ class Journal:
             left = read_object(self._path)
         except CheckpointError:
             return {}
-        return left if isinstance(left.get("shards"), dict) else {}
+        shards = left.get("shards")
+        sound = isinstance(shards, dict) and all(map(_is_record, shards.values()))
+        return left if sound else {}
 
     def _write(self) -> None:
         temporary = self._path.with_suffix(".tmp")
         write_synced(temporary, json.dumps({"task": self._task, "shards": self.shards}))
         temporary.rename(self._path)
         _sync(self.folder)
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and all(
+        isinstance(record.get(key), dict) for key in ("digests", "losses")
+    )
 
 
 def work_folder(output: Path) -> Path:
