@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
@@ -59,10 +60,26 @@ def verify_shard(shard: Shard, journal: Journal, advance: Advance) -> None:
         CheckpointError: it is not what was written; it is no longer recorded, so another run writes it again.
     """
     place = journal.files / shard.name
+    try:
+        wrong = _find_difference(place, shard, journal.shards[shard.name]["digests"], advance)
+    except (CheckpointError, OSError) as error:
+        wrong = f"the file ({error})"
+    if wrong is not None:
+        journal.drop(shard.name)
+        place.unlink(missing_ok=True)
+        text = f"{wrong} must read back as it was written, does not"
+        cure = "Check the disk and the memory of this machine, and run the command again: it goes on from here"
+        raise CheckpointError(shard.name, [Fault("not what was written", text, cure)])
+
+
+def _find_difference(
+    place: Path, shard: Shard, digests: Mapping[str, str], advance: Advance
+) -> str | None:
+    """The first tensor of a file that is not what was written, or what else is not; None where all is."""
     entries = read_header(place)
     planned = [(output.name, output.dtype, output.shape) for output in shard.outputs]
-    found = [(entry.name, entry.dtype, entry.shape) for entry in entries.values()]
-    digests: dict[str, str] = {}
+    if planned != [(entry.name, entry.dtype, entry.shape) for entry in entries.values()]:
+        return "the header"
     with place.open("rb", buffering=0) as stream:
         _forget(stream.fileno())
         for entry in entries.values():
@@ -71,18 +88,9 @@ def verify_shard(shard: Shard, journal: Journal, advance: Advance) -> None:
                 chunk = os.pread(stream.fileno(), min(CHUNK_BYTES, entry.end - begin), begin)
                 digest.update(chunk)
                 advance(len(chunk))
-            digests[entry.name] = digest.hexdigest()
-    wrong = [
-        name
-        for name, digest in digests.items()
-        if journal.shards[shard.name]["digests"].get(name) != digest
-    ]
-    if found != planned or wrong:
-        journal.drop(shard.name)
-        place.unlink()
-        text = f"{wrong[0] if wrong else 'the header'} must read back as it was written, does not"
-        cure = "Check the disk and the memory of this machine, and run the command again: it goes on from here"
-        raise CheckpointError(shard.name, [Fault("not what was written", text, cure)])
+            if digest.hexdigest() != digests.get(entry.name):
+                return entry.name
+    return None
 
 
 def _write(stream: BinaryIO, shard: Shard, read: Read, advance: Advance) -> dict[str, str]:

@@ -140,6 +140,31 @@ def test_transformers_reads_what_is_written_to_the_same_bits(
         np.testing.assert_array_equal(theirs.view(torch.uint16).numpy(), ours[base].data)
 
 
+def test_a_fine_tune_that_transformers_saved_is_taken_as_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from tests.make_checkpoint import SIZES
+
+    config = transformers.GptOssConfig(**SIZES, swiglu_limit=7.0, pad_token_id=1, eos_token_id=2)
+    torch.manual_seed(4)
+    model = transformers.GptOssForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "saved", max_shard_size="3MB")
+    convert(capfd, tmp_path / "saved", "--output", tmp_path / "mxfp4")
+    made = read_tensors(tmp_path / "mxfp4")
+    for name, parameter in model.named_parameters():
+        if name.endswith((".gate_up_proj", ".down_proj")):
+            blocks, scales = mxfp4.quantize(parameter.detach().float().mT.numpy())
+            np.testing.assert_array_equal(made.pop(f"{name}_blocks").data, blocks, err_msg=name)
+            np.testing.assert_array_equal(made.pop(f"{name}_scales").data, scales, err_msg=name)
+        else:
+            bits = parameter.detach().view(torch.uint16).numpy()
+            np.testing.assert_array_equal(made.pop(name).data, bits, err_msg=name)
+    assert not made
+    assert open_checkpoint(tmp_path / "mxfp4").config.eos_token_ids == (2,)
+
+
 def test_bf16_experts_go_to_openai_s_layout_too(
     model: Tensors, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

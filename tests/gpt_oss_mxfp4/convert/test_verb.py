@@ -235,9 +235,15 @@ def test_too_little_room_is_told_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+@pytest.mark.parametrize("place", [0, 20, -1])
 def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
-    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: int,
+    source: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A byte of the header's length, of its JSON, of the last tensor."""
     output = tmp_path / "output"
 
     def write_and_damage(shard: Shard, read: Any, journal: Any, advance: Any) -> None:
@@ -245,7 +251,7 @@ def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
         if shard.name.startswith("model-00002"):
             path = journal.files / shard.name
             data = bytearray(path.read_bytes())
-            data[-1] ^= 1
+            data[place] ^= 1
             path.write_bytes(data)
 
     monkeypatch.setattr(MAKING + ".write_shard", write_and_damage)
