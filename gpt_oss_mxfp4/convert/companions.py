@@ -32,14 +32,14 @@ def find_companion(source: Path, named: Path | None) -> Path | None:
         Refused: the named folder has no tokenizer.
     """
     if named is not None:
-        if not (named / TOKENIZER).is_file():
+        if not os.path.isfile(named / TOKENIZER):
             raise Refused(f"--tokenizer: {named} must be a folder with {TOKENIZER}, is not")
         return named
     candidates = [source]
     real = Path(os.path.realpath(source))
     if real.name == "original":
         candidates.append(real.parent)
-    return next((folder for folder in candidates if (folder / TOKENIZER).is_file()), None)
+    return next((folder for folder in candidates if os.path.isfile(folder / TOKENIZER)), None)
 
 
 def copy_companions(companion: Path | None, folder: Path, progress: Progress) -> None:
@@ -59,7 +59,7 @@ def copy_companions(companion: Path | None, folder: Path, progress: Progress) ->
         )
         return
     for name in COPIED:
-        if (companion / name).is_file():
+        if os.path.isfile(companion / name):
             try:
                 shutil.copyfile(companion / name, folder / name)
             except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def _hugging_face_config(
     """The config.json for a source in the original layout: the companion's where it is of the same model."""
     made = from_original_config(given, folder / CONFIG_FILE)
     config = GptOssConfig.from_dict(made, where=folder / CONFIG_FILE)
-    if companion is not None and (companion / CONFIG_FILE).is_file():
+    if companion is not None and os.path.isfile(companion / CONFIG_FILE):
         try:
             fields = with_experts(read_object(companion / CONFIG_FILE), packed=True)
         except CheckpointError:

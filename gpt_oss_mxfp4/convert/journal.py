@@ -44,7 +44,7 @@ class Journal:
     @property
     def in_place(self) -> bool:
         """Whether an earlier run of this task put the files in their place, and was killed right after."""
-        return bool(self.shards) and self.output.is_dir() and not self.files.exists()
+        return bool(self.shards) and os.path.isdir(self.output) and not os.path.lexists(self.files)
 
     def open(self) -> None:
         """Makes the folder of files ready: what the journal does not call whole is removed."""

@@ -80,7 +80,7 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
             progress.note(f"{options.output}: was finished by an earlier run")
             journal.remove()
         else:
-            if options.output.exists() or options.output.is_symlink():
+            if os.path.lexists(options.output):
                 raise Refused(
                     f"--output: {options.output} exists already; remove it or name another folder"
                 )
@@ -106,12 +106,14 @@ def _check_places(options: ConvertOptions) -> None:
     output, source = options.output, options.source
     if not output.name:
         raise Refused(f"--output: must name a folder to make, got {output}")
-    if not source.is_dir():
+    # Not pathlib's questions, some of which raise: at a loop of links, at a name that is too long.
+    if not os.path.isdir(source):
         raise Refused(f"{source}: must be a folder with a checkpoint, is not")
-    # Not Path.resolve, which raises at a loop of links.
     if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
         raise Refused(f"--output: {output} must not lie inside the source; name a folder elsewhere")
-    if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
+    if options.json is not None and not (
+        os.path.isdir(options.json.parent) and not os.path.isdir(options.json)
+    ):
         raise Refused(f"--json: {options.json} must be a file in a folder that is there")
 
 

@@ -293,6 +293,18 @@ def test_wrong_folders_end_in_one_message(
             f"{tmp_path / 'none'}: must be a folder with a checkpoint, is not",
         ),
         (
+            (tmp_path / ("x" * 300), "--output", output),
+            f"{tmp_path / ('x' * 300)}: must be a folder with a checkpoint, is not",
+        ),
+        (
+            (source, "--output", output, "--tokenizer", tmp_path / ("x" * 300), *SHARDS),
+            f"--tokenizer: {tmp_path / ('x' * 300)} must be a folder with tokenizer.json, is not",
+        ),
+        (
+            (source, "--output", output, "--json", tmp_path / ("x" * 300) / "x", *SHARDS),
+            f"--json: {tmp_path / ('x' * 300) / 'x'} must be a file in a folder that is there",
+        ),
+        (
             (tmp_path / "file", "--output", output),
             f"{tmp_path / 'file'}: must be a folder with a checkpoint, is not",
         ),
