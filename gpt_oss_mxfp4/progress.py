@@ -17,12 +17,12 @@ _CLEAR = "\r\x1b[K"
 
 
 class _Bar:
-    """Bytes done of a total, since when."""
+    """Bytes done of a total, since when; those that an earlier run has done count, but not for the rate."""
 
-    def __init__(self, text: str, total_bytes: int) -> None:
+    def __init__(self, text: str, total_bytes: int, done_bytes: int = 0) -> None:
         self._text = text
         self._total = total_bytes
-        self._done = 0
+        self._done = self._before = done_bytes
         self._begin = time.monotonic()
         self._lock = threading.Lock()
 
@@ -48,10 +48,11 @@ class _Bar:
     def summary(self) -> str:
         """What was done, in how long."""
         seconds = time.monotonic() - self._begin
-        return f"{self._text}: {bytes_text(self._done)} in {seconds:.1f} s, {bytes_text(self._rate())}/s"
+        done = bytes_text(self._done - self._before)
+        return f"{self._text}: {done} in {seconds:.1f} s, {bytes_text(self._rate())}/s"
 
     def _rate(self) -> float:
-        return self._done / max(time.monotonic() - self._begin, 1e-3)
+        return (self._done - self._before) / max(time.monotonic() - self._begin, 1e-3)
 
 
 class Progress:
@@ -98,23 +99,27 @@ class Progress:
                 self._write(f"{text}: {time.monotonic() - begin:.1f} s\n")
 
     @contextmanager
-    def bar(self, text: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    def bar(
+        self, text: str, total_bytes: int, done_bytes: int = 0
+    ) -> Iterator[Callable[[int], None]]:
         """Tells how many bytes of a long step are done, how fast, and how long the rest may take.
 
         Args:
             text: what is being done.
             total_bytes: of the whole step.
+            done_bytes: of them, what an earlier run has done.
 
         Yields:
             Counts bytes as done; threads may share it. Fewer than none may be counted, where work is done again.
         """
-        bar = _Bar(text, total_bytes)
+        bar = _Bar(text, total_bytes, done_bytes)
         done = threading.Event()
         ticker = threading.Thread(target=self._redraw_bar, args=(bar, done), daemon=True)
         if self._live:
             ticker.start()
         else:
-            self._write(f"{text}: {bytes_text(total_bytes)} ...\n")
+            before = f", {bytes_text(done_bytes)} of them by an earlier run" if done_bytes else ""
+            self._write(f"{text}: {bytes_text(total_bytes)}{before} ...\n")
         finished = False
         try:
             yield bar.add

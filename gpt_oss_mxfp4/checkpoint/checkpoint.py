@@ -57,10 +57,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
             index, layout, config, tensors.
     """
     folder = Path(folder)
-    files = find_files(folder)
-    claims = read_index(folder, files)
-    by_file = read_headers(folder, files)
-    entries = merge(folder, by_file, claims)
+    entries = find_tensors(folder)
     check_layout(entries, folder)
     return fit(folder, GptOssConfig.from_file(folder / CONFIG_FILE), entries)
 
@@ -86,6 +83,23 @@ def fit(folder: Path, config: GptOssConfig, entries: dict[str, TensorEntry]) -> 
     check_tensors(config, entries, folder)
     used = sorted({entry.file for entry in entries.values()})
     return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
+
+
+def find_tensors(folder: Path) -> dict[str, TensorEntry]:
+    """Finds the tensors of a folder, of whatever layout, from headers alone.
+
+    Args:
+        folder: A folder with config.json and safetensors files.
+
+    Returns:
+        Every tensor of the folder's own files, by name.
+
+    Raises:
+        CheckpointError: If files, headers or the index are not sound, or contradict each other.
+    """
+    files = find_files(folder)
+    claims = read_index(folder, files)
+    return merge(folder, read_headers(folder, files), claims)
 
 
 def find_files(folder: Path) -> list[Path]:

@@ -34,8 +34,8 @@ SCALES = "_scales"
 """Ending of the tensor of E8M0 scales beside it."""
 
 BF16_CURE = (
-    f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; a BF16 fine-tune must first be quantised to"
-    " MXFP4 tensors of the same names, which this package cannot do yet"
+    f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; or round a BF16 fine-tune to them:"
+    " gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
 )
 
 _PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
@@ -133,4 +133,7 @@ def _original_cure(folder: Path) -> str:
     above = folder.resolve().parent
     if (above / CONFIG_FILE).is_file() and any(above.glob("*.safetensors")):
         return f"Give the folder above it, {above}"
-    return f"Give the root folder of {PUBLISHED}: it holds the same weights as model.* tensors"
+    return (
+        f"Give the root folder of {PUBLISHED}, which holds the same weights as model.* tensors, or"
+        " make such a folder: gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
+    )

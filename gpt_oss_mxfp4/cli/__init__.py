@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gpt_oss_mxfp4.cli import bench, compile, generate, inspect, pull, verify
+from gpt_oss_mxfp4.cli import bench, compile, convert, generate, inspect, pull, verify
 
-VERBS = (generate, compile, bench, inspect, verify, pull)
+VERBS = (generate, compile, bench, inspect, verify, pull, convert)
 """In the order of ``--help``."""
 
 

@@ -52,6 +52,14 @@ def share(text: str) -> float:
     return value
 
 
+def gigabytes(text: str) -> int:
+    """A number of gigabytes above 0, as bytes."""
+    value = _number(text)
+    if not 1e-9 <= value <= 1e9:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return int(value * 1e9)
+
+
 def _integer(text: str) -> int:
     try:
         return int(text)

@@ -52,6 +52,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
             ["--raw", "--show-reasoning"],
             "argument --show-reasoning: not allowed with argument --raw",
         ),
+        (["convert", "x"], "the following arguments are required: --output"),
+        (
+            ["convert", "x", "--output", "y", "--to", "gguf"],
+            "argument --to: invalid choice: 'gguf' (choose from 'mxfp4', 'bf16', 'original')",
+        ),
+        (
+            ["convert", "x", "--output", "y", "--shard-gb", "0"],
+            "argument --shard-gb: must be above 0, got 0",
+        ),
         (["--seed", "-1"], "argument --seed: must be between 0 and 2^64 - 1, got -1"),
     ],
 )

@@ -78,6 +78,23 @@ def test_a_bar_is_redrawn_on_a_terminal_with_share_rate_and_rest(
     )
 
 
+def test_what_an_earlier_run_has_done_counts_but_not_for_the_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr("gpt_oss_mxfp4.progress.time.monotonic", lambda: next(clock))
+    bar = progress._Bar("writing", 4_000_000, 2_000_000)
+    bar.add(1_000_000)
+    assert bar.line(79).endswith("]  75%  3.00 MB of 4.00 MB  250 kB/s  4 s left")
+    stream = io.StringIO()
+    monkeypatch.undo()
+    with Progress(stream).bar("writing", 3_000_000, 1_000_000) as advance:
+        advance(2_000_000)
+    first, last = stream.getvalue().splitlines()
+    assert first == "writing: 3.00 MB, 1.00 MB of them by an earlier run ..."
+    assert last.startswith("writing: 2.00 MB in ")
+
+
 @pytest.mark.parametrize("columns", range(1, 120))
 def test_a_bar_fits_its_terminal(columns: int) -> None:
     bar = progress._Bar("reading", 4_000_000)

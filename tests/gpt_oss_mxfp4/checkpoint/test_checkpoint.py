@@ -187,7 +187,8 @@ def test_original_layout_alone_is_refused(tmp_path: Path) -> None:
     assert refusal(folder) == (
         "FOLDER: must hold model.* tensors, got only the block.* names of the original/ layout"
         " (4 tensors such as block.0.attn.norm.scale), which is not read here. Give the root folder"
-        f" of {PUBLISHED}: it holds the same weights as model.* tensors."
+        f" of {PUBLISHED}, which holds the same weights as model.* tensors, or make such a folder:"
+        " gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER."
     )
 
 

@@ -37,9 +37,8 @@ LAYER_20B: Tensors = {
 
 OTHER_MODEL = "Take config.json and the weights from the same repository, and download both again"
 BF16 = (
-    "Use a checkpoint with MXFP4 experts: openai/gpt-oss-20b (or openai/gpt-oss-120b); a BF16"
-    " fine-tune must first be quantised to MXFP4 tensors of the same names, which this package"
-    " cannot do yet"
+    "Use a checkpoint with MXFP4 experts: openai/gpt-oss-20b (or openai/gpt-oss-120b); or round a"
+    " BF16 fine-tune to them: gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
 )
 BLOCKS = "model.layers.0.mlp.experts.down_proj_blocks"
 SCALES = "model.layers.0.mlp.experts.down_proj_scales"

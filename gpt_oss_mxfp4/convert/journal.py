@@ -1,0 +1,169 @@
+"""The hidden folder in which an output grows: one writer, a record of what is whole, nothing lost at a kill.
+
+Beside OUTPUT lies ``.OUTPUT.convert/``: ``lock``, ``journal.json`` and ``files/``, which becomes OUTPUT. A file is
+whole if and only if the journal says so; the journal is replaced in one step, after the file's bytes are on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.options import Refused
+
+
+class Journal:
+    """The record of one conversion, whose lock this process holds.
+
+    Args:
+        output: where the files are to be in the end.
+        task: what is made from what; a journal of another task is not gone on with.
+    """
+
+    def __init__(self, output: Path, task: Mapping[str, Any]) -> None:
+        self.output = output
+        self.folder = work_folder(output)
+        self.files = self.folder / "files"
+        self._path = self.folder / "journal.json"
+        self._task = json.loads(json.dumps(task))
+        left = self._left()
+        same = left.get("task") == self._task
+        self.shards: dict[str, dict[str, Any]] = left["shards"] if same else {}
+        self.other_task = bool(left) and not same
+        """Whether an unfinished conversion of something else was found."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether an earlier run of this task put the files in their place, and was killed right after."""
+        return bool(self.shards) and os.path.isdir(self.output) and not os.path.lexists(self.files)
+
+    def open(self) -> None:
+        """Makes the folder of files ready: what the journal does not call whole is removed."""
+        if not self.shards:
+            shutil.rmtree(self.files, ignore_errors=True)
+        self.files.mkdir(exist_ok=True)
+        for file in self.files.iterdir():
+            if file.name not in self.shards:
+                file.unlink()
+        for name in [name for name in self.shards if not (self.files / name).is_file()]:
+            del self.shards[name]
+        self._write()
+
+    def add(self, name: str, record: Mapping[str, Any]) -> None:
+        """Records that a file is whole; its bytes must be on the disk, under its name."""
+        _sync(self.files)
+        self.shards[name] = dict(record)
+        self._write()
+
+    def drop(self, name: str) -> None:
+        """Records that a file is not whole after all."""
+        del self.shards[name]
+        self._write()
+
+    def finish(self) -> None:
+        """Puts the files in their place.
+
+        Raises:
+            Refused: they cannot be put there.
+        """
+        try:
+            for file in self.files.iterdir():
+                if file.name not in self.shards:
+                    _sync(file)
+            _sync(self.files)
+            self.files.rename(self.output)
+            _sync(self.output.parent)
+        except OSError as error:
+            raise Refused(f"--output: {self.output} cannot be made ({error.strerror})") from error
+        self.remove()
+
+    def remove(self) -> None:
+        """Removes the hidden folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _left(self) -> dict[str, Any]:
+        """What an earlier run recorded, if it can be read."""
+        try:
+            left = read_object(self._path)
+        except CheckpointError:
+            return {}
+        shards = left.get("shards")
+        sound = isinstance(shards, dict) and all(map(_is_record, shards.values()))
+        return left if sound else {}
+
+    def _write(self) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        write_synced(temporary, json.dumps({"task": self._task, "shards": self.shards}))
+        temporary.rename(self._path)
+        _sync(self.folder)
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and all(
+        isinstance(record.get(key), dict) for key in ("digests", "losses")
+    )
+
+
+def work_folder(output: Path) -> Path:
+    """Where an output grows."""
+    return output.parent / f".{output.name}.convert"
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Makes the hidden folder, and keeps others from writing to it.
+
+    Args:
+        output: where the files are to be in the end.
+
+    Raises:
+        Refused: another process is at it, or it cannot be made.
+    """
+    folder = work_folder(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise Refused(f"--output: {output} cannot be made ({error.strerror})") from error
+    try:
+        held = False
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it before may have removed the folder since it was opened here.
+            held = os.stat(folder / "lock").st_ino == os.fstat(fd).st_ino
+        if not held:
+            raise Refused(
+                f"--output: another process is writing {output}; wait for it, or name another folder"
+            )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if [file.name for file in folder.iterdir()] == ["lock"]:
+                    shutil.rmtree(folder)
+    finally:
+        os.close(fd)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Writes a file, to the disk."""
+    path.write_text(text)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Gets a file's bytes, or the names in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,185 @@
+"""Which layout a folder's tensors are of, by their names; and the refusal of those that cannot be converted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.fields import shown
+from gpt_oss_mxfp4.checkpoint.layout import BLOCKS, is_original
+from gpt_oss_mxfp4.convert.per_expert import EXPERT, GateUp, Spelling
+
+Layout = Literal["mxfp4", "bf16", "original"]
+"""Hugging Face's with MXFP4 or with BF16 experts, or OpenAI's own."""
+
+TITLES: dict[Layout, str] = {
+    "mxfp4": "Hugging Face's layout with MXFP4 experts",
+    "bf16": "Hugging Face's layout with BF16 experts",
+    "original": "OpenAI's original/ layout",
+}
+
+_REFUSED: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (
+        re.compile(r".+\.(absmax|quant_map|nested_absmax|quant_state\.bitsandbytes__\w+)"),
+        "bitsandbytes",
+        "Its 4-bit numbers are of another kind (NF4): convert the BF16 repository of the same model",
+    ),
+    (
+        re.compile(r".+\.(weight_global_scale|weight_scale_2|input_global_scale)"),
+        "NVFP4",
+        "It has E4M3 scales for 16 elements, which MXFP4 cannot hold: convert a BF16 repository of the same model",
+    ),
+    (
+        re.compile(r".+\.(qweight|qzeros|g_idx|weight_shape|weight_zero_point)"),
+        "an integer format (GPTQ, AWQ or int4 compressed-tensors)",
+        "Integers with their scales are no MXFP4: convert a BF16 repository of the same model",
+    ),
+    (
+        re.compile(r".+\.experts\.(gate_up_projs|down_projs)\..+|.+\.mlp\.router\.linear\..+"),
+        "Unsloth's layout of single experts",
+        "Convert Unsloth's -BF16 repository of the same model, which has the experts of a layer in one tensor",
+    ),
+    (
+        re.compile(r".+\.(lora_A|lora_B|lora_embedding_A)\..+"),
+        "an adapter (LoRA)",
+        "Merge it into its base model with the program that trained it, and save that as BF16",
+    ),
+)
+"""What is recognised and not converted: names, what has them, and what to do."""
+
+_PLAIN = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
+
+
+def recognise(
+    names: Iterable[str], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
+) -> Layout | Spelling:
+    """Names the layout of a checkpoint.
+
+    Args:
+        names: its tensors, without a second copy in the original layout.
+        config: its config.json.
+        gate_up: the order of gate and up rows, where the user has said it.
+        where: what an error calls it.
+
+    Returns:
+        The layout, or how a producer of tensors for single experts spells it.
+
+    Raises:
+        CheckpointError: none of ours, or one that cannot be converted.
+    """
+    names = sorted(names)
+    for pattern, producer, cure in _REFUSED:
+        if match := next(filter(pattern.fullmatch, names), None):
+            _refuse(where, f"must be of a layout that can be converted, is {producer}", match, cure)
+    parts = [match for match in map(EXPERT.fullmatch, names) if match]
+    found: set[Layout] = set()
+    if any(name.endswith(BLOCKS) for name in names):
+        found.add("mxfp4")
+    if any(name.endswith(_PLAIN) for name in names):
+        found.add("bf16")
+    if names and all(map(is_original, names)):
+        found = {"original"}
+    if len(found) + bool(parts) != 1:
+        kinds = sorted(TITLES[layout] for layout in found)
+        kinds += ["tensors for single experts"] if parts else []
+        got = " and ".join(kinds) or "no experts of any kind known here"
+        text = f"must have the experts of all layers in one layout, has {got}"
+        cure = "Take all files from one repository: openai/gpt-oss-20b, a BF16 fine-tune of it"
+        raise CheckpointError(where, [Fault("unknown layout", text, cure)])
+    if parts:
+        return _spelling(parts, config, gate_up, where)
+    if gate_up is not None:
+        [layout] = found
+        text = f"--gate-up is for checkpoints with tensors for single experts, this is {TITLES[layout]}"
+        raise CheckpointError(where, [Fault("wrong option", text, "Leave --gate-up out")])
+    return found.pop()
+
+
+def _spelling(
+    parts: list[re.Match[str]], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
+) -> Spelling:
+    fused = any(part[4] == "gate_up_proj" for part in parts)
+    nested = parts[0][2] or ""
+    packed = any(part[5] == "weight_packed" for part in parts)
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict):
+        quantization = {}
+    if packed:
+        producer = "compressed-tensors"
+        _check_method(quantization, "compressed-tensors", where)
+        _check_compressed(quantization, where)
+    elif any(part[5] == "weight_scale" for part in parts):
+        producer = "AMD Quark"
+        _check_method(quantization, "quark", where)
+        _check_quark(quantization, where)
+    else:
+        cure = "Save the experts of a layer in one tensor, as transformers does, and convert that"
+        text = "must be MXFP4 where each expert has tensors of its own, has no scales"
+        _refuse(where, text, parts[0][0], cure)
+    order = gate_up or _known_order(packed=packed, fused=fused, nested=bool(nested))
+    if order is None:
+        how = "gate_up_proj" if fused else "gate_proj and up_proj"
+        text = (
+            f"{producer}: the order of rows in {how} cannot be told from the file, programs that write such files"
+            " differ in it"
+        )
+        cure = (
+            "Say it: --gate-up halves where gates come first and then ups (two tensors: each is what its name says),"
+            " --gate-up interleaved where they take turns through both; the wrong one gives a model that talks"
+            " nonsense"
+        )
+        raise CheckpointError(where, [Fault("ambiguous layout", text, cure)])
+    return Spelling(producer, "weight_packed" if packed else "weight", nested, fused, order)
+
+
+def _known_order(*, packed: bool, fused: bool, nested: bool) -> GateUp | None:
+    """The order of rows where only one is met: AMD's repositories, and llm-compressor's first layout (NOTES F56)."""
+    if not packed and fused:
+        return "interleaved"
+    if packed and nested and not fused:
+        return "halves"
+    return None
+
+
+def _check_method(quantization: Mapping[str, Any], wanted: str, where: Path) -> None:
+    if (method := quantization.get("quant_method")) not in (None, wanted):
+        text = f"quantization_config.quant_method must be {shown(wanted)} with such tensors, got {shown(method)}"
+        cure = (
+            "This producer's files have not been seen: convert a BF16 repository of the same model"
+        )
+        raise CheckpointError(where, [Fault("unknown producer", text, cure)])
+
+
+def _check_compressed(quantization: Mapping[str, Any], where: Path) -> None:
+    groups = quantization.get("config_groups")
+    named = [quantization.get("format")]
+    if isinstance(groups, dict):
+        named += [group.get("format") for group in groups.values() if isinstance(group, dict)]
+    for form in named:
+        if form not in (None, "mxfp4-pack-quantized", "mixed-precision"):
+            text = f'quantization_config.format must be "mxfp4-pack-quantized", got {shown(form)}'
+            cure = "Other formats of compressed-tensors are not MXFP4: convert a BF16 repository"
+            raise CheckpointError(where, [Fault("not MXFP4", text, cure)])
+
+
+def _check_quark(quantization: Mapping[str, Any], where: Path) -> None:
+    everywhere = quantization.get("global_quant_config")
+    weight = everywhere.get("weight") if isinstance(everywhere, dict) else None
+    if isinstance(weight, dict):
+        for key, wanted in (("dtype", "fp4"), ("group_size", 32), ("scale_format", "e8m0")):
+            if weight.get(key) not in (None, wanted):
+                text = f"quantization_config: weight.{key} must be {shown(wanted)}, got {shown(weight[key])}"
+                cure = "Other formats of Quark are not MXFP4: convert a BF16 repository"
+                raise CheckpointError(where, [Fault("not MXFP4", text, cure)])
+    if "rotation" in str(quantization.get("algo_config")):
+        text = "quantization_config.algo_config must have no rotation: activations would have to be rotated too"
+        cure = "Convert a checkpoint that was quantised without it"
+        raise CheckpointError(where, [Fault("rotated weights", text, cure)])
+
+
+def _refuse(where: Path, text: str, name: str, cure: str) -> NoReturn:
+    text = f"{text} (it has {quoted(name)})"
+    raise CheckpointError(where, [Fault("cannot be converted", text, cure)])

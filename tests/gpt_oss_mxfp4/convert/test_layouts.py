@@ -1,0 +1,92 @@
+"""What is recognised, and the names of what is not converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.convert.layouts import recognise
+from gpt_oss_mxfp4.convert.per_expert import GateUp, Spelling
+
+EXPERTS = "model.layers.0.mlp.experts."
+HERE = Path("folder")
+
+
+def layout_of(*names: str, gate_up: GateUp | None = None) -> object:
+    return recognise(names, {}, gate_up, HERE)
+
+
+@pytest.mark.parametrize(
+    ("names", "layout"),
+    [
+        (("lm_head.weight", f"{EXPERTS}gate_up_proj_blocks"), "mxfp4"),
+        (("lm_head.weight", f"{EXPERTS}gate_up_proj", f"{EXPERTS}gate_up_proj_bias"), "bf16"),
+        (("embedding.weight", "block.0.mlp.mlp1_weight.blocks"), "original"),
+        (
+            (f"{EXPERTS}0.gate_up_proj.weight", f"{EXPERTS}0.gate_up_proj.weight_scale"),
+            Spelling("AMD Quark", "weight", "", True, "interleaved"),
+        ),
+        (
+            (f"{EXPERTS}experts.0.gate_proj.weight_packed",),
+            Spelling("compressed-tensors", "weight_packed", "experts.", False, "halves"),
+        ),
+    ],
+)
+def test_names_tell_the_layout(names: tuple[str, ...], layout: object) -> None:
+    assert layout_of(*names) == layout
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        (f"{EXPERTS}down_projs.0.weight.absmax", "is bitsandbytes"),
+        (f"{EXPERTS}gate_up_projs.3.weight.quant_state.bitsandbytes__nf4", "is bitsandbytes"),
+        (f"{EXPERTS}0.up_proj.weight_global_scale", "is NVFP4"),
+        (f"{EXPERTS}0.up_proj.qweight", "is an integer format (GPTQ, AWQ or int4"),
+        (f"{EXPERTS}gate_up_projs.0.weight", "is Unsloth's layout of single experts"),
+        ("model.layers.0.mlp.router.linear.weight", "is Unsloth's layout of single experts"),
+        ("base_model.model.lm_head.lora_A.weight", "is an adapter (LoRA)"),
+    ],
+)
+def test_what_cannot_be_converted_is_named(name: str, what: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        layout_of("lm_head.weight", f"{EXPERTS}gate_up_proj", name)
+    assert str(error.value).startswith(f"folder: must be of a layout that can be converted, {what}")
+    assert f"(it has {name})" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "has"),
+    [
+        (("lm_head.weight",), "has no experts of any kind known here"),
+        ((), "has no experts of any kind known here"),
+        (
+            (f"{EXPERTS}gate_up_proj_blocks", "model.layers.1.mlp.experts.gate_up_proj"),
+            "has Hugging Face's layout with BF16 experts and Hugging Face's layout with MXFP4 experts",
+        ),
+        (
+            (f"{EXPERTS}gate_up_proj", f"{EXPERTS}0.gate_proj.weight"),
+            "has Hugging Face's layout with BF16 experts and tensors for single experts",
+        ),
+    ],
+)
+def test_a_mixture_or_another_model_is_refused(names: tuple[str, ...], has: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        layout_of(*names)
+    assert str(error.value).startswith(
+        f"folder: must have the experts of all layers in one layout, {has}. "
+    )
+
+
+def test_single_experts_without_scales_are_refused() -> None:
+    with pytest.raises(
+        CheckpointError, match="must be MXFP4 where each expert has tensors of its own"
+    ):
+        layout_of(f"{EXPERTS}0.gate_proj.weight")
+
+
+def test_an_order_is_not_asked_for_where_there_is_none_to_tell() -> None:
+    with pytest.raises(CheckpointError, match="this is Hugging Face's layout with BF16 experts"):
+        layout_of(f"{EXPERTS}gate_up_proj", gate_up="halves")

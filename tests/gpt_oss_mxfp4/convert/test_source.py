@@ -1,0 +1,69 @@
+"""Reading a source: what is asked for, or an error that names the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.index import read_header
+from gpt_oss_mxfp4.convert.source import Source
+from tests.gpt_oss_mxfp4.checkpoint.small import raw_file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "x.safetensors"
+    header = (
+        b'{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},'
+        b'"b":{"dtype":"U8","shape":[5],"data_offsets":[3,8]}}'
+    )
+    path.write_bytes(raw_file(header, bytes(range(8))))
+    return path
+
+
+def test_bytes_are_counted_from_a_tensor_s_own_beginning(file: Path) -> None:
+    entries = read_header(file)
+    with Source([file]) as source:
+        assert source.read(entries["b"], 1, 4).tolist() == [4, 5, 6]
+        assert source.read(entries["a"], 0, 3).tolist() == [0, 1, 2]
+        empty = source.read(entries["a"], 2, 2)
+    assert empty.dtype == np.uint8
+    assert empty.size == 0
+
+
+def test_a_file_that_became_shorter_is_named(file: Path) -> None:
+    entries = read_header(file)
+    with Source([file]) as source:
+        os.truncate(file, file.stat().st_size - 1)
+        with pytest.raises(CheckpointError) as error:
+            source.read(entries["b"], 0, 5)
+    assert str(error.value).startswith(
+        f"{file}: cannot be read (it became shorter while it was read). "
+    )
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone: cannot be read \(No such file"):
+        Source([tmp_path / "gone"])
+
+
+def test_an_identity_changes_with_size_time_and_header(file: Path) -> None:
+    def identity() -> object:
+        with Source([file]) as source:
+            return source.identity()
+
+    first, data = identity(), file.read_bytes()
+    status = file.stat()
+    assert identity() == first
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert identity() != first
+    file.write_bytes(data.replace(b'"a"', b'"c"'))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert identity() != first
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert identity() == first

@@ -1,0 +1,461 @@
+"""The verb as a whole: what a kill, a full disk, a second process and wrong folders do to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4.convert.journal import locked, work_folder
+from gpt_oss_mxfp4.convert.shards import Shard
+from gpt_oss_mxfp4.convert.writer import verify_shard, write_shard
+from tests.gpt_oss_mxfp4.checkpoint.small import config_fields, raw_file
+from tests.gpt_oss_mxfp4.convert.folders import (
+    as_original,
+    assert_same_tensors,
+    bf16,
+    convert,
+    original_config,
+    read_tensors,
+    refusal,
+    small_model,
+    write_checkpoint,
+)
+
+MAKING = "gpt_oss_mxfp4.convert.making"
+"""Where the steps are looked up that tests replace."""
+
+SHARDS = ("--to", "original", "--shard-gb", "0.000012")
+"""Five files of the small model."""
+
+
+@pytest.fixture
+def source(tmp_path: Path, rng: np.random.Generator) -> Path:
+    return write_checkpoint(tmp_path / "source", small_model(rng), config_fields())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def command(*arguments: Any) -> list[str]:
+    return [sys.executable, "-m", "gpt_oss_mxfp4", "convert", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)  # see NOTES F2
+
+
+def test_a_kill_at_any_step_costs_nothing_but_time(source: Path, tmp_path: Path) -> None:
+    (source / "tokenizer.json").write_text("{}")
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    program = "tests.gpt_oss_mxfp4.convert.kill_everywhere"
+    done = subprocess.run(
+        [sys.executable, "-m", program, source, folder, "--to", "original", "--shard-gb", "3e-5"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) > 80
+
+
+def test_kills_at_any_moment_cost_nothing_but_time(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Of the command itself, while tensors of some megabytes are copied."""
+    tensors = small_model(rng)
+    tensors["model.embed_tokens.weight"] = bf16(np.zeros((2**18, 64)))
+    tensors["lm_head.weight"] = bf16(np.ones((2**18, 64)))
+    source = write_checkpoint(tmp_path / "source", tensors, config_fields(vocab_size=2**18))
+    arguments = ("--to", "original", "--shard-gb", "0.03")
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    begin = time.monotonic()
+    subprocess.run(
+        command(source, "--output", whole, *arguments),
+        check=True,
+        capture_output=True,
+        env=environment(),
+    )
+    seconds = time.monotonic() - begin
+    moments = random.Random(20261126)
+    for _ in range(6):
+        process = subprocess.Popen(
+            command(source, "--output", output, *arguments),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        try:
+            process.wait(moments.uniform(0.2, 0.9) * seconds)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if not output.exists():
+        last = command(source, "--output", output, *arguments)
+        assert (
+            subprocess.run(last, check=False, capture_output=True, env=environment()).returncode
+            == 0
+        )
+    assert files_of(output) == files_of(whole)
+    assert not work_folder(output).exists()
+
+
+def test_a_run_after_a_kill_writes_only_what_is_missing(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+    written: list[str] = []
+
+    def write_two(shard: Shard, *rest: Any) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_shard(shard, *rest)
+        written.append(shard.name)
+
+    monkeypatch.setattr(MAKING + ".write_shard", write_two)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(["convert", str(source), "--output", str(output), *SHARDS])
+    written.clear()
+    assert not output.exists()
+
+    def write(shard: Shard, *rest: Any) -> None:
+        write_shard(shard, *rest)
+        written.append(shard.name)
+
+    monkeypatch.setattr(MAKING + ".write_shard", write)
+    err = convert(capfd, source, "--output", output, *SHARDS)
+    assert written == [f"model-0000{i}-of-00005.safetensors" for i in (3, 4, 5)]
+    assert "of them by an earlier run" in err
+
+
+def test_what_is_left_of_another_source_is_not_gone_on_with(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MAKING + ".verify_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(["convert", str(source), "--output", str(output), *SHARDS])
+    monkeypatch.setattr(MAKING + ".verify_shard", verify_shard)
+    assert len(list((work_folder(output) / "files").iterdir())) == 5
+    other = small_model(np.random.default_rng(7))
+    write_checkpoint(tmp_path / "other", other, config_fields())
+    err = convert(capfd, tmp_path / "other", "--output", output, *SHARDS)
+    assert "of an unfinished conversion of another source was removed\n" in err
+    assert_same_tensors(read_tensors(output), as_original(other))
+
+
+def test_a_journal_that_cannot_be_read_is_no_journal(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    work = work_folder(output)
+    for text in ("", "[]", '{"shards": 3}', '{"task": {}, "shards": {"a": {}}}'):
+        (work / "files").mkdir(parents=True)
+        (work / "journal.json").write_text(text)
+        (work / "files/model-00001-of-00005.safetensors").write_text("half of it")
+        convert(capfd, source, "--output", output, *SHARDS)
+        assert len(read_tensors(output)) == 33
+        for path in output.iterdir():
+            path.unlink()
+        output.rmdir()
+
+
+def test_a_second_process_is_refused(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    with locked(output):
+        message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message == (
+        f"--output: another process is writing {output}; wait for it, or name another folder"
+    )
+    assert not work_folder(output).exists()
+
+
+@pytest.mark.parametrize("files", [0, 2])
+def test_a_full_disk_is_told_and_what_is_whole_is_kept(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], files: int
+) -> None:
+    """A limit on the size of files fails in the same place, with another reason."""
+    output = tmp_path / "output"
+    sizes = {0: 2_000, 2: 13_300}
+    shards = ("--to", "original", "--shard-gb", {0: "0.000012", 2: "0.000014"}[files])
+    done = subprocess.run(
+        command(source, "--output", output, *shards),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[files],) * 2),
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"gpt-oss-mxfp4: --output: {output} cannot be written (File too large)")
+    assert not output.exists()
+    if files:
+        assert f"; {files} of " in last
+        assert last.endswith("files are done and kept for another run")
+        names = [path.name for path in (work_folder(output) / "files").iterdir()]
+        assert len(names) == files
+        assert not any(name.endswith(".part") for name in names)
+    else:
+        assert not work_folder(output).exists()
+    convert(capfd, source, "--output", output, *shards)
+    assert len(read_tensors(output)) == 33
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
+    message = refusal(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert message == f"--output: {tmp_path / 'output'} needs 47.5 kB more, 1.0 kB are free there"
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("place", [0, 20, -1])
+def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
+    place: int,
+    source: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A byte of the header's length, of its JSON, of the last tensor."""
+    output = tmp_path / "output"
+
+    def write_and_damage(shard: Shard, read: Any, journal: Any, advance: Any) -> None:
+        write_shard(shard, read, journal, advance)
+        if shard.name.startswith("model-00002"):
+            path = journal.files / shard.name
+            data = bytearray(path.read_bytes())
+            data[place] ^= 1
+            path.write_bytes(data)
+
+    monkeypatch.setattr(MAKING + ".write_shard", write_and_damage)
+    message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message.startswith("model-00002-of-00005.safetensors: ")
+    assert " must read back as it was written, does not. Check the disk" in message
+    assert not output.exists()
+    monkeypatch.setattr(MAKING + ".write_shard", write_shard)
+    convert(capfd, source, "--output", output, *SHARDS)
+    convert(capfd, output, "--output", tmp_path / "hf")
+    assert_same_tensors(read_tensors(tmp_path / "hf"), read_tensors(source))
+
+
+def test_a_source_that_changes_meanwhile_is_refused(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def touch(shard: Shard, *rest: Any) -> None:
+        write_shard(shard, *rest)
+        os.utime(next(source.glob("*.safetensors")), (1, 1))
+
+    monkeypatch.setattr(MAKING + ".write_shard", touch)
+    message = refusal(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert message == f"{source}: was changed while it was read; run the command again"
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_wrong_folders_end_in_one_message(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    output = tmp_path / "output"
+    for arguments, message in (
+        (
+            (tmp_path / "none", "--output", output),
+            f"{tmp_path / 'none'}: must be a folder with a checkpoint, is not",
+        ),
+        (
+            (tmp_path / ("x" * 300), "--output", output),
+            f"{tmp_path / ('x' * 300)}: must be a folder with a checkpoint, is not",
+        ),
+        (
+            (source, "--output", output, "--tokenizer", tmp_path / ("x" * 300), *SHARDS),
+            f"--tokenizer: {tmp_path / ('x' * 300)} must be a folder with tokenizer.json, is not",
+        ),
+        (
+            (source, "--output", output, "--json", tmp_path / ("x" * 300) / "x", *SHARDS),
+            f"--json: {tmp_path / ('x' * 300) / 'x'} must be a file in a folder that is there",
+        ),
+        (
+            (tmp_path / "file", "--output", output),
+            f"{tmp_path / 'file'}: must be a folder with a checkpoint, is not",
+        ),
+        (
+            (source, "--output", tmp_path / "there", *SHARDS),
+            f"--output: {tmp_path / 'there'} exists already; remove it or name another folder",
+        ),
+        (
+            (source, "--output", tmp_path / "dangling", *SHARDS),
+            f"--output: {tmp_path / 'dangling'} exists already; remove it or name another folder",
+        ),
+        (
+            (source, "--output", source / "original", *SHARDS),
+            f"--output: {source / 'original'} must not lie inside the source; name a folder elsewhere",
+        ),
+        (
+            (source, "--output", source / "../source/./x", *SHARDS),
+            f"--output: {source / '../source/x'} must not lie inside the source; name a folder elsewhere",
+        ),
+        (
+            (source, "--output", tmp_path / "file/below", *SHARDS),
+            f"--output: {tmp_path / 'file/below'} cannot be made (Not a directory)",
+        ),
+        (
+            (source, "--output", tmp_path / "loop/x", *SHARDS),
+            f"--output: {tmp_path / 'loop/x'} cannot be made (Too many levels of symbolic links)",
+        ),
+        (
+            (source, "--output", tmp_path / ("x" * 300), *SHARDS),
+            f"--output: {tmp_path / ('x' * 300)} cannot be made (File name too long)",
+        ),
+        ((source, "--output", "/", *SHARDS), "--output: must name a folder to make, got /"),
+        (
+            (source, "--output", output, "--json", tmp_path / "none/report", *SHARDS),
+            f"--json: {tmp_path / 'none/report'} must be a file in a folder that is there",
+        ),
+        (
+            (source, "--output", output, "--tokenizer", tmp_path / "there", *SHARDS),
+            f"--tokenizer: {tmp_path / 'there'} must be a folder with tokenizer.json, is not",
+        ),
+        (
+            (source, "--output", output),
+            f"{source}: is in Hugging Face's layout with MXFP4 experts already; --to names another",
+        ),
+    ):
+        assert refusal(capfd, *arguments) == message
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "dangling",
+            "file",
+            "loop",
+            "source",
+            "there",
+        ]
+        assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_hostile_sources_end_in_one_message_and_leave_nothing(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    shard = next(source.glob("*.safetensors"))
+    whole, config = shard.read_bytes(), (source / "config.json").read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    (source / "modeling.py").write_text("raise SystemExit(9)")
+
+    def refused(part: str) -> None:
+        message = refusal(capfd, source, "--output", tmp_path / "output", *SHARDS)
+        assert part in message
+        assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+    for cut in (0, 7, 8, 9, end - 1, end, len(whole) - 1):
+        shard.write_bytes(whole[:cut])
+        refused(shard.name)
+    shard.write_bytes(raw_file(b"{}", b"", length=2**60))
+    refused("header length must be at most 100000000 bytes")
+    shard.write_bytes(whole + b"\0")
+    refused("1 too many")
+    shard.write_bytes(whole.replace(b'"U8"', b'"I8"', 1))
+    refused("must be U8, got I8")
+    shard.write_bytes(whole.replace(b"lm_head.weight", b"lm_head.weighs", 1))
+    refused("lm_head.weight must be there, is missing")
+    shard.write_bytes(whole)
+    for text, part in (
+        (b"", "is not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (config.replace(b'"num_local_experts": 2', b'"num_local_experts": 4096'), "must be [4096,"),
+        (
+            config.replace(b'_size": 64', b'_size": 65536').replace(
+                b'_size": 32', b'_size": 65536'
+            ),
+            "an expert's matrix must have at most",
+        ),
+        (config.replace(b'"yarn"', b'"linear"'), 'rope_type must be "yarn"'),
+        (config.replace(b"1e-05", b"1e-06"), "rms_norm_eps must be 1e-05 in the original layout"),
+        (
+            config.replace(b'"truncate": false', b'"truncate": true'),
+            "truncate must be false in the original",
+        ),
+    ):
+        assert text != config
+        (source / "config.json").write_bytes(text)
+        refused(part)
+    (source / "config.json").unlink()
+    refused("must hold config.json, does not")
+    (source / "config.json").write_bytes(config)
+    (source / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "../b.safetensors"}}'
+    )
+    refused("weight_map must name *.safetensors files of its own folder")
+
+
+def test_a_hostile_config_of_the_original_layout_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    for change, part in (
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers must be an integer from 1 to 1024"),
+        (
+            {"rope_scaling_factor": "32"},
+            'rope_scaling_factor must be a number above 0 and at most 1e+30, got "32"',
+        ),
+        ({"num_experts": None}, "num_local_experts must be an integer"),
+        ({"head_dim": 9}, "head_dim must be even"),
+        ({"rope_scaling_factor": 1e30}, "max_position_embeddings must be an integer"),
+    ):
+        fields = {**original_config(), **change}
+        folder = tmp_path / "-".join(map(str, change.values()))
+        source = write_checkpoint(folder / "source", as_original(small_model(rng)), fields)
+        message = refusal(capfd, source, "--output", folder / "output")
+        assert part in message
+        assert [path.name for path in folder.iterdir()] == ["source"]
+
+
+def test_ctrl_c_keeps_what_is_whole(source: Path, tmp_path: Path) -> None:
+    """The hidden folder is no leftover: the next run goes on from it."""
+    output = tmp_path / "output"
+    program = (
+        "import os, signal, sys; from gpt_oss_mxfp4 import cli; from gpt_oss_mxfp4.convert import making\n"
+        "real = making.write_shard\n"
+        "def write(shard, *rest):\n"
+        "    real(shard, *rest); os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(60)\n"
+        "making.write_shard = write\n"
+        f"sys.exit(cli.main(['convert', {str(source)!r}, '--output', {str(output)!r}, *{SHARDS!r}]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.endswith("\ngpt-oss-mxfp4: interrupted\n")
+    assert [path.name for path in (work_folder(output) / "files").iterdir()] == [
+        "model-00001-of-00005.safetensors"
+    ]
