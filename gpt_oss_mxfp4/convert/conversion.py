@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import find_tensors
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, quoted
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, is_original
 from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, TensorSpec, expected_tensors
@@ -111,7 +111,7 @@ def _without_copies(entries: Mapping[str, TensorEntry], notes: list[str]) -> dic
     if not originals or len(originals) == len(entries):
         return dict(entries)
     notes.append(
-        f"{len(originals)} tensors such as {originals[0]} are left out: a second copy of the model"
+        f"{len(originals)} tensors such as {quoted(originals[0])} are left out: a second copy of the model"
     )
     return {name: entry for name, entry in entries.items() if not is_original(name)}
 
@@ -154,10 +154,10 @@ def _in_hugging_face_layout(
         dropped = [name for name in entries if DROPPED.fullmatch(name)]
         if dropped:
             notes.append(
-                f"{len(dropped)} scales of activations and of the KV cache, such as {dropped[0]}, are left out: here"
-                " nothing is rounded by them, so logits differ slightly from those of a program that does"
+                f"{len(dropped)} scales of activations and of the KV cache, such as {quoted(dropped[0])}, are left"
+                " out: here nothing is rounded by them, so logits differ slightly from those of a program that does"
             )
-        entries = {name: entry for name, entry in entries.items() if name not in set(dropped)}
+        entries = {name: entry for name, entry in entries.items() if not DROPPED.fullmatch(name)}
         check_entries(expert_tensors(packed, layout), entries, folder)
         return from_per_expert(packed, entries, layout)
     if layout == "original":

@@ -79,13 +79,13 @@ def spoilt(draw: st.DrawFn) -> tuple[Tensors, str]:
     return tensors, json.dumps(config)
 
 
+def _never(_: Any) -> Any:
+    raise AssertionError("no weight is read by a plan")
+
+
 def plan(folder: Path, to: Layout, gate_up: GateUp | None = None) -> int:
     """Plans, and gives the bytes of all files."""
-
-    def never(_: Any) -> Any:
-        raise AssertionError("no weight is read by a plan")
-
-    conversion = plan_conversion(folder, to, gate_up, None, never)
+    conversion = plan_conversion(folder, to, gate_up, None, _never)
     for output in conversion.outputs:
         assert output.nbytes == sum(piece.nbytes for piece in output.pieces)
     return sum(shard.nbytes for shard in make_shards(conversion.outputs))
@@ -100,6 +100,17 @@ def test_every_sound_layout_becomes_every_other(name: str, to: Layout, tmp_path:
             plan(folder, to)
     else:
         assert plan(folder, to) > 40_000
+
+
+def test_a_second_copy_is_left_out_and_its_names_are_printed_harmlessly(tmp_path: Path) -> None:
+    tensors, config = CASES["mxfp4"]
+    more = {**tensors, "block.\x1b[31m": next(iter(tensors.values()))}
+    conversion = plan_conversion(
+        write_checkpoint(tmp_path / "source", more, config), "original", None, None, _never
+    )
+    assert conversion.notes == (
+        "1 tensors such as 'block.\\x1b[31m' are left out: a second copy of the model",
+    )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
