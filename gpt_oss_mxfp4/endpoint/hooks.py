@@ -76,7 +76,7 @@ def check_server() -> None:
         RuntimeError: it has not.
     """
     for owner, name, expected in _EXPECTED:
-        function = getattr(owner, name, None)
+        function = vars(owner).get(name)
         got = () if function is None else tuple(inspect.signature(function).parameters)
         if got != expected:
             raise RuntimeError(
@@ -147,8 +147,12 @@ def _refusing_the_ignored(original: Any) -> Any:
                 check_chat(body, names_from_tools(body.tools) or ())
         except RequestError as error:
             raise InputError(str(error)) from error
-        if getattr(body, "seed", None) == 0:
+        if body.seed == 0:
             body.seed = _ZERO_SEED
+        if getattr(body, "top_logprobs", None) == 0:
+            body.top_logprobs = (
+                None  # MAX would give none at all; so it gives the likeliest beside each
+            )
         return body
 
     return parse_body

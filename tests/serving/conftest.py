@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.serving.real import Server
     from tests.serving.scripted import ScriptedServer
 
 
@@ -19,3 +20,12 @@ def scripted() -> Iterator[ScriptedServer]:
     server = ScriptedServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """MAX's own server with the demo model, in a process of its own."""
+    from tests.serving.real import MAX_SERVE, running
+
+    with running(MAX_SERVE, tmp_path_factory.mktemp("serve") / "log") as server:
+        yield server

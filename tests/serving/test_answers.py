@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from tests.serving.scripted import MODEL, ScriptedServer
 
 USER = [{"role": "user", "content": "12 * 34?"}]

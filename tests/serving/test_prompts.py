@@ -1,4 +1,4 @@
-"""What the model is given for an OpenAI request: whole prompts, by the demo's template and by one like the published."""
+"""What the model is given for an OpenAI request: whole prompts, by the demo's template and one like the published."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ PUBLISHED = """\
 {%- set last = namespace(name=none) -%}
 {%- for message in (messages[1:] if first else messages) -%}
 {%- if message.role == "assistant" -%}
-{%- if "<|channel|>final<|message|>" in message.content -%}{{ raise_exception("a channel in the content") }}{%- endif -%}
+{%- if "<|channel|>final<|message|>" in message.content -%}{{ raise_exception("channel") }}{%- endif -%}
 {%- if "tool_calls" in message -%}
 {%- if message.content and message.thinking -%}{{ raise_exception("both") }}{%- endif -%}
 {%- if message.content or message.thinking -%}
