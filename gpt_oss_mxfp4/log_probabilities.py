@@ -6,7 +6,7 @@ MAX's own ``LogProbabilitiesMixin`` compiles it whenever a model is loaded: a se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from max.driver import Buffer, Device
 from max.dtype import DType
@@ -18,6 +18,8 @@ from max.pipelines.lib.log_probabilities import (
     compute_log_probabilities_ragged,
     log_probabilities_ragged_graph,
 )
+
+from gpt_oss_mxfp4.kept_graphs import load_kept_graph
 
 
 class LogProbabilitiesGraph:
@@ -72,8 +74,8 @@ class LogProbabilitiesGraph:
 
     @cached_property
     def _graph(self) -> Model:
-        return self._session.load(
-            log_probabilities_ragged_graph(
-                DeviceRef.from_device(self._device), levels=_LOGPROBS_HEAP_LEVELS
-            )
-        )
+        device = DeviceRef.from_device(self._device)
+        build = partial(log_probabilities_ragged_graph, device, levels=_LOGPROBS_HEAP_LEVELS)
+        if self._device.is_host:
+            return load_kept_graph(self._session, "log probabilities", build)
+        return self._session.load(build())

@@ -74,7 +74,7 @@ async def turn_chunks(
                 break
     if turn is not None and turn.faults:
         logger.warning(
-            "request %s: the model broke the harmony format in %d places; no text is lost",
+            "request %s: faults in the answer's harmony format: %d; no text of it is lost",
             name,
             turn.faults,
         )

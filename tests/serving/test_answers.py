@@ -181,7 +181,7 @@ def test_a_broken_format_is_logged_without_its_text(
     with caplog.at_level(logging.WARNING):
         whole(scripted.client)
     [line] = [record.getMessage() for record in caplog.records if "harmony" in record.getMessage()]
-    assert line.endswith(": the model broke the harmony format in 1 places; no text is lost")
+    assert line.endswith(": faults in the answer's harmony format: 1; no text of it is lost")
     assert "secret" not in line
 
 
@@ -280,3 +280,19 @@ def test_only_chat_and_completions_are_served(scripted: ScriptedServer) -> None:
     assert (
         scripted.http.post("/v1/responses", json={"model": MODEL, "input": "Hi"}).status_code == 404
     )
+
+
+def test_reasoning_has_the_name_that_max_is_asked_for(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = scripted.app.state.pipeline_config
+    runtime = config.runtime.model_copy(update={"emit_reasoning_content": True})
+    renamed = config.model_copy(update={"runtime": runtime})
+    monkeypatch.setattr(scripted.app.state, "pipeline_config", renamed)
+    create = scripted.client.chat.completions.create
+    for said in (f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>", f"{ANALYSIS}Hm.<|return|>"):
+        scripted.worker.say(said)
+        message = create(model=MODEL, messages=USER).choices[0].message
+        assert (message.reasoning_content, message.reasoning) == ("Hm.", None)
+        deltas = [c.choices[0].delta for c in create(model=MODEL, messages=USER, stream=True)]
+        assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == "Hm."

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from max.pipelines.context import TextGenerationResponseFormat
+from max.pipelines.modeling.types import (
+    RequestID,
+    TextGenerationRequest,
+    TextGenerationRequestMessage,
+)
 
 from tests.serving.scripted import MODEL, ScriptedServer
 from tests.serving.test_answers import TOOLS
@@ -340,3 +347,17 @@ def test_another_template_is_answered_in_plain_text(scripted: ScriptedServer) ->
         assert (answer.message.content, answer.finish_reason) == ("finalHi ", "stop")
     finally:
         scripted.tokenizer.delegate.chat_template = own
+
+
+def test_a_schema_holds_the_answer_alone(scripted: ScriptedServer) -> None:
+    """As a server on a GPU would be asked to; on a CPU MAX has no grammars."""
+    request = TextGenerationRequest(
+        request_id=RequestID("1"),
+        model_name=MODEL,
+        messages=[TextGenerationRequestMessage(role="user", content="12 * 34?")],
+        response_format=TextGenerationResponseFormat("json_schema", json_schema={"type": "object"}),
+    )
+    context = asyncio.run(scripted.tokenizer.new_context(request))
+    text = scripted.tokenizer.delegate.decode(context.tokens.prompt.tolist())
+    assert text == f"{SYSTEM}{ASKED}{ANSWER}<|channel|>final<|message|>"
+    assert context.json_schema == '{"type": "object"}'
