@@ -303,7 +303,7 @@ class TestTheContractOfThePublishedTemplate:
     def test_two_calls_with_reasoning_and_content_lose_nothing(
         self, published: ScriptedServer
     ) -> None:
-        [call] = CALLED["tool_calls"]  # type: ignore[misc]
+        [call] = CALLED["tool_calls"]
         second = {
             "id": "call_2",
             "type": "function",
