@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -23,10 +23,10 @@ from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
 from gpt_oss_mxfp4.endpoint.requests import RequestError, check_chat, check_completion
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
 from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
-from gpt_oss_mxfp4.endpoint.turn import read_turn
+from gpt_oss_mxfp4.endpoint.turn import PlainTurn, Turn, read_turn
 
-COMPLETIONS = "/v1/completions"
-"""Where a text is continued as it is: all of the model's text comes back, and nothing of harmony."""
+CHAT = "/chat/completions"
+"""How the path of a request for a chat ends. Any other without messages has a text continued as it is."""
 
 _PARSE_BODY = "_parse_openai_request_body"
 
@@ -96,16 +96,23 @@ def _telling_turns(original: Any) -> Any:
         self: Any, request: Any, *, parse_reasoning: bool = True
     ) -> AsyncGenerator[Any, None]:
         tokenizer = self.tokenizer
-        if not isinstance(tokenizer, HarmonyTokenizer) or request.request_path == COMPLETIONS:
+        if not isinstance(tokenizer, HarmonyTokenizer):
             return await original(self, request, parse_reasoning=parse_reasoning)
         # MAX's own stop strings would end the reasoning as well, in the model's worker.
         params = request.sampling_params
         unstopped = replace(request, sampling_params=replace(params, stop=None))
         chunks = await original(self, unstopped, parse_reasoning=False)
         tools = names_from_tools(request.tools) if tokenizer.reads_calls else None
+        chat = bool(request.messages) or request.request_path.endswith(CHAT)
+
+        def begin(prompt: Sequence[int]) -> Turn:
+            if chat:
+                return read_turn(tokenizer.delegate, prompt, tools)
+            return PlainTurn(tokenizer.delegate)
+
         return turn_chunks(
             chunks,
-            lambda prompt: read_turn(tokenizer.delegate, prompt, tools),
+            begin,
             StopStrings(params.stop or ()),
             lambda: self.model_worker.cancel(request.request_id),
             str(request.request_id),

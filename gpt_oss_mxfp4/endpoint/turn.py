@@ -70,7 +70,7 @@ class Turn(Protocol):
 
 
 class PlainTurn:
-    """A turn outside of the format, where a checkpoint's chat template is another: all of it is the answer.
+    """A turn outside of the format: all of its text is the answer. A raw prompt has it, or another chat template.
 
     Args:
         tokenizer: of the model.

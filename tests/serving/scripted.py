@@ -43,6 +43,7 @@ class ScriptedWorker:
         self.contexts: list[TextContext] = []
         self.cancelled: list[Any] = []
         self.generated = 0
+        self.generating = False
 
     def say(self, text: str) -> None:
         """Has each request answered with a text's tokens, special ones among them."""
@@ -73,6 +74,16 @@ class ScriptedWorker:
         stops = context.eos_tracker.eos_token_ids
         end = next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))
         self.generated = 0
+        self.generating = True
+        try:
+            async for outputs in self._some(request_id, context, ids, end, stops):
+                yield outputs
+        finally:
+            self.generating = False
+
+    async def _some(
+        self, request_id: Any, context: TextContext, ids: list[int], end: int, stops: set[int]
+    ) -> AsyncGenerator[tuple[list[TextGenerationOutput], int], None]:
         for begin in range(0, end, self.tokens_at_once):
             some = ids[begin : min(begin + self.tokens_at_once, end)]
             self.generated += len(some)

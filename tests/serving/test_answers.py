@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from max.pipelines.modeling.types import (
+    RequestID,
+    TextGenerationRequest,
+    TextGenerationRequestMessage,
+)
 
 from tests.serving.scripted import MODEL, ScriptedServer
 
@@ -247,11 +254,11 @@ class TestStopStrings:
 
 
 class TestLogProbabilities:
-    @pytest.mark.parametrize("size", [1, 100])
-    def test_are_the_answers(self, scripted: ScriptedServer, size: int) -> None:
+    @pytest.mark.parametrize(("size", "top"), [(1, 1), (100, 1), (1, 0), (1, None)])
+    def test_are_the_answers(self, scripted: ScriptedServer, size: int, top: int | None) -> None:
         scripted.worker.say(f"{ANALYSIS}Hm.{NEXT}{FINAL}It is 408<|return|>")
         scripted.worker.tokens_at_once = size
-        options: Any = {"model": MODEL, "messages": USER, "logprobs": True, "top_logprobs": 1}
+        options: Any = {"model": MODEL, "messages": USER, "logprobs": True, "top_logprobs": top}
         create = scripted.client.chat.completions.create
         answer = scripted.tokenizer.delegate.encode("It is 408", add_special_tokens=False)
         expected = [(-token / 1024) for token in answer]
@@ -267,13 +274,28 @@ class TestLogProbabilities:
         assert [entry.logprob for entry in streamed] == expected
 
 
-def test_completions_continue_a_text_as_it_is(scripted: ScriptedServer) -> None:
-    scripted.worker.say(f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>")
-    scripted.worker.tokens_at_once = 1
-    prompt = "<|start|>user<|message|>12 * 34?<|end|><|start|>assistant"
-    text = scripted.client.completions.create(model=MODEL, prompt=prompt).choices[0].text
-    assert text == "analysisHm.assistantfinal408"
-    assert scripted.worker.prompt == prompt
+class TestCompletions:
+    SAID = f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>"
+    PROMPT = "<|start|>user<|message|>12 * 34?<|end|><|start|>assistant"
+
+    @pytest.mark.parametrize("size", [1, 100])
+    def test_continue_a_text_as_it_is(self, scripted: ScriptedServer, size: int) -> None:
+        scripted.worker.say(self.SAID)
+        scripted.worker.tokens_at_once = size
+        create = scripted.client.completions.create
+        for stop, text in ((None, "analysisHm.assistantfinal408"), (["m.a"], "analysisH")):
+            choice = create(model=MODEL, prompt=self.PROMPT, stop=stop).choices[0]
+            assert (choice.text, choice.finish_reason) == (text, "stop")
+            streamed = create(model=MODEL, prompt=self.PROMPT, stop=stop, stream=True)
+            assert "".join(chunk.choices[0].text for chunk in streamed) == text
+        assert scripted.worker.prompt == self.PROMPT
+
+    def test_have_log_probabilities_of_every_token(self, scripted: ScriptedServer) -> None:
+        scripted.worker.say(self.SAID)
+        choice = scripted.client.completions.create(
+            model=MODEL, prompt=self.PROMPT, logprobs=1
+        ).choices[0]
+        assert choice.logprobs.token_logprobs == [-i / 1024 for i in scripted.worker.script]
 
 
 def test_only_chat_and_completions_are_served(scripted: ScriptedServer) -> None:
@@ -282,13 +304,19 @@ def test_only_chat_and_completions_are_served(scripted: ScriptedServer) -> None:
     )
 
 
-def test_reasoning_has_the_name_that_max_is_asked_for(
-    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def reasoning_content(scripted: ScriptedServer) -> Iterator[ScriptedServer]:
+    """A server with --emit-reasoning-content."""
     config = scripted.app.state.pipeline_config
     runtime = config.runtime.model_copy(update={"emit_reasoning_content": True})
     renamed = config.model_copy(update={"runtime": runtime})
-    monkeypatch.setattr(scripted.app.state, "pipeline_config", renamed)
+    scripted.app.state.pipeline_config = renamed
+    yield scripted
+    scripted.app.state.pipeline_config = config
+
+
+def test_reasoning_has_the_name_that_max_is_asked_for(reasoning_content: ScriptedServer) -> None:
+    scripted = reasoning_content
     create = scripted.client.chat.completions.create
     for said in (f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>", f"{ANALYSIS}Hm.<|return|>"):
         scripted.worker.say(said)
@@ -296,3 +324,25 @@ def test_reasoning_has_the_name_that_max_is_asked_for(
         assert (message.reasoning_content, message.reasoning) == ("Hm.", None)
         deltas = [c.choices[0].delta for c in create(model=MODEL, messages=USER, stream=True)]
         assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == "Hm."
+
+
+def test_a_client_that_leaves_stops_the_model(scripted: ScriptedServer) -> None:
+    """A stream that is closed, as MAX's server closes it when the connection is lost."""
+
+    async def leave() -> int:
+        request = TextGenerationRequest(
+            request_id=RequestID("leaving"),
+            model_name=MODEL,
+            messages=[TextGenerationRequestMessage(role="user", content="12 * 34?")],
+        )
+        scripted.worker.tokens_at_once = 1
+        chunks = await scripted.app.state.pipeline.next_token_chunk(request)
+        async for chunk in chunks:
+            if chunk.decoded_reasoning_tokens:
+                break
+        await chunks.aclose()
+        return scripted.worker.generated
+
+    scripted.worker.say(f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>")
+    assert asyncio.run(leave()) < len(scripted.worker.script)
+    assert not scripted.worker.generating
