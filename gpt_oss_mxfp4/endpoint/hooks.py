@@ -55,14 +55,13 @@ _ZERO_SEED = 2**62
 """Stands for seed 0, which MAX's routes take for none."""
 
 
+@functools.cache
 def install() -> None:
     """Installs the hooks, once.
 
     Raises:
         RuntimeError: MAX's server is not what they were written for.
     """
-    if hasattr(TokenGeneratorPipeline.next_token_chunk, "__wrapped__"):
-        return
     check_server()
     hooks = (_telling_turns, _leaving_reasoning, _refusing_the_ignored)
     for (owner, name, _), hook in zip(_EXPECTED, hooks, strict=True):
@@ -144,22 +143,20 @@ def _refusing_the_ignored(original: Any) -> Any:
     @functools.wraps(original)
     async def parse_body(request: Any, request_id: Any, model_cls: Any) -> Any:
         body = await original(request, request_id, model_cls)
-        if not isinstance(request.app.state.pipeline.tokenizer, HarmonyTokenizer):
+        ours = isinstance(request.app.state.pipeline.tokenizer, HarmonyTokenizer)
+        if not ours or model_cls not in (CreateChatCompletionRequest, CreateCompletionRequest):
             return body
         try:
             if model_cls is CreateCompletionRequest:
                 check_completion(body)
-            elif model_cls is CreateChatCompletionRequest:
-                body.tools = list(body.tools or ()) or None
+            else:
+                body.tools = list(body.tools or ()) or None  # can be iterated over once alone
                 check_chat(body, names_from_tools(body.tools) or ())
+                # MAX would give none at all; so it gives the likeliest beside each.
+                body.top_logprobs = body.top_logprobs or None
         except RequestError as error:
             raise InputError(str(error)) from error
-        if body.seed == 0:
-            body.seed = _ZERO_SEED
-        if getattr(body, "top_logprobs", None) == 0:
-            body.top_logprobs = (
-                None  # MAX would give none at all; so it gives the likeliest beside each
-            )
+        body.seed = _ZERO_SEED if body.seed == 0 else body.seed
         return body
 
     return parse_body

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -63,3 +65,19 @@ def test_max_imports_its_routes_before_it_makes_a_tokenizer() -> None:
         "from gpt_oss_mxfp4.endpoint.tokenizer import SERVER; assert SERVER in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_embeddings_are_left_to_max(scripted: ScriptedServer) -> None:
+    answer = scripted.http.post("/v1/embeddings", json={"model": "other", "input": "Hi"})
+    assert answer.status_code == 400
+    assert "Unknown model" in answer.text or answer.json()["error"]["message"] == "Value error."
+
+
+def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> None:
+    tokenizer = pickle.loads(pickle.dumps(scripted.tokenizer))
+    assert tokenizer.eos_token_ids == scripted.tokenizer.eos_token_ids
+    hidden = tokenizer._special_text.hide("<|start|>")
+    assert (
+        asyncio.run(tokenizer.encode(hidden, False)).tolist()
+        == asyncio.run(scripted.tokenizer.encode(hidden, False)).tolist()
+    )
