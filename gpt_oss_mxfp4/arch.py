@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from max.graph.weights import WeightsFormat
 from max.pipelines.context import TextContext
-from max.pipelines.lib import SupportedArchitecture, TextTokenizer
+from max.pipelines.lib import SupportedArchitecture
 from max.pipelines.modeling.types import PipelineTask
 
+from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
+from gpt_oss_mxfp4.endpoint.tool_parser import NAME as TOOL_PARSER
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import DEFAULT_ENCODING, SUPPORTED_ENCODINGS, GptOssArchConfig
 from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
@@ -21,7 +23,8 @@ GPT_OSS = SupportedArchitecture(
     supported_encodings=SUPPORTED_ENCODINGS,
     pipeline_model=GptOssPipelineModel,
     task=PipelineTask.TEXT_GENERATION,
-    tokenizer=TextTokenizer,
+    tokenizer=HarmonyTokenizer,
+    tool_parser=TOOL_PARSER,
     context_type=TextContext,
     default_weights_format=WeightsFormat.safetensors,
     config=GptOssArchConfig,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpt_oss_mxfp4.detokenize import Decoder, StreamingDetokenizer
-from gpt_oss_mxfp4.harmony_header import Header, is_role, parse_cut_header, parse_header
+from gpt_oss_mxfp4.harmony_header import Header, is_regular, is_role, parse_cut_header, parse_header
 
 START = "<|start|>"
 END = "<|end|>"
@@ -95,6 +95,9 @@ class HarmonyParser:
     stopped: bool
     """Whether the last token was one that ends an answer."""
 
+    faults: int
+    """How often the tokens broke the format so far, where one could say how they should have been."""
+
     def __init__(self, tokenizer: HarmonyTokenizer, prompt: Sequence[int]) -> None:
         ids = tokenizer.get_added_vocab()
         self._tokenizer = tokenizer
@@ -103,10 +106,12 @@ class HarmonyParser:
         }
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._sections: dict[str, list[int]] = {}  # of the header, by the token that opens each
+        self.faults = 0
         self.header = None
         self.stopped = False
         begin = max(i for i, token_id in enumerate(prompt) if token_id == ids[START])
         self.add(prompt[begin:])
+        self.faults = 0
 
     def add(self, ids: Sequence[int]) -> list[Event]:
         """Takes the next tokens and gives what they complete, often nothing."""
@@ -126,7 +131,9 @@ class HarmonyParser:
 
     def _read_text(self, header: Header, token_id: int, token: str | None) -> list[Event]:
         if token not in (None, MESSAGE, CONSTRAIN):
+            self.faults += token in (START, CHANNEL)  # no end
             return self._end_text(header, token)
+        self.faults += token is not None
         text = self._detokenizer.add([token_id])
         return [Delta(header, text)] if text else []
 
@@ -147,6 +154,7 @@ class HarmonyParser:
         if token == MESSAGE:
             events = self._leave_between(token)
             self.header = parse_header(*map(self._section_text, (START, CHANNEL, CONSTRAIN)))
+            self.faults += not is_regular(self.header)
             self._detokenizer = StreamingDetokenizer(self._tokenizer)
             return events
         if token == CONSTRAIN or (token == CHANNEL and CHANNEL not in self._sections):
@@ -158,6 +166,7 @@ class HarmonyParser:
     def _cut_header(self, token: str | None) -> list[Event]:
         events = self._leave_between(token)
         cut = parse_cut_header(*map(self._section_text, (START, CHANNEL, CONSTRAIN)))
+        self.faults += bool(self._sections) and token is not None
         self._begin_header(token)
         return events + _whole_message(*cut, token)
 
@@ -165,6 +174,7 @@ class HarmonyParser:
         """Makes a message of what stands between messages, unless it is a role whose ``<|start|>`` is missing."""
         text = self._section_text(_BETWEEN)
         ids = self._sections.pop(_BETWEEN, [])
+        self.faults += bool(text.strip())
         if is_role(text):
             self._sections[START] = ids
             return []

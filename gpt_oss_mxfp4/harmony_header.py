@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+CHANNELS = ("analysis", "commentary", "final")
+
 _ROLE = re.compile(r"\s*(assistant|user|developer|system)")
-_CHANNEL = re.compile(r"\s*(analysis|commentary|final)")
+_CHANNEL = re.compile(rf"\s*({'|'.join(CHANNELS)})")
 _TYPE = re.compile(r"\s*(json|code)")
 _WORD = re.compile(r"\s*(\S+)")
 _RECIPIENT = re.compile(r"(?:^|\s)to=(\S+)")
@@ -37,6 +39,11 @@ class Header:
 def is_role(text: str) -> bool:
     """Whether text is the name of a role and nothing else."""
     return _ROLE.fullmatch(text.rstrip()) is not None
+
+
+def is_regular(header: Header) -> bool:
+    """Whether a header is one that the format has for what a model says: the assistant's, in a channel of its own."""
+    return header.role == "assistant" and header.channel in CHANNELS
 
 
 def parse_header(role: str, channel: str, content_type: str) -> Header:

@@ -12,7 +12,7 @@ from max.engine import InferenceSession, Model
 from max.graph.weights import WeightData, Weights, WeightsAdapter
 from max.nn.kv_cache import KVCacheInputs
 from max.nn.transformer import ReturnLogits
-from max.pipelines.context import TextContext
+from max.pipelines.context import LogProbabilities, TextContext
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import ModelInputs, ModelOutputs, PipelineConfig, PipelineModelWithKVCache
 from max.pipelines.lib.graph_specs import GraphRole, GraphSpec, compile_graphs, init_graphs
@@ -28,6 +28,7 @@ from gpt_oss_mxfp4.checkpoint.pack import pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.kept_graphs import Graphs, load_kept
 from gpt_oss_mxfp4.layers.rope import rope_table
+from gpt_oss_mxfp4.log_probabilities import LogProbabilitiesGraph
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
@@ -170,6 +171,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
             max_batch_size=max_batch_size,
         )
         self.model = self.load_graphs(session)[GraphRole.DECODER]
+        self._log_probabilities = LogProbabilitiesGraph(session, devices[0])
 
     def _load_state_dict(self) -> dict[str, Any]:
         # Not from self.weights: those are all files MAX found in the folder, validated or not.
@@ -221,4 +223,27 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
             self.model.execute(*model_inputs.buffers),
             return_logits=self.return_logits,
             return_hidden_states=self.return_hidden_states,
+        )
+
+    def compute_log_probabilities(
+        self,
+        session: InferenceSession,
+        model_inputs: ModelInputs,
+        model_outputs: ModelOutputs,
+        next_tokens: Buffer,
+        batch_top_n: list[int],
+        batch_echo: list[bool],
+    ) -> list[LogProbabilities | None]:
+        """Computes log probabilities of a step's tokens, as MAX asks for them."""
+        assert isinstance(model_inputs, GptOssInputs)
+        assert model_outputs.next_token_logits is not None
+        whole = self.return_logits in (ReturnLogits.ALL, ReturnLogits.VARIABLE)
+        return self._log_probabilities(
+            model_inputs.tokens,
+            model_inputs.row_offsets,
+            model_outputs.next_token_logits,
+            model_outputs.logits if whole else None,
+            next_tokens,
+            batch_top_n,
+            batch_echo,
         )

@@ -1,0 +1,162 @@
+"""Hooks into MAX's server, in three places that it has no registry for; each is checked for what it was when written.
+
+MAX's reasoning parsers mark spans of one chunk's tokens, its tool parsers see text without special tokens, and its
+routes take some fields of a request and then ignore them (NOTES N60). Another model in the same process is left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from max.pipelines.context.exceptions import InputError
+from max.pipelines.lib.tool_parsing import names_from_tools
+from max.serve.pipelines.llm import TokenGeneratorOutput, TokenGeneratorPipeline
+from max.serve.router import openai_routes
+from max.serve.router.openai_routes import OpenAIChatResponseGenerator
+from max.serve.schemas.openai import CreateChatCompletionRequest, CreateCompletionRequest
+
+from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
+from gpt_oss_mxfp4.endpoint.requests import RequestError, check_chat, check_completion
+from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
+from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
+from gpt_oss_mxfp4.endpoint.turn import PlainTurn, Turn, read_turn
+
+CHAT = "/chat/completions"
+"""How the path of a request for a chat ends. Any other without messages has a text continued as it is."""
+
+_PARSE_BODY = "_parse_openai_request_body"
+
+_EXPECTED = (
+    (TokenGeneratorPipeline, "next_token_chunk", ("self", "request", "parse_reasoning")),
+    (OpenAIChatResponseGenerator, "complete", ("self", "requests")),
+    (openai_routes, _PARSE_BODY, ("request", "request_id", "model_cls")),
+)
+
+_CHUNK_FIELDS = {
+    "status",
+    "decoded_tokens",
+    "decoded_reasoning_tokens",
+    "token_count",
+    "reasoning_token_count",
+    "token_log_probabilities",
+    "top_log_probabilities",
+    "sampled_tokens",
+    "stop_sequence",
+    "token_ids",
+    "prompt_token_ids",
+    "cached_token_count",
+}
+
+_ZERO_SEED = 2**62
+"""Stands for seed 0, which MAX's routes take for none."""
+
+
+@functools.cache
+def install() -> None:
+    """Installs the hooks, once.
+
+    Raises:
+        RuntimeError: MAX's server is not what they were written for.
+    """
+    check_server()
+    hooks = (_telling_turns, _leaving_reasoning, _refusing_the_ignored)
+    for (owner, name, _), hook in zip(_EXPECTED, hooks, strict=True):
+        setattr(owner, name, hook(getattr(owner, name)))
+
+
+def check_server() -> None:
+    """Checks that MAX's server has what is hooked into.
+
+    Raises:
+        RuntimeError: it has not.
+    """
+    for owner, name, expected in _EXPECTED:
+        function = vars(owner).get(name)
+        got = () if function is None else tuple(inspect.signature(function).parameters)
+        if got != expected:
+            raise RuntimeError(
+                f"max.serve: {owner.__name__}.{name} must take {', '.join(expected)}, as in MAX 26.7.0, got "
+                f"{', '.join(got) or 'none of that name'}"
+            )
+    missing = _CHUNK_FIELDS - {field.name for field in fields(TokenGeneratorOutput)}
+    if missing:
+        raise RuntimeError(
+            f"max.serve: TokenGeneratorOutput must have {', '.join(sorted(missing))}, as in MAX 26.7.0"
+        )
+
+
+def _telling_turns(original: Any) -> Any:
+    @functools.wraps(original)
+    async def next_token_chunk(
+        self: Any, request: Any, *, parse_reasoning: bool = True
+    ) -> AsyncGenerator[Any, None]:
+        tokenizer = self.tokenizer
+        if not isinstance(tokenizer, HarmonyTokenizer):
+            return await original(self, request, parse_reasoning=parse_reasoning)
+        # MAX's own stop strings would end the reasoning as well, in the model's worker.
+        params = request.sampling_params
+        unstopped = replace(request, sampling_params=replace(params, stop=None))
+        chunks = await original(self, unstopped, parse_reasoning=False)
+        tools = names_from_tools(request.tools) if tokenizer.reads_calls else None
+        chat = bool(request.messages) or request.request_path.endswith(CHAT)
+
+        def begin(prompt: Sequence[int]) -> Turn:
+            if chat:
+                return read_turn(tokenizer.delegate, prompt, tools)
+            return PlainTurn(tokenizer.delegate)
+
+        return turn_chunks(
+            chunks,
+            begin,
+            StopStrings(params.stop or ()),
+            lambda: self.model_worker.cancel(request.request_id),
+            str(request.request_id),
+        )
+
+    return next_token_chunk
+
+
+def _leaving_reasoning(original: Any) -> Any:
+    """Reasoning without an answer stays reasoning: MAX makes it the answer, unless it is streamed."""
+
+    @functools.wraps(original)
+    async def complete(self: Any, requests: Any) -> Any:
+        response = await original(self, requests)
+        if isinstance(self.pipeline.tokenizer, HarmonyTokenizer):
+            field = self._reasoning_field
+            for choice in response.choices:
+                message = choice.message
+                reasoned = response.usage.completion_tokens_details.reasoning_tokens > 0
+                if reasoned and getattr(message, field) is None:
+                    setattr(message, field, message.content)
+                    message.content = ""
+        return response
+
+    return complete
+
+
+def _refusing_the_ignored(original: Any) -> Any:
+    @functools.wraps(original)
+    async def parse_body(request: Any, request_id: Any, model_cls: Any) -> Any:
+        body = await original(request, request_id, model_cls)
+        ours = isinstance(request.app.state.pipeline.tokenizer, HarmonyTokenizer)
+        if not ours or model_cls not in (CreateChatCompletionRequest, CreateCompletionRequest):
+            return body
+        try:
+            if model_cls is CreateCompletionRequest:
+                check_completion(body)
+            else:
+                body.tools = list(body.tools or ()) or None  # can be iterated over once alone
+                check_chat(body, names_from_tools(body.tools) or ())
+                # MAX would give none at all; so it gives the likeliest beside each.
+                body.top_logprobs = body.top_logprobs or None
+        except RequestError as error:
+            raise InputError(str(error)) from error
+        body.seed = _ZERO_SEED if body.seed == 0 else body.seed
+        return body
+
+    return parse_body

@@ -1,0 +1,122 @@
+"""Messages as OpenAI's API has them, made what a gpt-oss chat template takes: text that a template drops is an error.
+
+The published template reads reasoning as ``thinking``, takes it or content beside a call and not both, one call a
+message, each result behind its call, and instructions in the first message alone. Nothing here imports MAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+EFFORTS = ("low", "medium", "high")
+"""What ``reasoning_effort`` may be."""
+
+Message = dict[str, Any]
+
+
+class MessagesError(ValueError):
+    """A chat that the format has no way to write; says what of it must change."""
+
+
+def messages_for_template(messages: Sequence[Message]) -> list[Message]:
+    """Gives messages that a gpt-oss template renders without losing any of them.
+
+    Args:
+        messages: with role and content, a text; tool_calls, tool_call_id and reasoning_content where they are given.
+
+    Raises:
+        MessagesError: a message's role is none of the format's, or instructions come after the first message.
+    """
+    found = _instructions(messages)
+    rest = list(messages[len(_leading(messages)) :])
+    while rest:
+        message, rest = rest[0], rest[1:]
+        role = message["role"]
+        if role == "system":
+            raise MessagesError("messages: system and developer messages must come first")
+        if role not in ("user", "assistant", "tool"):
+            raise MessagesError(
+                f"messages: a role must be system, developer, user, assistant or tool, got {role}"
+            )
+        if role != "assistant":
+            found.append(message)
+            continue
+        results = _leading(rest, "tool")
+        rest = rest[len(results) :]
+        found += _assistant(message, results)
+    return found
+
+
+def tools_for_template(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives tools with a description each, which the published template adds to a text.
+
+    Args:
+        tools: as OpenAI's API has them.
+    """
+    return [
+        {
+            **tool,
+            "function": {
+                **tool["function"],
+                "description": tool["function"].get("description") or "",
+            },
+        }
+        for tool in tools
+    ]
+
+
+def variables_for_template(variables: dict[str, Any], reserved: Sequence[str]) -> dict[str, Any]:
+    """Gives what a request sets for its template, checked.
+
+    Args:
+        variables: of the request; MAX adds reasoning_effort, and whether to think at all.
+        reserved: names that are not the template's but of what renders it.
+
+    Raises:
+        MessagesError: one is reserved, or asks for reasoning that gpt-oss does not have.
+    """
+    taken = sorted(set(variables).intersection(reserved))
+    if taken:
+        raise MessagesError(
+            f"chat_template_kwargs: must not set {', '.join(taken)}, which no template reads"
+        )
+    effort = variables.get("reasoning_effort", EFFORTS[0])
+    thinking = [variables.get(name, True) for name in ("enable_thinking", "thinking")]
+    if effort not in EFFORTS or not all(thinking):
+        got = "reasoning turned off" if effort in EFFORTS else f"got {effort}"
+        raise MessagesError(f"reasoning_effort: must be low, medium or high, {got}")
+    return {k: v for k, v in variables.items() if k not in ("enable_thinking", "thinking")}
+
+
+def _instructions(messages: Sequence[Message]) -> list[Message]:
+    texts = [message["content"] for message in _leading(messages)]
+    return [{"role": "system", "content": "\n\n".join(texts)}] if texts else []
+
+
+def _leading(messages: Sequence[Message], role: str = "system") -> list[Message]:
+    """The messages of one role that come before any other; MAX calls a developer's the system's."""
+    end = next((i for i, m in enumerate(messages) if m["role"] != role), len(messages))
+    return list(messages[:end])
+
+
+def _assistant(message: Message, results: list[Message]) -> list[Message]:
+    message = dict(message)
+    thinking = message.pop("reasoning_content", None) or ""
+    calls = message.pop("tool_calls", None) or []
+    if calls and thinking and message["content"]:
+        # What was said beside a call is rendered as reasoning either way.
+        thinking, message["content"] = f"{thinking}\n{message['content']}", ""
+    if thinking:
+        message["thinking"] = thinking
+    if len(calls) < 2:
+        return [{**message, "tool_calls": calls} if calls else message, *results]
+    ids = [call.get("id") for call in calls]
+    if None in ids or len(set(ids)) < len(ids):
+        raise MessagesError("messages: each of several tool_calls must have an id of its own")
+    found: list[Message] = []
+    for call in calls:
+        found.append({**message, "tool_calls": [call]})
+        found += [result for result in results if result.get("tool_call_id") == call["id"]]
+        message = {"role": "assistant", "content": ""}
+    return found

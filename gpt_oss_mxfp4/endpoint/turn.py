@@ -1,0 +1,190 @@
+"""Turn: what a client is told of the assistant's turn, token by token: its reasoning, its answer, its calls.
+
+The answer is every message of the assistant that is neither reasoning nor a call: commentary without a recipient too,
+which the format means for the user to see, and a message whose channel is missing or unknown, as it would be lost
+otherwise. What the model makes up for others to say is reasoning, and so is a call of a tool that it was not offered:
+built-in tools' (``browser.search``, ``python``), or any where no tools are offered. Nothing here imports MAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from gpt_oss_mxfp4.detokenize import Decoder, StreamingDetokenizer
+from gpt_oss_mxfp4.harmony import Event, HarmonyParser, HarmonyTokenizer, MessageEnd, is_harmony
+from gpt_oss_mxfp4.harmony_header import Header
+
+FUNCTIONS = "functions."
+"""What stands before the name of a tool that the client offers, where the model calls it."""
+
+_BETWEEN_MESSAGES = "\n"
+"""Stands between two messages of one kind, as in ``generate``'s answers."""
+
+
+class Kind(Enum):
+    """What a message is for the client."""
+
+    REASONING = "reasoning"
+    ANSWER = "answer"
+    CALL = "call"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next piece of a turn.
+
+    Args:
+        kind: of the message it belongs to.
+        text: of the message; of a call, its arguments. Empty where a call begins or ends alone.
+        tool: the tool's name, where a call begins.
+        ended: whether a call ends here; not where it is cut off.
+    """
+
+    kind: Kind
+    text: str
+    tool: str | None = None
+    ended: bool = False
+
+
+class Turn(Protocol):
+    """Takes a generation's tokens one by one."""
+
+    kind: Kind | None
+    """Of the message whose text the last token is; None where it is no text."""
+
+    @property
+    def faults(self) -> int:
+        """How often the tokens broke the format so far."""
+        ...
+
+    def add(self, token_id: int) -> list[Piece]:
+        """Takes the next token and gives what it completes."""
+        ...
+
+    def finish(self) -> list[Piece]:
+        """Gives what is left where no more tokens come."""
+        ...
+
+
+class PlainTurn:
+    """A turn outside of the format: all of its text is the answer. A raw prompt has it, or another chat template.
+
+    Args:
+        tokenizer: of the model.
+    """
+
+    kind: Kind | None = Kind.ANSWER
+    faults: int = 0
+
+    def __init__(self, tokenizer: Decoder) -> None:
+        self._detokenizer = StreamingDetokenizer(tokenizer)
+
+    def add(self, token_id: int) -> list[Piece]:
+        """Takes the next token and gives the text that it completes."""
+        return _answer(self._detokenizer.add([token_id]))
+
+    def finish(self) -> list[Piece]:
+        """Gives what is left where no more tokens come."""
+        return _answer(self._detokenizer.finish())
+
+
+class HarmonyTurn:
+    """A turn in the harmony format.
+
+    Args:
+        parser: of the tokens to come.
+        offered: names of the tools that the model may call; None where the client offers none.
+    """
+
+    kind: Kind | None
+
+    def __init__(self, parser: HarmonyParser, offered: Collection[str] | None) -> None:
+        self._parser = parser
+        self._offered = offered
+        self._open = False  # whether the message that is being read has been given a piece of
+        self._said: set[Kind] = set()
+        self.kind = None
+
+    @property
+    def faults(self) -> int:
+        """How often the tokens broke the format so far."""
+        return self._parser.faults
+
+    def add(self, token_id: int) -> list[Piece]:
+        """Takes the next token and gives what it completes."""
+        before = self._parser.header
+        events = self._parser.add([token_id])
+        text = before is not None and self._parser.header is not None
+        self.kind = self._kind(before) if text and before is not None else None
+        return self._pieces(events)
+
+    def finish(self) -> list[Piece]:
+        """Gives what is left where no more tokens come. A call that is cut off in its header is none."""
+        in_header = self._parser.header is None
+        events = self._parser.finish()
+        if in_header:
+            events = [replace(event, header=_without_recipient(event.header)) for event in events]
+        return self._pieces(events)
+
+    def _pieces(self, events: Sequence[Event]) -> list[Piece]:
+        return [piece for event in events for piece in self._take(event)]
+
+    def _take(self, event: Event) -> list[Piece]:
+        kind, opened = self._kind(event.header), self._open
+        tool = None if opened or kind is not Kind.CALL else _tool(event.header)
+        if isinstance(event, MessageEnd):
+            self._open = False
+            if kind is not Kind.CALL or (opened and event.token is None):
+                return []
+            return [Piece(kind, "", tool, ended=event.token is not None)]
+        self._open = True
+        text = event.text
+        if not opened and kind is not Kind.CALL:
+            text = _BETWEEN_MESSAGES * (kind in self._said) + text
+            self._said.add(kind)
+        return [Piece(kind, text, tool)]
+
+    def _kind(self, header: Header) -> Kind:
+        if header.role not in (None, "assistant"):
+            return Kind.REASONING
+        if header.recipient is not None and header.channel != "final":
+            return Kind.CALL if self._is_offered(header.recipient) else Kind.REASONING
+        return Kind.REASONING if header.channel == "analysis" else Kind.ANSWER
+
+    def _is_offered(self, recipient: str) -> bool:
+        if self._offered is None:
+            return False
+        # A function that was not offered is the client's to refuse, as with OpenAI; one without its prefix is meant.
+        return recipient.startswith(FUNCTIONS) or recipient in self._offered
+
+
+def read_turn(
+    tokenizer: HarmonyTokenizer, prompt: Sequence[int], offered: Collection[str] | None
+) -> Turn:
+    """Begins the turn that follows a prompt.
+
+    Args:
+        tokenizer: of the model.
+        prompt: token ids.
+        offered: names of the tools that the model may call; None where the client offers none.
+    """
+    if not is_harmony(tokenizer, prompt):
+        return PlainTurn(tokenizer)
+    return HarmonyTurn(HarmonyParser(tokenizer, prompt), offered)
+
+
+def _answer(text: str) -> list[Piece]:
+    return [Piece(Kind.ANSWER, text)] if text else []
+
+
+def _without_recipient(header: Header) -> Header:
+    return (
+        header if header.recipient is None else replace(header, channel="analysis", recipient=None)
+    )
+
+
+def _tool(header: Header) -> str:
+    return (header.recipient or "").removeprefix(FUNCTIONS)

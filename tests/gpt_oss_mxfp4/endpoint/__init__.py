@@ -1,0 +1,1 @@
+"""What makes MAX's endpoint speak harmony, part by part."""

@@ -1,0 +1,71 @@
+"""What MAX would take and ignore is refused, with the cure."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpt_oss_mxfp4.endpoint.requests import RequestError, check_chat, check_completion
+
+
+def chat(**fields: Any) -> Any:
+    defaults = {"top_logprobs": None, "logprobs": None, "reasoning": None, "tool_choice": None}
+    return SimpleNamespace(**{**defaults, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"n": 1, "logit_bias": {}, "verbosity": "medium", "modalities": ["text"]},
+        {"logprobs": True, "top_logprobs": 3},
+        {"tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "clock"}}},
+        {"reasoning": SimpleNamespace(max_tokens=None, exclude=None)},
+    ],
+)
+def test_what_is_answered_as_asked_passes(fields: dict[str, Any]) -> None:
+    check_chat(chat(**fields), ["clock"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"n": 2}, "n: must be 1, anything else is not supported"),
+        ({"logit_bias": {"1": 2}}, "logit_bias: must be left out, anything else is not supported"),
+        ({"functions": []}, "functions: must be left out, anything else is not supported"),
+        ({"verbosity": "low"}, "verbosity: must be medium, anything else is not supported"),
+        ({"top_logprobs": 3}, "top_logprobs: must be left out without logprobs"),
+        (
+            {"reasoning": SimpleNamespace(max_tokens=9, exclude=None)},
+            "reasoning: must have no max_tokens or exclude, which are not supported",
+        ),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "tool_choice: must name a function among tools",
+        ),
+        (
+            {"tool_choice": {"type": "allowed_tools"}},
+            "tool_choice: must be none, auto, required or name a function",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(fields: dict[str, Any], error: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        check_chat(chat(**fields), ["clock"])
+    assert str(raised.value) == error
+
+
+def test_a_call_needs_tools() -> None:
+    with pytest.raises(RequestError) as raised:
+        check_chat(chat(tool_choice="required"), [])
+    assert str(raised.value) == "tool_choice: must be left out where no tools are given"
+
+
+def test_completions_are_checked_alike() -> None:
+    check_completion(SimpleNamespace(best_of=1, echo=False, suffix=None))
+    with pytest.raises(RequestError) as raised:
+        check_completion(SimpleNamespace(echo=True))
+    assert str(raised.value) == "echo: must be left out, anything else is not supported"

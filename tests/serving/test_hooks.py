@@ -1,0 +1,83 @@
+"""The hooks are in place where a server runs, and say so at the start where MAX's server is another."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.serving.scripted import ScriptedServer
+
+
+@pytest.fixture(autouse=True)
+def installed(scripted: ScriptedServer) -> None:
+    """A server has been made."""
+
+
+@pytest.mark.parametrize("name", ["next_token_chunk", "complete", "_parse_openai_request_body"])
+@pytest.mark.parametrize("replacement", [None, lambda self, other: None])
+def test_another_server_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, replacement: Any
+) -> None:
+    from gpt_oss_mxfp4.endpoint import hooks
+
+    [(owner, _, expected)] = [entry for entry in hooks._EXPECTED if entry[1] == name]
+    monkeypatch.setattr(owner, name, replacement)
+    if replacement is None:
+        monkeypatch.delattr(owner, name)
+    with pytest.raises(RuntimeError) as raised:
+        hooks.check_server()
+    got = "none of that name" if replacement is None else "self, other"
+    owner_name = owner.__name__
+    assert str(raised.value) == (
+        f"max.serve: {owner_name}.{name} must take {', '.join(expected)}, as in MAX 26.7.0, got {got}"
+    )
+
+
+def test_other_chunks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpt_oss_mxfp4.endpoint import hooks
+
+    monkeypatch.setattr(hooks, "_CHUNK_FIELDS", {"token_ids", "tokens_of_old"})
+    with pytest.raises(RuntimeError) as raised:
+        hooks.check_server()
+    message = "max.serve: TokenGeneratorOutput must have tokens_of_old, as in MAX 26.7.0"
+    assert str(raised.value) == message
+
+
+def test_hooks_are_installed_once() -> None:
+    from max.serve.pipelines.llm import TokenGeneratorPipeline
+
+    from gpt_oss_mxfp4.endpoint import hooks
+
+    before = TokenGeneratorPipeline.next_token_chunk
+    hooks.install()
+    assert TokenGeneratorPipeline.next_token_chunk is before
+
+
+def test_max_imports_its_routes_before_it_makes_a_tokenizer() -> None:
+    """On which it hangs whether a tokenizer knows that it is a server's."""
+    code = (
+        "import sys; import max._entrypoints.cli.serve.serve_api_and_model_worker;"
+        "from gpt_oss_mxfp4.endpoint.tokenizer import SERVER; assert SERVER in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_embeddings_are_left_to_max(scripted: ScriptedServer) -> None:
+    answer = scripted.http.post("/v1/embeddings", json={"model": "other", "input": "Hi"})
+    assert answer.status_code == 400
+    assert "Unknown model" in answer.text or answer.json()["error"]["message"] == "Value error."
+
+
+def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> None:
+    tokenizer = pickle.loads(pickle.dumps(scripted.tokenizer))
+    assert tokenizer.eos_token_ids == scripted.tokenizer.eos_token_ids
+    hidden = tokenizer._special_text.hide("<|start|>")
+    assert (
+        asyncio.run(tokenizer.encode(hidden, False)).tolist()
+        == asyncio.run(scripted.tokenizer.encode(hidden, False)).tolist()
+    )
