@@ -95,7 +95,8 @@ class Front:
             raise
         finally:
             self.running -= 1
-            if exchange.ended == "ok" and not answer.complete:
+            # MAX says 499 to a client that has left before its answer began.
+            if exchange.ended == "ok" and (exchange.status == CLIENT_LEFT or not answer.complete):
                 exchange.ended = "client_left"
             if exchange.path not in (*HEALTH_PATHS, READY_PATH):  # asked every few seconds
                 self._tell(exchange.line())
