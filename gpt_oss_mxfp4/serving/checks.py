@@ -11,6 +11,7 @@ from typing import Any
 
 from gpt_oss_mxfp4.serving.errors import Rejected, number, out_of_range, shortened, wrong_type
 from gpt_oss_mxfp4.serving.messages import check_messages
+from gpt_oss_mxfp4.serving.tools import check_tools
 
 Request = Mapping[str, Any]
 
@@ -167,6 +168,8 @@ def _check_chat(request: Request, vocab_size: int) -> None:
     if not isinstance(request.get("logprobs"), bool | None):
         raise wrong_type("logprobs", "true or false", request["logprobs"])
     check_messages(request.get("messages"))
+    if request.get("tools") is not None:
+        check_tools(request["tools"])
 
 
 CHECKS: dict[str, Callable[[Request, int], None]] = {

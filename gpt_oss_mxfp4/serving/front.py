@@ -26,8 +26,6 @@ SERVED_PATHS = frozenset({"/v1/models", "/version", *CHECKS})
 BODY_SECONDS = 60.0
 """That a body may take to arrive."""
 
-CLIENT_LEFT = 499
-
 
 class Phase(Enum):
     """What the server does."""
@@ -81,7 +79,7 @@ class Front:
         answer = _Answer(exchange, send)
         self.running += 1
         try:
-            await self._answer(scope, receive, answer)
+            await self._answer(scope, answer.watched(receive), answer)
         except Rejected as rejected:
             exchange.ended, exchange.why = "refused", rejected.code or rejected.param
             await answer.reject(rejected)
@@ -95,8 +93,7 @@ class Front:
             raise
         finally:
             self.running -= 1
-            # MAX says 499 to a client that has left before its answer began.
-            if exchange.ended == "ok" and (exchange.status == CLIENT_LEFT or not answer.complete):
+            if exchange.ended == "ok" and (answer.left or not answer.complete):
                 exchange.ended = "client_left"
             if exchange.path not in (*HEALTH_PATHS, READY_PATH):  # asked every few seconds
                 self._tell(exchange.line())
@@ -164,6 +161,7 @@ class _Answer:
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
         self.complete = False
+        self.left = False
         self._exchange = exchange
         self._send = send
         self._started = False
@@ -175,6 +173,17 @@ class _Answer:
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)
+
+    def watched(self, receive: Receive) -> Receive:
+        """Returns what receives as ever, and notes where the client leaves before its answer is complete."""
+
+        async def watch() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and not self.complete:
+                self.left = True
+            return message
+
+        return watch
 
     async def send_all(self, status: int, body: bytes, headers: Headers | None = None) -> None:
         """Sends JSON."""

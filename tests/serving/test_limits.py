@@ -139,8 +139,8 @@ CASES = [
     Case(400, "`colour`", path=COMPLETIONS, fields={"colour": "red"}),
     Case(400, "`stream_options`", fields={"stream_options": "all"}),
     Case(400, "`reasoning_effort`", fields={"reasoning_effort": "enormous"}),
-    Case(400, "`tools.0`", fields={"tools": ["f"]}),
-    Case(400, "`tools", fields={"tools": [{"type": "function"}]}),
+    Case(400, "`tools[0]` must be", fields={"tools": ["f"]}),
+    Case(400, "`tools[0].function` must be", fields={"tools": [{"type": "function"}]}),
     Case(400, "Invalid tool function name", fields={"tools": [{"type": "function", "function": {"name": "a b"}}]}),
     Case(400, "`response_format", fields={"response_format": {"type": "xml"}}),
     # Prompts
@@ -243,7 +243,7 @@ BODY = json.dumps(CHAT_REQUEST).encode()
         ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),), b"400"),  # TLS
         ((b"GET\r\n\r\n",), b"400"),
         ((b"\x00" * 1000 + b"\r\n\r\n",), b"400"),
-        ((b"GET /health HTTP/1.1\r\nHost: x\r\nA: ", *[b"a" * 50_000] * 4), b"400"),
+        ((b"GET /health HTTP/1.1\r\nHost: x\r\nA: ", *[b"a" * 50_000] * 2), b"400"),
         ((head("5, 6"), b"{}"), b"400"),
         ((head(-1), b"{}"), b"400"),
         ((head(10**40), b"{}"), b"4"),

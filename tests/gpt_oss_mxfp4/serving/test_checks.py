@@ -139,6 +139,32 @@ def test_messages_that_are_wrong_are_named_with_their_place(messages: Any, messa
 
 
 @pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ("f", "`tools` must be a list of functions, not a string."),
+        (["f"], "`tools[0]` must be an object, not a string."),
+        ([{"type": "custom"}], "`tools[0].type` must be `function`; got `custom`."),
+        ([{"type": "function"}], "`tools[0].function` must be an object, not null."),
+        (
+            [{"type": "function", "function": {}}],
+            "`tools[0].function.name` must be a string, not null.",
+        ),
+        (
+            [{"type": "function", "function": {"name": "f", "parameters": []}}],
+            "`tools[0].function.parameters` must be an object, not a list.",
+        ),
+        (
+            [{"type": "function", "function": {"name": "f", "description": 5}}],
+            "`tools[0].function.description` must be a string, not a number.",
+        ),
+    ],
+)
+def test_tools_that_are_wrong_are_named_with_their_place(tools: Any, message: str) -> None:
+    refused = rejection(CHAT, {"model": "demo", "messages": MESSAGES, "tools": tools})
+    assert (refused.status, refused.message) == (400, message)
+
+
+@pytest.mark.parametrize(
     ("prompt", "message"),
     [
         (None, "`prompt` must be a string, a list of strings or token ids, not null."),
@@ -174,6 +200,8 @@ def test_a_stream_has_one_prompt() -> None:
         {"messages": MESSAGES},
         {"messages": MESSAGES, "temperature": None, "max_tokens": None, "n": None, "stop": None},
         {"messages": MESSAGES, "temperature": 0, "top_p": 1, "n": 1, "seed": 2**63 - 1},
+        {"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"messages": MESSAGES, "tools": None},
         {"messages": MESSAGES, "stop": ["a"], "logit_bias": {}, "stream": True, "logprobs": True},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
         {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": []}, *MESSAGES]},

@@ -235,6 +235,21 @@ def test_an_answer_that_stays_unfinished_is_logged_as_such() -> None:
     assert " ended=client_left " in client.lines[0]
 
 
+def test_a_client_that_leaves_in_midst_of_an_answer_is_logged_as_such() -> None:
+    """MAX ends the answer in due form then, to nobody, or with the status that its own log has for it."""
+
+    async def hurried(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 499, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    client = Client(hurried)
+    client("POST", "/v1/chat/completions", CHAT)
+    assert " status=499 " in client.lines[0]
+    assert " ended=client_left " in client.lines[0]
+
+
 @pytest.mark.parametrize(
     ("error", "ended"), [(ValueError, "error"), (asyncio.CancelledError, "stopped")]
 )
