@@ -1,7 +1,7 @@
 """What is wrong with a request for text, before MAX sees it.
 
-MAX 26.7.0 answers some of these with 500, lets some of them through to the worker process, which they end, and ignores
-others silently (NOTES F65). What it refuses well, a prompt that is too long or a field it does not know, is left to it.
+MAX 26.7.0 answers some of these with 500 or with "Value error.", ignores others silently, and a token id that the model
+does not have ends its worker process (NOTES F65). What it refuses well, a field it does not know say, is left to it.
 """
 
 from __future__ import annotations

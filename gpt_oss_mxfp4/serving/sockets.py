@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from gpt_oss_mxfp4.options import Refused
@@ -31,8 +32,13 @@ def listen(host: str, port: int, argument: str = "--port") -> socket.socket:
         return socket.create_server(address[4][:2], family=address[0], backlog=2048)
     except OSError as error:
         raise Refused(
-            f"{argument}: {host}:{port} cannot be listened on ({error.strerror})"
+            f"{argument}: {host}:{port} cannot be listened on ({_reason(error)})"
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    """Returns the system's words; Python adds the address to them, which is told already."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def free_port(host: str, port: int | None, argument: str) -> int:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-USER = [{"role": "user", "content": "Hi"}]
+USER: list[Any] = [{"role": "user", "content": "Hi"}]
 CHAT_REQUEST = {"model": MODEL, "messages": USER, "max_tokens": 2, "temperature": 0}
 COMPLETION = {"model": MODEL, "prompt": "Hi", "max_tokens": 2, "temperature": 0}
 LIMIT = 2**20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -80,7 +81,12 @@ def test_a_streamed_chat_is_the_same_in_pieces(client: OpenAI) -> None:
 
 
 def test_a_completion_continues_its_prompt_streamed_or_not(client: OpenAI) -> None:
-    asked = {"model": MODEL, "prompt": "1 2 3 4 5 6", "temperature": 0, "max_tokens": 16}
+    asked: dict[str, Any] = {
+        "model": MODEL,
+        "prompt": "1 2 3 4 5 6",
+        "temperature": 0,
+        "max_tokens": 16,
+    }
     whole = client.completions.create(**asked)
     pieces = [chunk.choices[0].text for chunk in client.completions.create(**asked, stream=True)]
     assert whole.choices[0].text
@@ -91,7 +97,7 @@ def test_a_completion_continues_its_prompt_streamed_or_not(client: OpenAI) -> No
 
 def test_max_tokens_and_stop_strings_end_an_answer(client: OpenAI) -> None:
     messages = [{"role": "user", "content": QUESTION}]
-    asked = {"model": MODEL, "messages": messages, "temperature": 0}
+    asked: dict[str, Any] = {"model": MODEL, "messages": messages, "temperature": 0}
     short = client.chat.completions.create(**asked, max_tokens=3)
     assert short.choices[0].finish_reason == "length"
     assert short.usage is not None
