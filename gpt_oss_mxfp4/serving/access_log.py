@@ -22,7 +22,7 @@ class Exchange:
         method: HTTP's.
         path: without the query.
         client: address, or "-".
-        status: of the answer; 499 where the client left before there was one.
+        status: of the answer, or None where there was none.
         prompt_tokens: tokens of the prompt, as far as MAX counted them.
         tokens: that were generated.
         ended: "ok", or what ended it: "client_left", "refused", "stopped" or "error".
@@ -33,7 +33,7 @@ class Exchange:
     method: str
     path: str
     client: str = "-"
-    status: int = 499
+    status: int | None = None
     prompt_tokens: int | None = None
     tokens: int | None = None
     ended: str = "ok"
@@ -46,7 +46,7 @@ class Exchange:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "method": self.method,
             "path": self.path,
-            "status": self.status,
+            "status": self.status or "-",
             "seconds": f"{time.monotonic() - self.begin:.3f}",
             "prompt_tokens": self.prompt_tokens,
             "tokens": self.tokens,

@@ -6,6 +6,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from max.pipelines.context.exceptions import PromptTooLongError
+from max.serve.router.openai_routes import openai_get_model
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -29,6 +30,8 @@ def extend(app: FastAPI, options: ServeOptions) -> frozenset[str]:
     """
     for kind in (HTTPException, StarletteHTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_error)
+    # MAX's own route takes no slash, which every Hub id has.
+    app.add_api_route("/v1/models/{model_id:path}", openai_get_model, response_model=None)
     return frozenset()
 
 

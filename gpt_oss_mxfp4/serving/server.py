@@ -33,6 +33,7 @@ from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import ApiKeys
 from gpt_oss_mxfp4.serving.app import extend
 from gpt_oss_mxfp4.serving.children import tied_children
+from gpt_oss_mxfp4.serving.error_log import tell_errors
 from gpt_oss_mxfp4.serving.front import Front, Phase
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.protocol import Protocol
@@ -87,6 +88,8 @@ def serve(
         tell=progress.note,
         open_paths=extend(app, options),
     )
+    if not options.verbose:
+        tell_errors(progress.note)
     server = _Server(_uvicorn_config(front, settings))
     with tied_children(options.verbose):
         uvloop.run(_Serving(options, settings, model, app, front, server, progress).run(listening))

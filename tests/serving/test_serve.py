@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
+from openai import NotFoundError, OpenAI
 
 from demo.questions import held_out_questions
 from tests.serving.server import BATCH, KEY, MODEL, Server, shared_server
@@ -50,6 +50,8 @@ def whole_text(message: object) -> str:
 def test_the_model_is_listed_under_its_name(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(NotFoundError, match="The model `openai/gpt` does not exist"):
+        client.models.retrieve("openai/gpt")
 
 
 def test_a_chat_is_answered_and_its_tokens_counted(client: OpenAI) -> None:
