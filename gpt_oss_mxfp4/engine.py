@@ -125,6 +125,30 @@ def load(
     Raises:
         Refused: MAX cannot run it on this machine, for want of memory or of a GPU say.
     """
+    device = prepare(checkpoint, options)
+    runtime = PipelineRuntimeConfig(
+        custom_architectures=[gpt_oss_mxfp4.__name__],
+        tool_parser=NO_TOOL_PARSER,
+        max_batch_size=batch,
+        max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
+        precompiled_mefs=str(options.precompiled) if options.precompiled else None,
+    )
+    return _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime)
+
+
+def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
+    """Asks MAX for the precision, and checks what of the options this machine can do.
+
+    Args:
+        checkpoint: what is to be run.
+        options: where to run it, and how precisely.
+
+    Returns:
+        The device.
+
+    Raises:
+        Refused: there is no GPU, it cannot compute so, or what is said to be precompiled is of something else.
+    """
     _request(options)
     device = DeviceSpec.cpu()
     if options.devices == "gpu":
@@ -138,14 +162,7 @@ def load(
         device = DeviceSpec.accelerator()
     if options.precompiled:
         _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options))
-    runtime = PipelineRuntimeConfig(
-        custom_architectures=[gpt_oss_mxfp4.__name__],
-        tool_parser=NO_TOOL_PARSER,
-        max_batch_size=batch,
-        max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
-        precompiled_mefs=str(options.precompiled) if options.precompiled else None,
-    )
-    return _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime)
+    return device
 
 
 def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) -> None:
@@ -229,19 +246,46 @@ def _check_config(folder: Path) -> None:
         ) from error
 
 
-def _make_pipeline(
-    checkpoint: Checkpoint, device: DeviceSpec, max_length: int, runtime: PipelineRuntimeConfig
-) -> BatchPipeline:
+def pipeline_arguments(
+    checkpoint: Checkpoint,
+    device: DeviceSpec,
+    runtime: PipelineRuntimeConfig,
+    max_length: int | None,
+    kv_cache: KVCacheConfig,
+    name: str | None = None,
+) -> PipelineArgs:
+    """Says to MAX what to run.
+
+    Args:
+        checkpoint: what to run.
+        device: from :func:`prepare`.
+        runtime: how.
+        max_length: tokens of a sequence, or None for the architecture's default.
+        kv_cache: what is kept of sequences.
+        name: what a server calls the model, or None for its folder.
+
+    Raises:
+        Refused: transformers, by which MAX reads the config, does not read it.
+    """
     _check_config(checkpoint.folder)
-    arguments = PipelineArgs(
+    return PipelineArgs(
         model_path=str(checkpoint.folder),
         # Named one by one and absolute, so that MAX looks for nothing else and reads no names for an encoding.
         weight_path=[file.resolve() for file in checkpoint.files],
         quantization_encoding="float32" if device.device_type == "cpu" else "bfloat16",
         device_specs=[device],
         max_length=max_length,
-        kv_cache=KVCacheConfig(enable_prefix_caching=False),
+        served_model_name=name,
+        kv_cache=kv_cache,
         runtime=runtime,
+    )
+
+
+def _make_pipeline(
+    checkpoint: Checkpoint, device: DeviceSpec, max_length: int, runtime: PipelineRuntimeConfig
+) -> BatchPipeline:
+    arguments = pipeline_arguments(
+        checkpoint, device, runtime, max_length, KVCacheConfig(enable_prefix_caching=False)
     )
     try:
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))

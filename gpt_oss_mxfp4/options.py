@@ -139,3 +139,7 @@ def name_model(model: str | None) -> str:
 
 class Refused(Exception):
     """What was asked for cannot be done; the text says why and what can."""
+
+
+class Failed(Exception):
+    """What was running has broken; the text says how, and the exit code is 1."""

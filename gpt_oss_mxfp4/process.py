@@ -16,12 +16,13 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.options import CACHE_LOGGER, Refused
+from gpt_oss_mxfp4.options import CACHE_LOGGER, Failed, Refused
 from gpt_oss_mxfp4.progress import Progress
 
 _UNFINISHED: list[Path] = []
 """Folders to remove where the process ends at once."""
 
+EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_NOBODY_READS = 128 + signal.SIGPIPE
@@ -53,6 +54,9 @@ def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> in
         except (CheckpointError, Refused) as error:
             print(f"gpt-oss-mxfp4: {error}", file=sys.stderr)
             return EXIT_REFUSED
+        except Failed as error:
+            print(f"gpt-oss-mxfp4: {error}", file=sys.stderr)
+            return EXIT_FAILED
         except BrokenPipeError:
             return EXIT_NOBODY_READS
     return 0

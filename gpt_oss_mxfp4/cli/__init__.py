@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gpt_oss_mxfp4.cli import bench, compile, convert, generate, inspect, pull, verify
+from gpt_oss_mxfp4.cli import bench, compile, convert, generate, inspect, pull, serve, verify
 
-VERBS = (generate, compile, bench, inspect, verify, pull, convert)
+VERBS = (generate, serve, compile, bench, inspect, verify, pull, convert)
 """In the order of ``--help``."""
 
 
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process unless given.
 
     Returns:
-        The exit code: 0, 2 where the arguments, the checkpoint or the machine do not allow it, 130 if interrupted,
-        141 where whoever read the text has stopped.
+        The exit code: 0, 1 where what ran has broken, 2 where the arguments, the checkpoint or the machine do not
+        allow it, 130 if interrupted, 141 where whoever read the text has stopped.
     """
     parser = OneLineParser(
         prog="gpt-oss-mxfp4", description="gpt-oss from its MXFP4 weights, on MAX."

@@ -28,6 +28,14 @@ def positive(text: str) -> int:
     return value
 
 
+def port(text: str) -> int:
+    """A whole number from 0 to 65535."""
+    value = _integer(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {text}")
+    return value
+
+
 def seed(text: str) -> int:
     """A whole number from 0 to 2^64 - 1."""
     value = _integer(text)

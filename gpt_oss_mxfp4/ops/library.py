@@ -22,11 +22,16 @@ CUSTOM_OPS = _locate_custom_ops()
 """What graphs that use these ops pass as ``custom_extensions``."""
 
 
+OUTSIDE_GRAPHS = ("cli", "serving")
+"""Folders of this package that build no graphs."""
+
+
 @functools.cache
 def digest_sources() -> str:
     """Returns a digest of every source that a compiled graph depends on: the ops' and this package's."""
     digest = hashlib.sha256()
     for folder, kind in ((CUSTOM_OPS, "*.mojo"), (Path(__file__).parent.parent, "*.py")):
         for file in sorted(folder.rglob(kind)):
-            digest.update(file.read_bytes())
+            if file.relative_to(folder).parts[0] not in OUTSIDE_GRAPHS:
+                digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

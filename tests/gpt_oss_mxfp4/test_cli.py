@@ -32,8 +32,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
     [
         ([], "gpt-oss-mxfp4: the following arguments are required: VERB"),
         (
-            ["serve"],
-            "gpt-oss-mxfp4: argument VERB: invalid choice: 'serve' (choose from "
+            ["swim"],
+            "gpt-oss-mxfp4: argument VERB: invalid choice: 'swim' (choose from "
             + ", ".join(repr(verb.__name__.rpartition(".")[2]) for verb in cli.VERBS),
         ),
         (["generate"], "the following arguments are required: --prompt"),

@@ -1,0 +1,53 @@
+"""What ``serve`` is asked for; imported without MAX, which takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_oss_mxfp4.options import EngineOptions
+
+API_KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
+"""Environment variable that holds the key requests must carry, where no file does."""
+
+DEMO_NAME = "gpt-oss-mxfp4-demo"
+"""What the demo model is called in requests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(EngineOptions):
+    """What ``serve`` is asked for; each field is the argument of the same name.
+
+    Args:
+        host: address to listen on.
+        port: to listen on; 0 for any that is free.
+        metrics_port: of MAX's Prometheus metrics; None for the next after ``port``.
+        name: what requests call the model; None for what it is loaded by.
+        max_length: tokens of a sequence, prompt and answer; None for 8192 on a CPU, the model's own on a GPU.
+        max_batch_size: sequences computed at once, more wait; None for MAX's choice on a GPU, 4 on a CPU.
+        api_key_file: file of keys, one a line; None for the environment's, or none.
+        max_body_bytes: of a request.
+        drain_seconds: that running requests get to finish when the server is told to stop.
+        telemetry: whether MAX may report to its makers.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    metrics_port: int | None = None
+    name: str | None = None
+    max_length: int | None = None
+    max_batch_size: int | None = None
+    api_key_file: Path | None = None
+    max_body_bytes: int = 4 * 2**20
+    drain_seconds: int = 30
+    telemetry: bool = False
+
+    @property
+    def served_name(self) -> str:
+        """What requests call the model: the name asked for, the Hub id, or the folder's name."""
+        if self.name is not None:
+            return self.name
+        if self.model is None:
+            return DEMO_NAME
+        folder = Path(self.model)
+        return folder.resolve().name if folder.exists() else self.model

@@ -1,0 +1,38 @@
+"""What is wrong with the tools that a chat offers."""
+
+from __future__ import annotations
+
+from gpt_oss_mxfp4.serving.errors import Rejected, json_name, shortened, wrong_type
+
+
+def check_tools(tools: object) -> None:
+    """Checks a chat's tools; MAX finds such faults late, and says no longer which field they are in.
+
+    Args:
+        tools: what the request has for them.
+
+    Raises:
+        Rejected: the first fault found.
+    """
+    if not isinstance(tools, list):
+        raise wrong_type("tools", "a list of functions", tools)
+    for index, tool in enumerate(tools):
+        _check_tool(f"tools[{index}]", tool)
+
+
+def _check_tool(name: str, tool: object) -> None:
+    if not isinstance(tool, dict):
+        raise wrong_type(name, "an object", tool)
+    kind = tool.get("type")
+    if kind != "function":
+        got = f"`{shortened(kind)}`" if isinstance(kind, str) else json_name(kind)
+        raise Rejected(400, f"`{name}.type` must be `function`; got {got}.", f"{name}.type")
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise wrong_type(f"{name}.function", "an object", function)
+    if not isinstance(function.get("name"), str):
+        raise wrong_type(f"{name}.function.name", "a string", function.get("name"))
+    if not isinstance(function.get("description"), str | None):
+        raise wrong_type(f"{name}.function.description", "a string", function["description"])
+    if not isinstance(function.get("parameters"), dict | None):
+        raise wrong_type(f"{name}.function.parameters", "an object", function["parameters"])
