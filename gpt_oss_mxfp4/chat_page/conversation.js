@@ -1,0 +1,123 @@
+// The conversation: its turns, in memory alone, and what the API is sent of them.
+import { ApiError, chat, keepKey, servedModel } from "./api.js";
+import { Answer } from "./answer.js";
+import { element } from "./element.js";
+
+/** Asks, one question at a time; `changed` is called when asking begins or ends, `status` with what to say aloud. */
+export class Conversation {
+  constructor(root, { settings, changed, status, drawn }) {
+    this.root = root;
+    this.settings = settings;
+    this.changed = changed;
+    this.status = status;
+    this.drawn = drawn;
+    this.turns = []; // { question, answer }
+    this.model = null;
+    this.request = null; // AbortController of the one that runs
+  }
+
+  get asking() {
+    return this.request !== null;
+  }
+
+  /** Gives the served model's name. */
+  async findModel() {
+    this.model ??= await servedModel();
+    return this.model;
+  }
+
+  /** Asks a question behind all before it. */
+  ask(question) {
+    const shown = element("div", { class: "question" }, element("p", { textContent: question }));
+    shown.setAttribute("aria-label", "Question");
+    const turn = { question, shown, answer: new Answer() };
+    for (const { answer } of this.turns) answer.root.classList.add("earlier");
+    this.turns.push(turn);
+    this.root.append(shown, turn.answer.root);
+    return this.answer(turn);
+  }
+
+  /** Asks the last question again; its answer is replaced. */
+  again() {
+    const turn = this.turns.at(-1);
+    if (!turn || this.asking) return undefined;
+    const answer = new Answer();
+    turn.answer.root.replaceWith(answer.root);
+    turn.answer = answer;
+    return this.answer(turn);
+  }
+
+  /** Stops the answer that is coming, here and on the server. */
+  stop() {
+    this.request?.abort();
+  }
+
+  /** Forgets everything. */
+  clear() {
+    this.stop();
+    this.turns = [];
+    this.root.replaceChildren();
+  }
+
+  /** What the API gets. Reasoning is not sent back: harmony drops that of finished turns. */
+  messages() {
+    const { instructions } = this.settings();
+    const sent = instructions ? [{ role: "system", content: instructions }] : [];
+    for (const { question, answer } of this.turns) {
+      sent.push({ role: "user", content: question });
+      if (answer.text) sent.push({ role: "assistant", content: answer.text });
+    }
+    return sent;
+  }
+
+  async answer(turn) {
+    const { answer } = turn;
+    const request = (this.request = new AbortController());
+    const { effort, temperature } = this.settings();
+    const drawing = setInterval(() => this.draw(answer), 1000 / 30);
+    this.changed();
+    this.status("Waiting for the answer.");
+    let stopped = false;
+    try {
+      const model = await this.findModel();
+      const body = { model, messages: this.messages(), reasoning_effort: effort, temperature };
+      for await (const chunk of chat(body, request.signal)) answer.add(chunk);
+    } catch (error) {
+      stopped = error.name === "AbortError";
+      if (!stopped) this.fail(answer, error);
+    } finally {
+      clearInterval(drawing);
+      if (this.request === request) this.request = null;
+    }
+    answer.end({ stopped, again: () => this.again() });
+    this.drawn();
+    this.changed();
+    this.status(stopped ? "Stopped." : answer.text || "The answer has ended.");
+  }
+
+  draw(answer) {
+    answer.draw();
+    this.drawn();
+  }
+
+  fail(answer, error) {
+    if (!(error instanceof ApiError)) {
+      answer.fail(`The server's answer could not be read: ${error.message}`);
+      return;
+    }
+    if (error.status !== 401) {
+      answer.fail(error.status >= 400 ? `${error.message} (${error.status})` : error.message);
+      return;
+    }
+    const field = element("input", { type: "password", required: true, autocomplete: "off", id: "key" });
+    const label = element("label", { htmlFor: "key", textContent: "API key" });
+    const form = element("form", { class: "key" }, label, field, element("button", { textContent: "Try again" }));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      keepKey(field.value);
+      this.again();
+    });
+    answer.fail("The server wants an API key. It is kept until this tab is closed.", form);
+    field.focus();
+  }
+}
