@@ -102,7 +102,7 @@ class HarmonyAnswer:
 
     def _take(self, event: Event) -> None:
         header = event.header
-        answer, call = _is_answer(header), _is_call(header)
+        answer, call = is_answer(header), is_call(header)
         if isinstance(event, MessageEnd):
             if call:
                 name = quoted(header.recipient)
@@ -140,12 +140,14 @@ class HarmonyAnswer:
             self._note(f"the model ended without an answer{cure}")
 
 
-def _is_answer(header: Header) -> bool:
+def is_answer(header: Header) -> bool:
+    """Whether a message is for the user: the assistant's, and neither reasoning nor a tool's call."""
     silent = header.channel in ("analysis", "commentary")
-    return _by_assistant(header) and not silent and not _is_call(header)
+    return _by_assistant(header) and not silent and not is_call(header)
 
 
-def _is_call(header: Header) -> bool:
+def is_call(header: Header) -> bool:
+    """Whether a message calls a tool."""
     return _by_assistant(header) and header.recipient is not None and header.channel != "final"
 
 

@@ -15,7 +15,7 @@ PAGE = "/"
 """Path of the page."""
 
 FILES = "/chat/"
-"""Path that the page's own files lie under; like the page they hold no secret, and are needed to ask for an API key."""
+"""Path that the page's own files lie under."""
 
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -40,16 +40,22 @@ HEADERS = {
 }
 
 
-def add_chat_page(app: FastAPI) -> None:
+def add_chat_page(app: FastAPI) -> frozenset[str]:
     """Serves the page at ``/`` of an app, and its files under ``/chat/``.
 
     Args:
         app: has the API at ``/v1``.
+
+    Returns:
+        The paths. They hold no secret, and are to be served without an API key: the page itself asks for one.
     """
+    paths = set()
     for file in sorted(Path(__file__).parent.iterdir()):
         if file.suffix in CONTENT_TYPES:
             path = PAGE if file.name == "index.html" else f"{FILES}{file.name}"
             _add_file(app, path, file.read_bytes(), CONTENT_TYPES[file.suffix])
+            paths.add(path)
+    return frozenset(paths)
 
 
 def _add_file(app: FastAPI, path: str, content: bytes, content_type: str) -> None:

@@ -115,6 +115,6 @@ export class Answer {
     const seconds = (this.lastMs - this.firstMs) / 1000;
     // The first token comes with the prompt, so it is not in the time between the first and the last.
     const rate = made > 1 && seconds > 0 ? `, ${((made - 1) / seconds).toFixed(1)} tokens/s` : "";
-    return `${prompt} + ${made} tokens${rate}`;
+    return `prompt ${prompt} tokens, answer ${made}${rate}`;
   }
 }

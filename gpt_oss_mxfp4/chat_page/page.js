@@ -48,6 +48,7 @@ function fit() {
 function showSettings(shown) {
   at("settings").hidden = !shown;
   at("settings-toggle").ariaExpanded = String(shown);
+  if (following) main.scrollTo({ top: main.scrollHeight });
 }
 
 async function showModel() {

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gpt_oss_mxfp4.cli import bench, compile, generate
+from gpt_oss_mxfp4.cli import bench, chat, compile, generate
 
-VERBS = (generate, compile, bench)
+VERBS = (generate, compile, bench, chat)
 """In the order of ``--help``."""
 
 
