@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from gpt_oss_mxfp4 import cli
 
@@ -93,9 +93,12 @@ def flags(name: str) -> dict[str, str]:
 def test_the_command_takes_these_arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     verb = pytest.importorskip(f"gpt_oss_mxfp4.cli.{COMMANDS[name][0]}")
     asked: list[object] = []
-    monkeypatch.setattr(
-        verb, f"run_{COMMANDS[name][0]}", lambda options: asked.append(options) or 0
-    )
+
+    def run(options: object) -> int:
+        asked.append(options)
+        return 0
+
+    monkeypatch.setattr(verb, f"run_{COMMANDS[name][0]}", run)
     assert cli.main(COMMANDS[name]) == 0
     assert len(asked) == 1
 
