@@ -48,7 +48,7 @@ class Answerer(Protocol):
     """Of the model."""
 
     def answer(
-        self, messages: Sequence[Message], *, effort: Effort, temperature: float
+        self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
         """Gives pieces of the answer as they come, and at last its end.
 
@@ -56,6 +56,7 @@ class Answerer(Protocol):
             messages: the conversation, the last one the user's.
             effort: of the reasoning.
             temperature: 0 for the likeliest token always.
+            seed: of the sampling.
 
         Raises:
             Refused: it cannot be given, the conversation is too long say.

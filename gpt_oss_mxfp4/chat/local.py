@@ -53,7 +53,7 @@ class LocalModel:
             self._pipeline = engine.load(self._checkpoint, self._length - 1, 1, options, reuse=True)
 
     def answer(
-        self, messages: Sequence[Message], *, effort: Effort, temperature: float
+        self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
         """Gives pieces of the answer as they come, and at last its end; see ``Answerer``."""
         self._stopped.clear()
@@ -65,7 +65,9 @@ class LocalModel:
                 "/new begins another"
             )
         limit = min(room, self._options.max_new_tokens)
-        options = dataclasses.replace(self._options, temperature=temperature, max_new_tokens=limit)
+        options = dataclasses.replace(
+            self._options, temperature=temperature, seed=seed, max_new_tokens=limit
+        )
         reader = _HarmonyReader(self._tokenizer, prompt.ids) if prompt.harmony else None
         text = StreamingDetokenizer(self._tokenizer)
         tokens = 0

@@ -48,7 +48,7 @@ class RemoteModel:
         self.name = options.model or self._served_model()
 
     def answer(
-        self, messages: Sequence[Message], *, effort: Effort, temperature: float
+        self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
         """Gives pieces of the answer as they come, and at last its end; see ``Answerer``."""
         self._stopped = False
@@ -60,7 +60,7 @@ class RemoteModel:
             "reasoning_effort": effort,
             "temperature": temperature,
             "max_completion_tokens": self._options.max_new_tokens,
-            "seed": self._options.seed,
+            "seed": seed,
         }
         if self._options.top_k is not None:
             body["top_k"] = self._options.top_k  # not OpenAI's own, so sent only if asked for
@@ -70,6 +70,8 @@ class RemoteModel:
         with self._request("POST", "/v1/chat/completions", body) as response:
             try:
                 for chunk in _chunks(response):
+                    if self._stopped:  # before there was a connection to close
+                        break
                     yield from reply.add(chunk)
             except (OSError, http.client.HTTPException) as error:
                 if not self._stopped:

@@ -23,6 +23,10 @@ A line that ends in \\ goes on in the next; lines between two lines of \"\"\" ar
 A message that begins with / wants a space before it. Ctrl-C stops an answer, Ctrl-D ends."""
 
 
+SEED_STRIDE, SEEDS = 2**32, 2**64
+"""From one answer's seed to the next: MAX adds the number of a token to it, and none is used twice."""
+
+
 class Session:
     """Takes what the user says, and shows the answers.
 
@@ -50,6 +54,7 @@ class Session:
         self._effort: Effort = options.effort
         self._temperature = options.temperature
         self._system = options.system
+        self._seed = options.seed
         self._messages: list[Message] = []
         self._answering = self._stopping = False
 
@@ -120,7 +125,10 @@ class Session:
         self._stopping, self._answering = False, True
         try:
             for piece in self._answerer.answer(
-                [*system, *asked], effort=self._effort, temperature=self._temperature
+                [*system, *asked],
+                effort=self._effort,
+                temperature=self._temperature,
+                seed=self._seed,
             ):
                 if isinstance(piece, End):
                     end = piece
@@ -129,6 +137,7 @@ class Session:
                     text += piece.text if piece.kind == "answer" else ""
         finally:
             self._answering = False
+            self._seed = (self._seed + SEED_STRIDE) % SEEDS
             self._screen.end()
         # Reasoning is not kept: the format drops that of earlier answers.
         answered = [{"role": "assistant", "content": text}] if text else []

@@ -75,7 +75,7 @@ HI = [{"role": "user", "content": "Hi"}]
 
 def answer(model: LocalModel) -> tuple[str, str, End]:
     """The reasoning, the answer, and its end without the time it took."""
-    *pieces, end = model.answer(HI, effort="low", temperature=0.5)
+    *pieces, end = model.answer(HI, effort="low", temperature=0.5, seed=7)
     assert isinstance(end, End)
     said = {"reasoning": "", "answer": ""}
     for piece in pieces:
@@ -96,7 +96,7 @@ def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
     assert (reasoning, text) == ("hm", "One €.\nTwo.")
     assert end == End(PROMPT_TOKENS, tokens, calls=(("functions.add", "{}"),))
     assert engine.efforts == ["low"]
-    assert engine.sampled[0].temperature == 0.5
+    assert (engine.sampled[0].temperature, engine.sampled[0].seed) == (0.5, 7)
 
 
 def test_a_template_without_channels_gives_an_answer_alone(load: Load) -> None:
@@ -141,7 +141,7 @@ def test_stopping_keeps_what_came_and_frees_the_cache(load: Load) -> None:
     engine = Engine("<|channel|>final<|message|>So it goes on<|return|>")
     model = load(engine)
     pieces: list[Piece | End] = []
-    for piece in model.answer(HI, effort="low", temperature=0):
+    for piece in model.answer(HI, effort="low", temperature=0, seed=0):
         pieces.append(piece)
         if piece == Piece("answer", "o"):
             model.stop()

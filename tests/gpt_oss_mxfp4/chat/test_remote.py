@@ -60,7 +60,7 @@ def test_each_line_of_a_pipe_is_a_turn_and_answers_alone_are_printed(
         {"role": "user", "content": "Two?"},
     ]
     assert (body["model"], body["reasoning_effort"], body["stream"]) == ("stand/in", "low", True)
-    assert (body["temperature"], body["top_k"], body["seed"]) == (1.0, 5, 3)
+    assert (body["temperature"], body["top_k"], body["seed"]) == (1.0, 5, 3 + 2**32)
 
 
 def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpoint) -> None:

@@ -26,11 +26,12 @@ class Parrot:
         self.stops = 0
 
     def answer(
-        self, messages: Sequence[Message], *, effort: Effort, temperature: float
+        self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
         if self.refuses:
             raise Refused(self.refuses)
         asked = {"messages": list(messages), "effort": effort, "temperature": temperature}
+        asked["seed"] = seed
         self.asked.append(asked)
         yield from self.says
 
@@ -74,6 +75,14 @@ def test_new_forgets_and_again_asks_once_more() -> None:
     talk = Talk()("One?", "Two?", "/again")
     assert talk.last == [("user", "One?"), ("assistant", "Yes."), ("user", "Two?")]
     assert talk("/new", "Three?").last == [("user", "Three?")]
+
+
+def test_each_answer_has_a_seed_of_its_own_and_equal_conversations_have_equal_ones() -> None:
+    seeds = [
+        [asked["seed"] for asked in Talk(seed=2**64 - 1)("One?", "/again", "Two?").parrot.asked]
+        for _ in range(2)
+    ]
+    assert seeds == [[2**64 - 1, 2**32 - 1, 2**33 - 1]] * 2
 
 
 def test_commands_change_what_is_asked_for() -> None:
