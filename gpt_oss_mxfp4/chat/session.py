@@ -23,8 +23,8 @@ A line that ends in \\ goes on in the next; lines between two lines of \"\"\" ar
 A message that begins with / wants a space before it. Ctrl-C stops an answer, Ctrl-D ends."""
 
 
-SEED_STRIDE, SEEDS = 2**32, 2**64
-"""From one answer's seed to the next: MAX adds the number of a token to it, and none is used twice."""
+SEED_STRIDE, SEEDS = 2**32, 2**63
+"""From one answer's seed to the next: MAX adds the number of a token to it, and none is used twice. Servers take those below 2^63."""
 
 
 class Session:
