@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -120,38 +120,39 @@ def start_browser(profile: Path) -> Iterator[Browser]:
     """Starts a browser with a new profile, and ends it."""
     assert DRIVER
     assert CHROMIUM
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
     driver = subprocess.Popen(
-        [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     options = {"binary": CHROMIUM, "args": [*SWITCHES, f"--user-data-dir={profile}"]}
     wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
     try:
         with httpx.Client(timeout=PATIENCE_SECONDS, trust_env=False) as http:
-            _await_driver(http, address)
+            address = f"http://127.0.0.1:{_port_of(driver)}"
             made = http.post(
                 f"{address}/session", json={"capabilities": {"alwaysMatch": wanted}}
             ).json()["value"]
             assert "sessionId" in made, made
-            http.base_url = httpx.URL(f"{address}/session/{made['sessionId']}")
+            session = f"{address}/session/{made['sessionId']}"
+            http.base_url = httpx.URL(session)
             try:
                 yield Browser(http)
             finally:
-                http.delete("")
+                http.delete(
+                    session
+                ).raise_for_status()  # ends the browser, which the driver's end does not
     finally:
         driver.terminate()
-        driver.wait()
+        driver.wait()  # not for the end of what it says: a helper of the browser may hold that open
+        if driver.stdout:
+            driver.stdout.close()
 
 
-def _await_driver(http: httpx.Client, address: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            if http.get(f"{address}/status").json()["value"]["ready"]:
-                return
-        except httpx.TransportError:
-            assert time.monotonic() < deadline, "chromedriver did not start"
-        time.sleep(0.05)
+def _port_of(driver: subprocess.Popen[str]) -> str:
+    """Waits for the driver, which says where it listens."""
+    assert driver.stdout
+    said = ""
+    for line in driver.stdout:
+        said += line
+        if match := re.search(r"started successfully on port (\d+)", line):
+            return match[1]
+    raise AssertionError(f"chromedriver did not start: {said}")

@@ -3,14 +3,17 @@ import { ApiError, chat, keepKey, servedModel } from "./api.js";
 import { Answer } from "./answer.js";
 import { element } from "./element.js";
 
-/** Asks, one question at a time; `changed` is called when asking begins or ends, `status` with what to say aloud. */
+/**
+ * Asks, one question at a time. `changed` is called when asking begins or ends, `status` with what to say aloud,
+ * `follow` with what makes the conversation longer.
+ */
 export class Conversation {
-  constructor(root, { settings, changed, status, drawn }) {
+  constructor(root, { settings, changed, status, follow }) {
     this.root = root;
     this.settings = settings;
     this.changed = changed;
     this.status = status;
-    this.drawn = drawn;
+    this.follow = follow;
     this.turns = []; // { question, answer }
     this.model = null;
     this.request = null; // AbortController of the one that runs
@@ -74,7 +77,7 @@ export class Conversation {
     const { answer } = turn;
     const request = (this.request = new AbortController());
     const { effort, temperature } = this.settings();
-    const drawing = setInterval(() => this.draw(answer), 1000 / 30);
+    const drawing = setInterval(() => this.follow(() => answer.draw()), 1000 / 30);
     this.changed();
     this.status("Waiting for the answer.");
     let stopped = false;
@@ -84,20 +87,14 @@ export class Conversation {
       for await (const chunk of chat(body, request.signal)) answer.add(chunk);
     } catch (error) {
       stopped = error.name === "AbortError";
-      if (!stopped) this.fail(answer, error);
+      if (!stopped) this.follow(() => this.fail(answer, error));
     } finally {
       clearInterval(drawing);
       if (this.request === request) this.request = null;
     }
-    answer.end({ stopped, again: () => this.again() });
-    this.drawn();
+    this.follow(() => answer.end({ stopped, again: () => this.again() }));
     this.changed();
     this.status(stopped ? "Stopped." : answer.text || "The answer has ended.");
-  }
-
-  draw(answer) {
-    answer.draw();
-    this.drawn();
   }
 
   fail(answer, error) {

@@ -8,7 +8,6 @@ const DEMO_EXAMPLES = ["What is 4587 + 968?", 'Reverse the word "lantern".', "Ho
 const at = (id) => document.getElementById(id);
 const main = at("conversation");
 const message = at("message");
-let following = true;
 
 const conversation = new Conversation(at("turns"), {
   settings: () => ({
@@ -17,7 +16,7 @@ const conversation = new Conversation(at("turns"), {
     instructions: at("instructions").value.trim(),
   }),
   status: (text) => (at("status").textContent = text),
-  drawn: () => following && main.scrollTo({ top: main.scrollHeight }),
+  follow,
   changed,
 });
 
@@ -27,15 +26,23 @@ function changed() {
   at("stop").hidden = !asking;
   at("send").disabled = message.value.trim() === "";
   at("welcome").hidden = conversation.turns.length > 0;
+  showModel();
+}
+
+/** Does what makes the conversation longer; whoever was at its end stays there. */
+function follow(lengthen) {
+  const atEnd = main.scrollHeight - main.scrollTop - main.clientHeight < NEAR_END_PX;
+  lengthen();
+  if (atEnd) main.scrollTo({ top: main.scrollHeight });
 }
 
 function ask(question) {
   if (conversation.asking || question.trim() === "") return;
-  following = true;
   message.value = "";
   fit();
   message.focus();
   conversation.ask(question.trim());
+  main.scrollTo({ top: main.scrollHeight });
 }
 
 /** Makes the field as high as its text. */
@@ -46,18 +53,12 @@ function fit() {
 }
 
 function showSettings(shown) {
-  at("settings").hidden = !shown;
+  follow(() => (at("settings").hidden = !shown));
   at("settings-toggle").ariaExpanded = String(shown);
-  if (following) main.scrollTo({ top: main.scrollHeight });
 }
 
-async function showModel() {
-  let model;
-  try {
-    model = await conversation.findModel();
-  } catch {
-    return; // told when something is asked
-  }
+function showModel() {
+  const model = conversation.model ?? "";
   at("model").textContent = model.split("/").at(-1);
   at("model").title = model;
   at("examples").hidden = !model.includes("demo");
@@ -95,9 +96,6 @@ at("new").addEventListener("click", () => {
 at("settings-toggle").addEventListener("click", () => showSettings(at("settings").hidden));
 at("settings").addEventListener("submit", (event) => event.preventDefault());
 at("temperature").addEventListener("input", () => (at("temperature-value").value = at("temperature").value));
-main.addEventListener("scroll", () => {
-  following = main.scrollHeight - main.scrollTop - main.clientHeight < NEAR_END_PX;
-});
 for (const example of DEMO_EXAMPLES) {
   const button = element("button", { type: "button", textContent: example });
   button.addEventListener("click", () => ask(example));
@@ -105,4 +103,4 @@ for (const example of DEMO_EXAMPLES) {
 }
 
 fit();
-showModel();
+conversation.findModel().then(showModel, () => {}); // what is wrong is told when something is asked

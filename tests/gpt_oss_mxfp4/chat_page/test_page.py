@@ -260,6 +260,9 @@ def test_a_server_that_is_gone_is_told(page: Page) -> None:
 def test_an_api_key_is_asked_for_and_kept_in_the_tab_alone(page: Page) -> None:
     page.endpoint.say(said("Welcome."))
     page.endpoint.key = "secret"
+    page.browser.open(page.endpoint.url)  # its name is a secret too
+    page.browser.wait(lambda: page.browser.shown("#welcome"))
+    assert page.browser.text("#model") == ""
     page.ask("Hi")
     page.browser.wait(lambda: page.browser.shown(".key input"))
     assert "API key" in page.error
@@ -271,6 +274,7 @@ def test_an_api_key_is_asked_for_and_kept_in_the_tab_alone(page: Page) -> None:
     page.browser.type("secret" + ENTER)
     page.browser.wait_for_text(".answer .text", "Welcome.")
     assert page.browser.run("return [localStorage.length, document.cookie]") == [0, ""]
+    assert page.browser.text("#model") == "in"
 
 
 HOSTILE = """\
