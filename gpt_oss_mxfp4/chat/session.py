@@ -24,7 +24,8 @@ A message that begins with / wants a space before it. Ctrl-C stops an answer, Ct
 
 
 SEED_STRIDE, SEEDS = 2**32, 2**63
-"""From one answer's seed to the next: MAX adds the number of a token to it, and none is used twice. Servers take those below 2^63."""
+"""From one answer's seed to the next, below what servers take: MAX adds the number of a token to it, so none is used
+twice."""
 
 
 class Session:

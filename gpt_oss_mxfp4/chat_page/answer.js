@@ -11,6 +11,7 @@ export class Answer {
     this.calls = [];
     this.usage = null;
     this.finish = null;
+    this.failed = false;
     this.begin = performance.now();
     this.reasonedMs = null; // until the answer itself began
     this.firstMs = null;
@@ -106,6 +107,7 @@ export class Answer {
 
   /** Shows an error in the answer's place. */
   fail(message, ...more) {
+    this.failed = true;
     this.notes.append(element("div", { class: "error", role: "alert" }, element("p", { textContent: message }), ...more));
   }
 

@@ -62,11 +62,14 @@ export class Conversation {
     this.root.replaceChildren();
   }
 
-  /** What the API gets. Reasoning is not sent back: harmony drops that of finished turns. */
+  /** What the API gets: not what it refused before, nor reasoning, as harmony drops that of finished turns. */
   messages() {
     const { instructions } = this.settings();
     const sent = instructions ? [{ role: "system", content: instructions }] : [];
-    for (const { question, answer } of this.turns) {
+    const last = this.turns.at(-1);
+    for (const turn of this.turns) {
+      const { question, answer } = turn;
+      if (answer.failed && !answer.text && turn !== last) continue;
       sent.push({ role: "user", content: question });
       if (answer.text) sent.push({ role: "assistant", content: answer.text });
     }

@@ -226,6 +226,16 @@ def test_a_refusal_is_shown_in_the_servers_words(page: Page) -> None:
     assert page.error == ""
 
 
+def test_a_refused_question_is_not_sent_again(page: Page) -> None:
+    page.endpoint.refuse(400, "the prompt has 5000 tokens, more than 4096")
+    page.ask("A long one")
+    page.wait_for_end()
+    page.endpoint.say(said("Yes."))
+    page.ask("A short one")
+    page.wait_for_end(2)
+    assert page.endpoint.bodies[0]["messages"] == [{"role": "user", "content": "A short one"}]
+
+
 @pytest.mark.parametrize(
     ("step", "error"),
     [
