@@ -102,7 +102,7 @@ class HarmonyAnswer:
 
     def _take(self, event: Event) -> None:
         header = event.header
-        answer, call = is_answer(header), is_call(header)
+        answer, call = _is_answer(header), is_call(header)
         if isinstance(event, MessageEnd):
             if call:
                 name = quoted(header.recipient)
@@ -140,21 +140,21 @@ class HarmonyAnswer:
             self._note(f"the model ended without an answer{cure}")
 
 
-def is_answer(header: Header) -> bool:
-    """Whether a message is for the user: the assistant's, and neither reasoning nor a tool's call."""
+def _is_answer(header: Header) -> bool:
     silent = header.channel in ("analysis", "commentary")
-    return _by_assistant(header) and not silent and not is_call(header)
+    return by_assistant(header) and not silent and not is_call(header)
 
 
 def is_call(header: Header) -> bool:
     """Whether a message calls a tool."""
-    return _by_assistant(header) and header.recipient is not None and header.channel != "final"
+    return by_assistant(header) and header.recipient is not None and header.channel != "final"
 
 
-def _by_assistant(header: Header) -> bool:
+def by_assistant(header: Header) -> bool:
+    """Whether a message is the assistant's own."""
     return header.role in (None, "assistant")
 
 
 def _title(header: Header) -> str:
-    title = header.channel if _by_assistant(header) else header.role
+    title = header.channel if by_assistant(header) else header.role
     return quoted(title or "final")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from gpt_oss_mxfp4.answer import is_answer, is_call
+from gpt_oss_mxfp4.answer import by_assistant, is_call
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
@@ -93,7 +93,10 @@ class LocalModel:
 
 
 class _HarmonyReader:
-    """Sorts harmony's messages into reasoning, answer and calls."""
+    """Sorts harmony's messages: reasoning, what the model makes up for others to say with it; calls; and the answer.
+
+    Commentary without a recipient is for the user to see, so it is a part of the answer.
+    """
 
     def __init__(self, tokenizer: HarmonyTokenizer, prompt: Sequence[int]) -> None:
         self._parser = HarmonyParser(tokenizer, prompt)
@@ -128,7 +131,7 @@ class _HarmonyReader:
             return
         if not isinstance(event, Delta):
             self._open = False
-        elif is_answer(header):
+        elif by_assistant(header) and header.channel != "analysis":
             between = "\n" if self._answered and not self._open else ""
             self._answered = self._open = True
             yield Piece("answer", between + event.text)

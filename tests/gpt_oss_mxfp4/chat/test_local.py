@@ -87,13 +87,14 @@ def answer(model: LocalModel) -> tuple[str, str, End]:
 def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
     engine = Engine(
         "<|channel|>analysis<|message|>hm<|end|>"
+        "<|start|>assistant<|channel|>commentary<|message|>Wait.<|end|>"
         "<|start|>assistant<|channel|>final<|message|>One €.<|end|>"
         "<|start|>assistant<|channel|>final<|message|>Two.<|end|>"
         "<|start|>assistant<|channel|>commentary to=functions.add<|message|>{}<|call|>"
     )
     tokens = len(engine.tokenizer.encode(engine.generated))
     reasoning, text, end = answer(load(engine))
-    assert (reasoning, text) == ("hm", "One €.\nTwo.")
+    assert (reasoning, text) == ("hm", "Wait.\nOne €.\nTwo.")
     assert end == End(PROMPT_TOKENS, tokens, calls=(("functions.add", "{}"),))
     assert engine.efforts == ["low"]
     assert (engine.sampled[0].temperature, engine.sampled[0].seed) == (0.5, 7)
