@@ -74,7 +74,8 @@ export class Answer {
     if (reasons) {
       const ms = this.reasonedMs ?? performance.now() - this.begin;
       this.label.textContent = `Reasoning, ${(ms / 1000).toFixed(1)} s`;
-      if (this.folded.open || this.reasonedMs !== null) this.thoughts.textContent = this.reasoning;
+      const shows = this.folded.open || this.reasonedMs !== null;
+      if (shows && this.thoughts.textContent !== this.reasoning) this.thoughts.textContent = this.reasoning;
     }
     this.folded.classList.toggle("going", this.reasonedMs === null && this.root.ariaBusy === "true");
     this.waiting.hidden = reasons || this.text !== "";

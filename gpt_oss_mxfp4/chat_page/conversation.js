@@ -31,9 +31,9 @@ export class Conversation {
 
   /** Asks a question behind all before it. */
   ask(question) {
-    const shown = element("div", { class: "question" }, element("p", { textContent: question }));
-    shown.setAttribute("aria-label", "Question");
-    const turn = { question, shown, answer: new Answer() };
+    const text = element("p", { textContent: question });
+    const shown = element("article", { class: "question", "aria-label": "Question" }, text);
+    const turn = { question, answer: new Answer() };
     for (const { answer } of this.turns) answer.root.classList.add("earlier");
     this.turns.push(turn);
     this.root.append(shown, turn.answer.root);
@@ -109,9 +109,9 @@ export class Conversation {
       answer.fail(error.status >= 400 ? `${error.message} (${error.status})` : error.message);
       return;
     }
-    const field = element("input", { type: "password", required: true, autocomplete: "off", id: "key" });
-    const label = element("label", { htmlFor: "key", textContent: "API key" });
-    const form = element("form", { class: "key" }, label, field, element("button", { textContent: "Try again" }));
+    const field = element("input", { type: "password", required: true, autocomplete: "off" });
+    const label = element("label", {}, "API key", field);
+    const form = element("form", { class: "key" }, label, element("button", { textContent: "Try again" }));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       keepKey(field.value);
