@@ -102,7 +102,7 @@ class HarmonyAnswer:
 
     def _take(self, event: Event) -> None:
         header = event.header
-        answer, call = _is_answer(header), _is_call(header)
+        answer, call = _is_answer(header), is_call(header)
         if isinstance(event, MessageEnd):
             if call:
                 name = quoted(header.recipient)
@@ -142,17 +142,19 @@ class HarmonyAnswer:
 
 def _is_answer(header: Header) -> bool:
     silent = header.channel in ("analysis", "commentary")
-    return _by_assistant(header) and not silent and not _is_call(header)
+    return by_assistant(header) and not silent and not is_call(header)
 
 
-def _is_call(header: Header) -> bool:
-    return _by_assistant(header) and header.recipient is not None and header.channel != "final"
+def is_call(header: Header) -> bool:
+    """Whether a message calls a tool."""
+    return by_assistant(header) and header.recipient is not None and header.channel != "final"
 
 
-def _by_assistant(header: Header) -> bool:
+def by_assistant(header: Header) -> bool:
+    """Whether a message is the assistant's own."""
     return header.role in (None, "assistant")
 
 
 def _title(header: Header) -> str:
-    title = header.channel if _by_assistant(header) else header.role
+    title = header.channel if by_assistant(header) else header.role
     return quoted(title or "final")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from gpt_oss_mxfp4.model_config import (
     requested_kernel,
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
-from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, GenerateOptions, Refused
+from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, Refused, SamplingOptions
 from gpt_oss_mxfp4.toolchain import cpu_features, versions
 
 FINGERPRINT = "compiled_for"
@@ -76,34 +76,70 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
     Raises:
         Refused: the folder has no tokenizer of this model, its chat template fails, or the prompt has no tokens.
     """
+    tokenizer = load_tokenizer(checkpoint)
+    if tokenizer.chat_template and not raw:
+        return encode_chat(checkpoint, tokenizer, [{"role": "user", "content": text}])
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise Refused("--prompt: has no tokens")
+    return Prompt(_checked_ids(checkpoint, ids), tokenizer, harmony=False)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Loads the tokenizer beside a checkpoint's weights, of Hugging Face's kind.
+
+    Raises:
+        Refused: the folder has none.
+    """
     folder = checkpoint.folder
     try:
         # Never code of the folder's: unless told, transformers would ask on the terminal.
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of whatever kind the file's content trips
         cause = " ".join(str(error).split())
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
-    templated = bool(tokenizer.chat_template) and not raw
-    if templated:
-        messages = [{"role": "user", "content": text}]
-        try:
-            rendered = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # a template is a program: it can fail in every way
-            raise Refused(f"{folder}: must hold a chat template that works ({error})") from error
-        ids = tokenizer.encode(rendered, add_special_tokens=False)
-    else:
-        ids = tokenizer.encode(text)
+
+
+def encode_chat(
+    checkpoint: Checkpoint,
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    effort: str | None = None,
+) -> Prompt:
+    """Encodes a conversation, up to where its next answer begins, by the checkpoint's chat template.
+
+    Args:
+        checkpoint: what the prompt is for.
+        tokenizer: from :func:`load_tokenizer`, with a chat template.
+        messages: each with a role and its content, as OpenAI's API has them.
+        effort: of the reasoning: low, medium, high, or None for the template's own.
+
+    Raises:
+        Refused: the chat template fails, or the tokenizer is another model's.
+    """
+    asked = {} if effort is None else {"reasoning_effort": effort}
+    try:
+        rendered = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **asked
+        )
+    except Exception as error:  # a template is a program: it can fail in every way
+        raise Refused(
+            f"{checkpoint.folder}: must hold a chat template that works ({error})"
+        ) from error
+    ids = tokenizer.encode(rendered, add_special_tokens=False)
     if not ids:
-        raise Refused("--prompt: has no tokens")
+        raise Refused(f"{checkpoint.folder}: must hold a chat template that gives a prompt")
+    ids = _checked_ids(checkpoint, ids)
+    return Prompt(ids, tokenizer, harmony=is_harmony(tokenizer, ids))
+
+
+def _checked_ids(checkpoint: Checkpoint, ids: Sequence[int]) -> list[int]:
     if max(ids) >= checkpoint.config.vocab_size:
         raise Refused(
-            f"{folder}: must hold this model's tokenizer, got token {max(ids)} of a vocabulary of "
+            f"{checkpoint.folder}: must hold this model's tokenizer, got token {max(ids)} of a vocabulary of "
             f"{checkpoint.config.vocab_size}"
         )
-    ids = [int(i) for i in ids]
-    return Prompt(ids, tokenizer, harmony=templated and is_harmony(tokenizer, ids))
+    return [int(i) for i in ids]
 
 
 def load(
@@ -112,6 +148,8 @@ def load(
     new_tokens: int,
     options: EngineOptions,
     batch: int = 1,
+    *,
+    reuse: bool = False,
 ) -> BatchPipeline:
     """Compiles the model into a pipeline, with a KV cache for just the sequences that are to come.
 
@@ -121,6 +159,7 @@ def load(
         new_tokens: that a sequence may get beyond its prompt.
         options: where to run it, and how precisely.
         batch: sequences at once.
+        reuse: whether a prompt that begins as an earlier one did finds what the KV cache still holds of that.
 
     Raises:
         Refused: MAX cannot run it on this machine, for want of memory or of a GPU say.
@@ -133,7 +172,7 @@ def load(
         max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
     )
-    return _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime)
+    return _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime, reuse=reuse)
 
 
 def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
@@ -282,11 +321,15 @@ def pipeline_arguments(
 
 
 def _make_pipeline(
-    checkpoint: Checkpoint, device: DeviceSpec, max_length: int, runtime: PipelineRuntimeConfig
+    checkpoint: Checkpoint,
+    device: DeviceSpec,
+    max_length: int,
+    runtime: PipelineRuntimeConfig,
+    *,
+    reuse: bool = False,
 ) -> BatchPipeline:
-    arguments = pipeline_arguments(
-        checkpoint, device, runtime, max_length, KVCacheConfig(enable_prefix_caching=False)
-    )
+    kv_cache = KVCacheConfig(enable_prefix_caching=reuse)
+    arguments = pipeline_arguments(checkpoint, device, runtime, max_length, kv_cache)
     try:
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
         with kept_sampler():
@@ -297,8 +340,8 @@ def _make_pipeline(
 
 
 def stream(
-    pipeline: BatchPipeline, prompt: Prompt, options: GenerateOptions
-) -> Iterator[list[int]]:
+    pipeline: BatchPipeline, prompt: Prompt, options: SamplingOptions
+) -> Generator[list[int], None, None]:
     """Generates until the model ends its answer or the tokens are used up.
 
     MAX stops at every token that the checkpoint's config.json, its generation_config.json or its tokenizer says ends a

@@ -9,6 +9,9 @@ from typing import Literal
 DEMO_MODEL = Path(__file__).parent / "demo_model"
 """A small checkpoint that is part of the package: what is run where no model is named."""
 
+MAX_TEMPERATURE = 2.0
+"""MAX's own limit."""
+
 CACHE_LOGGER = "max.pipelines.gpt_oss_mxfp4.cache"
 """Logger of what befalls the cache of compiled graphs; MAX shows it with its own, the command as notes."""
 
@@ -68,26 +71,35 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(EngineOptions):
-    """What ``generate`` is asked for.
+class SamplingOptions:
+    """How a text is made, token by token.
 
     Args:
-        prompt: text, not empty.
         max_new_tokens: at least 1; the default is enough to reason and to answer, and an answer ends by itself.
         temperature: 0 for the likeliest token always.
         top_k: tokens to sample from, or None for all.
         top_p: share of probability to sample from, or None for all.
         seed: of the sampling.
-        show_reasoning: whether the reasoning is printed as well.
-        raw: whether the prompt is continued as it is, without the chat template.
     """
 
-    prompt: str
     max_new_tokens: int = 1024
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(EngineOptions, SamplingOptions):
+    """What ``generate`` is asked for.
+
+    Args:
+        prompt: text, not empty.
+        show_reasoning: whether the reasoning is printed as well.
+        raw: whether the prompt is continued as it is, without the chat template.
+    """
+
+    prompt: str
     show_reasoning: bool = False
     raw: bool = False
 

@@ -22,6 +22,9 @@ from gpt_oss_mxfp4.progress import Progress
 _UNFINISHED: list[Path] = []
 """Folders to remove where the process ends at once."""
 
+_TAKERS: list[Callable[[], bool]] = []
+"""Asked at Ctrl-C, the last first, whether they take it; the process ends where none does."""
+
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -90,6 +93,35 @@ def written_whole(output: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _UNFINISHED.remove(temporary)
+
+
+@contextmanager
+def interrupts_taken(take: Callable[[], bool]) -> Iterator[None]:
+    """Has a function decide what Ctrl-C does, instead of ending the process.
+
+    Args:
+        take: called in a thread of its own; returns whether it took the interrupt, or else the process ends.
+    """
+    _TAKERS.append(take)
+    try:
+        yield
+    finally:
+        _TAKERS.remove(take)
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Has Ctrl-C raise KeyboardInterrupt, for the main thread while it waits for a line."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
 
 
 class _Notes(logging.Handler):
@@ -161,7 +193,7 @@ def _exit_on_interrupt() -> Iterator[None]:
 
     def wait() -> None:
         while number := os.read(read_fd, 1):
-            if number[0] == signal.SIGINT:
+            if number[0] == signal.SIGINT and not any(take() for take in reversed(_TAKERS)):
                 print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr, flush=True)
                 for folder in _UNFINISHED:
                     shutil.rmtree(folder, ignore_errors=True)

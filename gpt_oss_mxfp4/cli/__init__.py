@@ -6,9 +6,19 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gpt_oss_mxfp4.cli import bench, compile, convert, generate, inspect, pull, serve, verify
+from gpt_oss_mxfp4.cli import (
+    bench,
+    chat,
+    compile,
+    convert,
+    generate,
+    inspect,
+    pull,
+    serve,
+    verify,
+)
 
-VERBS = (generate, serve, compile, bench, inspect, verify, pull, convert)
+VERBS = (generate, chat, serve, compile, bench, inspect, verify, pull, convert)
 """In the order of ``--help``."""
 
 

@@ -76,6 +76,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="that running requests get when the server is told to stop; default: %(default)s",
     )
+    add("--ui", action="store_true", help="serve a page to chat on as well, at /")
     add(
         "--telemetry",
         action="store_true",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-MAX_TEMPERATURE = 2.0
-"""MAX's own limit."""
+from gpt_oss_mxfp4.options import MAX_TEMPERATURE
 
 
 def prompt_text(text: str) -> str:

@@ -10,6 +10,7 @@ from max.serve.router.openai_routes import openai_get_model
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from gpt_oss_mxfp4.chat_page import add_chat_page
 from gpt_oss_mxfp4.serving.access_log import CURRENT
 from gpt_oss_mxfp4.serving.errors import Rejected
 from gpt_oss_mxfp4.serving.options import ServeOptions
@@ -32,7 +33,7 @@ def extend(app: FastAPI, options: ServeOptions) -> frozenset[str]:
         app.add_exception_handler(kind, _answer_error)
     # MAX's own route takes no slash, which every Hub id has.
     app.add_api_route("/v1/models/{model_id:path}", openai_get_model, response_model=None)
-    return frozenset()
+    return add_chat_page(app) if options.ui else frozenset()
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:

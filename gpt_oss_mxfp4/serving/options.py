@@ -29,6 +29,7 @@ class ServeOptions(EngineOptions):
         max_body_bytes: of a request.
         drain_seconds: that running requests get to finish when the server is told to stop.
         telemetry: whether MAX may report to its makers.
+        ui: whether there is a page to chat on as well.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +42,7 @@ class ServeOptions(EngineOptions):
     max_body_bytes: int = 4 * 2**20
     drain_seconds: int = 30
     telemetry: bool = False
+    ui: bool = False
 
     @property
     def served_name(self) -> str:

@@ -209,8 +209,9 @@ class _Serving:
                 running.close()
                 self.front.phase = Phase.READY
                 address = url(self.settings.host, self.settings.port)
+                page = f", with a page to chat on at {address}/" if self.options.ui else ""
                 self.progress.note(
-                    f"serving {self.options.served_name} on {address} (Ctrl-C stops)"
+                    f"serving {self.options.served_name} on {address}{page} (Ctrl-C stops)"
                 )
                 await answering
 

@@ -32,7 +32,7 @@ def test_the_defaults_are_the_demo_model_on_this_machine_alone(asked: list[Serve
 def test_each_argument_is_an_option(asked: list[ServeOptions]) -> None:
     arguments = (
         "serve --model a/b --host ::1 --port 0 --metrics-port 9 --model-name c --max-length 10 --max-batch-size 2 "
-        "--api-key-file keys --max-body-bytes 5 --drain-seconds 7 --telemetry --threads 2"
+        "--api-key-file keys --max-body-bytes 5 --drain-seconds 7 --telemetry --ui --threads 2"
     )
     assert cli.main(arguments.split()) == 0
     assert asked == [
@@ -48,6 +48,7 @@ def test_each_argument_is_an_option(asked: list[ServeOptions]) -> None:
             max_body_bytes=5,
             drain_seconds=7,
             telemetry=True,
+            ui=True,
             threads=2,
         )
     ]

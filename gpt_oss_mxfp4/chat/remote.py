@@ -1,0 +1,202 @@
+"""RemoteModel: a model behind a server that speaks OpenAI's API, ``gpt-oss-mxfp4 serve`` or another."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.options import KEY_VARIABLE, ChatOptions, Effort
+from gpt_oss_mxfp4.options import Refused
+
+CONNECT_SECONDS = 30
+
+
+class RemoteModel:
+    """Finds out what a server serves, and has it answer.
+
+    Args:
+        options: which server and model.
+
+    Raises:
+        Refused: the server cannot be reached, or does not admit us.
+    """
+
+    def __init__(self, options: ChatOptions) -> None:
+        self._options = options
+        self._url = options.url or ""
+        address = urlsplit(self._url)
+        try:
+            port = address.port
+        except ValueError:
+            port = 0
+        if address.scheme not in ("http", "https") or not address.hostname or port == 0:
+            raise Refused(f"--url: must be like http://127.0.0.1:8000, got {self._url!r}")
+        self._secure = address.scheme == "https"
+        self._host, self._port = address.hostname, port
+        self._path = address.path.rstrip("/").removesuffix("/v1")
+        self._key = _api_key(options)
+        self._socket: socket.socket | None = None
+        self._stopped = False
+        self.name = options.model or self._served_model()
+
+    def answer(
+        self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
+    ) -> Iterator[Piece | End]:
+        """Gives pieces of the answer as they come, and at last its end; see ``Answerer``."""
+        self._stopped = False
+        body: dict[str, Any] = {
+            "model": self.name,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "reasoning_effort": effort,
+            "temperature": temperature,
+            "max_completion_tokens": self._options.max_new_tokens,
+            "seed": seed,
+        }
+        if self._options.top_k is not None:
+            body["top_k"] = self._options.top_k  # not OpenAI's own, so sent only if asked for
+        if self._options.top_p is not None:
+            body["top_p"] = self._options.top_p
+        reply = _Reply()
+        with self._request("POST", "/v1/chat/completions", body) as response:
+            try:
+                for chunk in _chunks(response):
+                    if self._stopped:  # before there was a connection to close
+                        break
+                    yield from reply.add(chunk)
+            except (OSError, http.client.HTTPException) as error:
+                if not self._stopped:
+                    raise Refused(f"{self._url}: the connection broke off ({error})") from error
+        if not (reply.finished or self._stopped):
+            raise Refused(f"{self._url}: the connection broke off before the answer was complete")
+        yield reply.end(stopped=self._stopped)
+
+    def stop(self) -> None:
+        """Closes the connection, which has the server stop too."""
+        self._stopped = True
+        if self._socket:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _served_model(self) -> str:
+        with self._request("GET", "/v1/models", None) as response:
+            try:
+                return str(json.load(response)["data"][0]["id"])
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                raise Refused(f"{self._url}: must list the models it serves") from error
+
+    @contextlib.contextmanager
+    def _request(
+        self, method: str, path: str, body: dict[str, Any] | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
+        headers = {"Content-Type": "application/json", "Accept": "*/*"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        try:
+            try:
+                connection.connect()
+                self._socket = connection.sock
+                self._socket.settimeout(None)  # a long prompt takes its time
+                content = None if body is None else json.dumps(body).encode()
+                connection.request(method, self._path + path, content, headers)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                if self._stopped:
+                    raise Refused("stopped") from error
+                raise Refused(f"{self._url}: cannot be reached ({error})") from error
+            if response.status != 200:
+                raise Refused(self._refusal(response))
+            yield response
+        finally:
+            self._socket = None
+            connection.close()
+
+    def _refusal(self, response: http.client.HTTPResponse) -> str:
+        if response.status == 401:
+            return f"{self._url}: wants an API key; name its file with --api-key-file, or set {KEY_VARIABLE}"
+        text = response.read(4096).decode(errors="replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = str(json.loads(text)["error"]["message"])
+        return f"{self._url}: {' '.join(text.split()) or response.reason} ({response.status})"
+
+
+class _Reply:
+    """Reads the chunks of an answer."""
+
+    def __init__(self) -> None:
+        self.finished: str | None = None
+        self._usage: dict[str, Any] = {}
+        self._calls: dict[int, list[str]] = {}
+        self._first = self._last = 0.0
+
+    def add(self, chunk: dict[str, Any]) -> Iterator[Piece]:
+        """Takes a chunk and gives its text."""
+        if "error" in chunk:
+            raise Refused(f"the server failed: {chunk['error'].get('message', '')}")
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk.get("choices", []):
+            delta = choice.get("delta") or {}
+            self.finished = choice.get("finish_reason") or self.finished
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            if thought or delta.get("content"):
+                self._last = time.monotonic()
+                self._first = self._first or self._last
+            if thought:
+                yield Piece("reasoning", thought)
+            if delta.get("content"):
+                yield Piece("answer", delta["content"])
+            for call in delta.get("tool_calls") or []:
+                parts = self._calls.setdefault(call.get("index", 0), ["", ""])
+                function = call.get("function") or {}
+                parts[0] += function.get("name") or ""
+                parts[1] += function.get("arguments") or ""
+
+    def end(self, *, stopped: bool) -> End:
+        """Tells what became of the answer."""
+        return End(
+            prompt_tokens=self._usage.get("prompt_tokens"),
+            tokens=self._usage.get("completion_tokens"),
+            seconds=self._last - self._first,
+            cut=self.finished == "length",
+            stopped=stopped and not self.finished,
+            calls=tuple((name, arguments) for name, arguments in self._calls.values()),
+        )
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in response:
+        if not line.startswith(b"data:"):
+            continue
+        data = line[len(b"data:") :].strip()
+        if data == b"[DONE]":
+            return
+        try:
+            chunk = json.loads(data)
+        except ValueError as error:
+            raise Refused("the server's answer could not be read: it is not JSON") from error
+        yield chunk
+
+
+def _api_key(options: ChatOptions) -> str:
+    file = options.api_key_file
+    try:
+        key = (os.environ.get(KEY_VARIABLE, "") if file is None else file.read_text()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"--api-key-file: {file} cannot be read ({error})") from error
+    key = key.partition("\n")[0].strip()  # a server's own file may hold several
+    if key and not (key.isascii() and key.isprintable()):
+        raise Refused(
+            f"{KEY_VARIABLE if file is None else file}: must hold a key of printable ASCII"
+        )
+    return key

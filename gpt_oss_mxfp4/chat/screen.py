@@ -1,0 +1,68 @@
+"""Screen: what of an answer is shown, and how: on a terminal reasoning is dim, elsewhere it stands under a title."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from gpt_oss_mxfp4.answer import Write
+from gpt_oss_mxfp4.chat.answer import Piece
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+TITLES = {"reasoning": "[analysis]\n", "answer": "[final]\n"}
+"""As ``generate --show-reasoning`` has them."""
+
+# All that moves a terminal's cursor, colours it, or has it answer: a model may say it, but not do it.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """Text for a terminal: control characters, but for line ends and tabs, as pictures of themselves."""
+    return _CONTROLS.sub(_picture, text)
+
+
+def _picture(control: re.Match[str]) -> str:
+    code = ord(control[0])
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+
+
+class Screen:
+    """Shows one answer after the other.
+
+    Args:
+        write: prints a piece of text.
+        terminal: whether a terminal shows it.
+        colour: whether that may be told to show text dim.
+    """
+
+    def __init__(self, write: Write, *, terminal: bool, colour: bool) -> None:
+        self._write = write
+        self._clean: Callable[[str], str] = harmless if terminal else str
+        self._terminal = terminal
+        self._colour = colour
+        self._shown: str | None = None  # kind of what was shown last of this answer
+
+    def show(self, piece: Piece, *, reasoning: bool) -> None:
+        """Shows a piece of an answer.
+
+        Args:
+            piece: the next one.
+            reasoning: whether reasoning is shown.
+        """
+        if piece.kind == "reasoning" and not reasoning:
+            return
+        dim = self._colour and piece.kind == "reasoning"
+        if piece.kind != self._shown:
+            self._write("\n\n" if self._shown else "")
+            self._write(TITLES[piece.kind] if reasoning and not self._colour else "")
+            self._shown = piece.kind
+        text = self._clean(piece.text)
+        # Each piece by itself, so that a terminal is never left dim.
+        self._write(f"{DIM}{text}{PLAIN}" if dim else text)
+
+    def end(self) -> None:
+        """Ends an answer's last line; on a terminal an empty one parts it from the next question."""
+        if self._shown or not self._terminal:
+            self._write("\n\n" if self._terminal else "\n")
+        self._shown = None

@@ -1,0 +1,89 @@
+"""Arguments of the chat verb."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from gpt_oss_mxfp4.chat.chat import run_chat
+from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
+from gpt_oss_mxfp4.cli.values import positive, seed, share, temperature
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    chat = verbs.add_parser(
+        "chat",
+        help="have a conversation in the terminal",
+        description="Answers one message after the other, the conversation before it in mind: typed at a terminal, or "
+        "a line each from a pipe. Answers go to standard output, everything else to standard error. With --url a "
+        "server answers, which the engine's options do not reach. For example: "
+        "printf 'What is 12 + 34?\\n' | gpt-oss-mxfp4 chat",
+    )
+    add = chat.add_argument
+    add_model(chat)
+    add("--url", metavar="URL", help="ask the server there instead, http://127.0.0.1:8000 say")
+    add(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the server's API key; default: the variable GPT_OSS_MXFP4_API_KEY",
+    )
+    add("--system", default="", metavar="TEXT", help="instructions before the conversation")
+    add(
+        "--effort",
+        choices=get_args(Effort),
+        default=ChatOptions.effort,
+        help="how long to reason; default: %(default)s",
+    )
+    add(
+        "--reasoning",
+        choices=("on", "off"),
+        help="show it or not; default: on for a terminal",
+    )
+    add(
+        "--max-length",
+        type=positive,
+        metavar="N",
+        help="tokens of a whole conversation; default: 8192, or fewer if the model takes fewer",
+    )
+    add(
+        "--max-new-tokens",
+        type=positive,
+        default=ChatOptions.max_new_tokens,
+        metavar="N",
+        help="of an answer, reasoning included; default: %(default)s",
+    )
+    add(
+        "--temperature",
+        type=temperature,
+        metavar="T",
+        help="0, the default, always takes the likeliest token; 1 is the default with --top-k or --top-p",
+    )
+    add("--top-k", type=positive, metavar="K", help="sample from the K likeliest tokens only")
+    add("--top-p", type=share, metavar="P", help="sample from the likeliest share P only")
+    add("--seed", type=seed, default=ChatOptions.seed, metavar="S", help="default: %(default)s")
+    add_engine(chat)
+    chat.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    sampled = arguments.top_k is not None or arguments.top_p is not None
+    return run_chat(
+        ChatOptions(
+            url=arguments.url,
+            api_key_file=arguments.api_key_file,
+            system=arguments.system,
+            effort=arguments.effort,
+            reasoning=None if arguments.reasoning is None else arguments.reasoning == "on",
+            max_length=arguments.max_length,
+            max_new_tokens=arguments.max_new_tokens,
+            temperature=float(sampled) if arguments.temperature is None else arguments.temperature,
+            top_k=arguments.top_k,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+            **engine_options(arguments),
+        )
+    )

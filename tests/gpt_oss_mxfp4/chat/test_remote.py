@@ -1,0 +1,138 @@
+"""The command against a server: through pipes, and what it says where the server does not do its part."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gpt_oss_mxfp4 import cli
+from tests.endpoint import Break, Endpoint, called, said, serve, thought
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with serve(Endpoint()) as endpoint:
+        yield endpoint
+
+
+@dataclass(frozen=True)
+class Done:
+    out: str
+    err: str
+    code: int
+
+
+Chat = Callable[..., Done]
+
+
+@pytest.fixture
+def chat(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chat:
+    """Runs the command, its input from a pipe; rates are left out of what it says."""
+
+    def run(url: str, typed: str, *arguments: str) -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+        code = cli.main(["chat", "--url", url, *arguments])
+        out, err = capfd.readouterr()
+        return Done(out, re.sub(r", [\d.]+ tokens/s", "", err), code)
+
+    return run
+
+
+COUNTS = "prompt: 17 tokens; generation: 42 tokens\n"
+
+
+def test_each_line_of_a_pipe_is_a_turn_and_answers_alone_are_printed(
+    chat: Chat, endpoint: Endpoint
+) -> None:
+    endpoint.say(thought("hm"), said("Ye"), said("s. €"))
+    done = chat(endpoint.url, "One?\nTwo?\n", "--effort", "low", "--top-k", "5", "--seed", "3")
+    assert done == Done("Yes. €\nYes. €\n", COUNTS * 2, 0)
+    body = endpoint.bodies[1]
+    assert body["messages"] == [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Yes. €"},
+        {"role": "user", "content": "Two?"},
+    ]
+    assert (body["model"], body["reasoning_effort"], body["stream"]) == ("stand/in", "low", True)
+    assert (body["temperature"], body["top_k"], body["seed"]) == (1.0, 5, 3 + 2**32)
+
+
+def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpoint) -> None:
+    endpoint.say(thought("hm"), said("Yes."))
+    done = chat(endpoint.url, "One?\n", "--reasoning", "on")
+    assert done.out == "[analysis]\nhm\n\n[final]\nYes.\n"
+
+
+def test_a_call_of_a_tool_is_told(chat: Chat, endpoint: Endpoint) -> None:
+    endpoint.say(*called("add", '{"a": 1}'), finish="tool_calls")
+    done = chat(endpoint.url, "One?\n")
+    note = 'the model called add, but chat offers no tools: {"a": 1}\n'
+    assert done == Done("\n", note + COUNTS, 0)
+
+
+def test_no_server_is_told_in_one_line(chat: Chat) -> None:
+    done = chat("http://127.0.0.1:9", "One?\n")
+    assert (done.out, done.code) == ("", 2)
+    assert re.fullmatch(
+        r"gpt-oss-mxfp4: http://127\.0\.0\.1:9: cannot be reached \(.*\)\n", done.err
+    )
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port"])
+def test_an_address_that_is_none_is_refused(chat: Chat, url: str) -> None:
+    done = chat(url, "")
+    assert done.err == f"gpt-oss-mxfp4: --url: must be like http://127.0.0.1:8000, got {url!r}\n"
+    assert done.code == 2
+
+
+def test_a_key_is_sent_and_a_missing_one_told(
+    chat: Chat, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.say(said("Yes."))
+    endpoint.key = "secret"
+    done = chat(endpoint.url, "One?\n")
+    assert done.code == 2
+    assert done.err == (
+        f"gpt-oss-mxfp4: {endpoint.url}: wants an API key; name its file with --api-key-file, or set "
+        "GPT_OSS_MXFP4_API_KEY\n"
+    )
+    monkeypatch.setenv("GPT_OSS_MXFP4_API_KEY", "secret")
+    assert chat(endpoint.url, "One?\n").out == "Yes.\n"
+    monkeypatch.setenv("GPT_OSS_MXFP4_API_KEY", "wrong")
+    file = tmp_path / "key"
+    file.write_text("secret\n")
+    assert chat(endpoint.url, "One?\n", "--api-key-file", str(file)).out == "Yes.\n"
+    file.write_text("secret\nanother\n")
+    assert chat(endpoint.url, "One?\n", "--api-key-file", str(file)).out == "Yes.\n"
+    file.write_text("schlüssel\n")
+    done = chat(endpoint.url, "One?\n", "--api-key-file", str(file))
+    assert done.err == f"gpt-oss-mxfp4: {file}: must hold a key of printable ASCII\n"
+
+
+def test_a_refusal_ends_a_pipe_in_the_servers_words(chat: Chat, endpoint: Endpoint) -> None:
+    endpoint.refuse(400, "the prompt has 5000 tokens,\nmore than 4096")
+    done = chat(endpoint.url, "One?\n")
+    message = "the prompt has 5000 tokens, more than 4096 (400)"
+    assert done == Done("\n", f"gpt-oss-mxfp4: {endpoint.url}: {message}\n", 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (Break(), r"http://\S+: the connection broke off.*"),
+        ({"error": {"message": "out of memory"}}, "the server failed: out of memory"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_told(
+    chat: Chat, endpoint: Endpoint, step: object, message: str
+) -> None:
+    endpoint.say(said("So far"), step)  # type: ignore[arg-type]
+    done = chat(endpoint.url, "One?\n")
+    assert (done.out, done.code) == ("So far\n", 2)
+    assert re.fullmatch(f"gpt-oss-mxfp4: {message}\n", done.err)

@@ -1,0 +1,188 @@
+"""A conversation and its commands, with somebody who answers what a test tells them to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.chat.screen import Screen
+from gpt_oss_mxfp4.chat.session import HELP, Session
+from gpt_oss_mxfp4.options import Refused
+
+
+class Parrot:
+    """Answers what it is told to, and remembers what it was asked."""
+
+    name = "parrot"
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.says: list[Piece | End] = []
+        self.refuses = ""
+        self.stops = 0
+
+    def answer(
+        self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
+    ) -> Iterator[Piece | End]:
+        if self.refuses:
+            raise Refused(self.refuses)
+        asked = {"messages": list(messages), "effort": effort, "temperature": temperature}
+        asked["seed"] = seed
+        self.asked.append(asked)
+        yield from self.says
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+class Talk:
+    def __init__(self, **options: Any) -> None:
+        self.parrot = Parrot()
+        self.parrot.says = [Piece("reasoning", "hm"), Piece("answer", "Yes."), End()]
+        self.written: list[str] = []
+        self.notes: list[str] = []
+        screen = Screen(self.written.append, terminal=False, colour=False)
+        self.session = Session(
+            self.parrot, ChatOptions(**options), screen, self.notes.append, reasoning=False
+        )
+
+    def __call__(self, *turns: str) -> Talk:
+        for turn in turns:
+            self.session.take(turn)
+        return self
+
+    @property
+    def last(self) -> list[tuple[str, str]]:
+        return [(m["role"], m["content"]) for m in self.parrot.asked[-1]["messages"]]
+
+
+def test_a_question_is_asked_with_what_was_said_before_it_but_the_reasoning() -> None:
+    talk = Talk(system="Be short.")("One?", "Two?")
+    assert talk.last == [
+        ("system", "Be short."),
+        ("user", "One?"),
+        ("assistant", "Yes."),
+        ("user", "Two?"),
+    ]
+    assert "".join(talk.written) == "Yes.\nYes.\n"
+
+
+def test_new_forgets_and_again_asks_once_more() -> None:
+    talk = Talk()("One?", "Two?", "/again")
+    assert talk.last == [("user", "One?"), ("assistant", "Yes."), ("user", "Two?")]
+    assert talk("/new", "Three?").last == [("user", "Three?")]
+
+
+def test_each_answer_has_a_seed_of_its_own_and_equal_conversations_have_equal_ones() -> None:
+    seeds = [
+        [asked["seed"] for asked in Talk(seed=2**64 - 1)("One?", "/again", "Two?").parrot.asked]
+        for _ in range(2)
+    ]
+    assert seeds == [[2**64 - 1, 2**32 - 1, 2**33 - 1]] * 2
+
+
+def test_commands_change_what_is_asked_for() -> None:
+    talk = Talk()("/effort high", "/temperature 0.5", "/system Be kind.", "One?")
+    assert (talk.parrot.asked[0]["effort"], talk.parrot.asked[0]["temperature"]) == ("high", 0.5)
+    assert talk.last[0] == ("system", "Be kind.")
+    assert talk("/system", "Two?").last[0] == ("user", "One?")
+
+
+def test_reasoning_is_shown_once_it_is_asked_for() -> None:
+    talk = Talk()("/reasoning on", "One?", "/reasoning off", "Two?")
+    assert "".join(talk.written) == "[analysis]\nhm\n\n[final]\nYes.\nYes.\n"
+
+
+def test_help_names_every_command() -> None:
+    talk = Talk()("/help")
+    assert talk.notes == [HELP]
+    assert all(
+        f"/{name}" in HELP
+        for name in ["new", "again", "effort", "reasoning", "temperature", "system"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/effort max", "/effort: must be low, medium or high, got max"),
+        ("/reasoning", "/reasoning: must be on or off, got ''"),
+        ("/temperature 3", "/temperature: must be a number from 0 to 2, got 3"),
+        ("/temperature nan", "/temperature: must be a number from 0 to 2, got nan"),
+        ("/again", "/again: nothing has been asked"),
+        (
+            "/newer",
+            "/newer is no command: /help lists them, and a space before it says it to the model",
+        ),
+        (
+            "/new x",
+            "/new is no command: /help lists them, and a space before it says it to the model",
+        ),
+    ],
+)
+def test_what_is_no_command_is_refused(line: str, message: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        Talk()(line)
+    assert str(refusal.value) == message
+
+
+def test_a_space_says_it_to_the_model() -> None:
+    assert Talk()(" /new").last == [("user", " /new")]
+
+
+def test_a_question_that_is_refused_leaves_the_conversation_as_it_was() -> None:
+    talk = Talk()("One?")
+    for turn in ("Two?", "/again"):
+        talk.parrot.refuses = "too long"
+        with pytest.raises(Refused, match="too long"):
+            talk(turn)
+    talk.parrot.refuses = ""
+    assert talk("Three?").last == [("user", "One?"), ("assistant", "Yes."), ("user", "Three?")]
+
+
+def test_an_answer_without_text_is_not_sent_back() -> None:
+    talk = Talk()
+    talk.parrot.says = [Piece("reasoning", "hm"), End(stopped=True)]
+    assert talk("One?", "Two?").last == [("user", "One?"), ("user", "Two?")]
+
+
+@pytest.mark.parametrize(
+    ("says", "notes"),
+    [
+        ([Piece("answer", "So"), End(stopped=True)], ["stopped"]),
+        ([Piece("answer", "So"), End(cut=True)], ["cut off: the tokens are used up"]),
+        ([End()], ["the model ended without an answer"]),
+        (
+            [End(calls=(("functions.add", '{"a": 1}'),))],
+            ['the model called functions.add, but chat offers no tools: {"a": 1}'],
+        ),
+        (
+            [Piece("answer", "So"), End(7, 5, 2.0)],
+            ["prompt: 7 tokens; generation: 5 tokens, 2.00 tokens/s"],
+        ),
+    ],
+)
+def test_what_became_of_an_answer_is_told(says: list[Piece | End], notes: list[str]) -> None:
+    talk = Talk()
+    talk.parrot.says = says
+    assert talk("One?").notes == notes
+
+
+def test_the_first_interrupt_stops_an_answer_and_the_second_is_not_taken() -> None:
+    talk = Talk()
+    taken: list[bool] = []
+
+    def says() -> Iterator[Piece | End]:
+        yield Piece("answer", "So")
+        taken.extend([talk.session.interrupt(), talk.session.interrupt()])
+        yield End(stopped=True)
+
+    talk.parrot.says = says()  # type: ignore[assignment]
+    talk("One?")
+    assert (taken, talk.parrot.stops) == ([True, False], 1)
+    assert talk.session.interrupt()
+    assert talk.parrot.stops == 1, "there is nothing to stop"

@@ -1,0 +1,95 @@
+"""What Ctrl-C does to a command that has other plans for it; what it does to others: test_generate.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ENVIRONMENT = dict(os.environ)
+
+TAKES_ONE = """
+import sys, threading, time
+from gpt_oss_mxfp4.process import interrupts_taken, run_command
+
+taken = threading.Event()
+
+def take():
+    if taken.is_set():
+        return False
+    taken.set()
+    return True
+
+def work(write, progress):
+    with interrupts_taken(take):
+        write("ready\\n")
+        taken.wait()
+        write("taken\\n")
+        {then}
+
+sys.exit(run_command(work, verbose=False))
+"""
+
+
+def run(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "interrupts", "code", "err"),
+    [
+        ("pass", 1, 0, ""),
+        ("time.sleep(600)", 2, 130, "\ngpt-oss-mxfp4: interrupted\n"),
+    ],
+)
+def test_an_interrupt_that_is_taken_does_not_end_the_process(
+    then: str, interrupts: int, code: int, err: str
+) -> None:
+    process = run(TAKES_ONE.format(then=then))
+    assert process.stdout
+    for line in ("ready\n", "taken\n")[:interrupts]:
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=60)
+    assert (rest, said, process.returncode) == ("taken\n" if interrupts == 1 else "", err, code)
+
+
+RAISES = """
+import sys
+from gpt_oss_mxfp4.process import interrupts_raised, run_command
+import time
+
+def work(write, progress):
+    try:
+        with interrupts_raised():
+            write("ready\\n")
+            time.sleep(600)
+    except KeyboardInterrupt:
+        write("raised\\n")
+    write("again\\n")
+    time.sleep(600)
+
+sys.exit(run_command(work, verbose=False))
+"""
+
+
+def test_an_interrupt_is_raised_where_a_line_is_read_and_ends_the_process_elsewhere() -> None:
+    process = run(RAISES)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "raised\n"
+    assert process.stdout.readline() == "again\n"
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=60)
+    assert (rest, said) == ("", "\ngpt-oss-mxfp4: interrupted\n")
+    assert process.returncode == 130
