@@ -1,4 +1,8 @@
-"""The inspect verb: what a checkpoint is and what this package would do with it, from headers alone."""
+"""The inspect verb: what a checkpoint is and what this package would do with it, from headers alone.
+
+Not inspect.py: with this folder on Python's path, as it is for ``python gpt_oss_mxfp4/__main__.py``, that would stand
+before the library's own module.
+"""
 
 from __future__ import annotations
 
