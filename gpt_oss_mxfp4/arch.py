@@ -8,7 +8,6 @@ from max.pipelines.lib import SupportedArchitecture
 from max.pipelines.modeling.types import PipelineTask
 
 from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
-from gpt_oss_mxfp4.endpoint.tool_parser import NAME as TOOL_PARSER
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import DEFAULT_ENCODING, SUPPORTED_ENCODINGS, GptOssArchConfig
 from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
@@ -24,7 +23,6 @@ GPT_OSS = SupportedArchitecture(
     pipeline_model=GptOssPipelineModel,
     task=PipelineTask.TEXT_GENERATION,
     tokenizer=HarmonyTokenizer,
-    tool_parser=TOOL_PARSER,
     context_type=TextContext,
     default_weights_format=WeightsFormat.safetensors,
     config=GptOssArchConfig,

@@ -43,9 +43,6 @@ from gpt_oss_mxfp4.toolchain import cpu_features, versions
 FINGERPRINT = "compiled_for"
 """File beside compiled graphs that names what they are of."""
 
-NO_TOOL_PARSER = "none"
-"""For MAX, which compiles a second sampler where there is one: one that is held to a grammar."""
-
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
 
@@ -167,7 +164,6 @@ def load(
     device = prepare(checkpoint, options)
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
-        tool_parser=NO_TOOL_PARSER,
         max_batch_size=batch,
         max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
@@ -227,10 +223,7 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
         set_virtual_device_target_arch(architecture)
         device = DeviceSpec.accelerator()
     runtime = PipelineRuntimeConfig(
-        custom_architectures=[gpt_oss_mxfp4.__name__],
-        tool_parser=NO_TOOL_PARSER,
-        max_batch_size=1,
-        export_mefs=str(folder),
+        custom_architectures=[gpt_oss_mxfp4.__name__], max_batch_size=1, export_mefs=str(folder)
     )
     _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
     fingerprint = _fingerprint(checkpoint, device, options)

@@ -1,7 +1,8 @@
-"""Hooks into MAX's server, in three places that it has no registry for; each is checked for what it was when written.
+"""Hooks into MAX's server, in four places that it has no registry for, or none that will do.
 
-MAX's reasoning parsers mark spans of one chunk's tokens, its tool parsers see text without special tokens, and its
-routes take some fields of a request and then ignore them (NOTES N60). Another model in the same process is left alone.
+Each is checked for what it was when this was written. MAX's reasoning parsers mark spans of one chunk's tokens, its
+tool parsers see text without special tokens, and its routes take some fields of a request and then ignore them (NOTES
+N60). Another model in the same process is left alone.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
 from gpt_oss_mxfp4.endpoint.requests import RequestError, check_chat, check_completion
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
 from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
+from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
 from gpt_oss_mxfp4.endpoint.turn import PlainTurn, Turn, read_turn
 
 CHAT = "/chat/completions"
 """How the path of a request for a chat ends. Any other without messages has a text continued as it is."""
 
-_PARSE_BODY = "_parse_openai_request_body"
-
 _EXPECTED = (
     (TokenGeneratorPipeline, "next_token_chunk", ("self", "request", "parse_reasoning")),
     (OpenAIChatResponseGenerator, "complete", ("self", "requests")),
-    (openai_routes, _PARSE_BODY, ("request", "request_id", "model_cls")),
+    (openai_routes, "get_tool_parser", ("app",)),
+    (openai_routes, "_parse_openai_request_body", ("request", "request_id", "model_cls")),
 )
 
 _CHUNK_FIELDS = {
@@ -63,7 +64,7 @@ def install() -> None:
         RuntimeError: MAX's server is not what they were written for.
     """
     check_server()
-    hooks = (_telling_turns, _leaving_reasoning, _refusing_the_ignored)
+    hooks = (_telling_turns, _leaving_reasoning, _reading_calls, _refusing_the_ignored)
     for (owner, name, _), hook in zip(_EXPECTED, hooks, strict=True):
         setattr(owner, name, hook(getattr(owner, name)))
 
@@ -101,7 +102,7 @@ def _telling_turns(original: Any) -> Any:
         params = request.sampling_params
         unstopped = replace(request, sampling_params=replace(params, stop=None))
         chunks = await original(self, unstopped, parse_reasoning=False)
-        tools = names_from_tools(request.tools) if tokenizer.reads_calls else None
+        tools = names_from_tools(request.tools)
         chat = bool(request.messages) or request.request_path.endswith(CHAT)
 
         def begin(prompt: Sequence[int]) -> Turn:
@@ -137,6 +138,17 @@ def _leaving_reasoning(original: Any) -> Any:
         return response
 
     return complete
+
+
+def _reading_calls(original: Any) -> Any:
+    """Not by MAX's registry: for a parser in it MAX compiles a second sampler, held to grammars."""
+
+    @functools.wraps(original)
+    def get_tool_parser(app: Any) -> Any:
+        ours = isinstance(app.state.pipeline.tokenizer, HarmonyTokenizer)
+        return HarmonyToolParser() if ours else original(app)
+
+    return get_tool_parser
 
 
 def _refusing_the_ignored(original: Any) -> Any:

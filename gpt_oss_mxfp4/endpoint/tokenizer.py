@@ -30,7 +30,6 @@ from gpt_oss_mxfp4.endpoint.messages import (
     variables_for_template,
 )
 from gpt_oss_mxfp4.endpoint.special_text import MARK, SpecialText, reveal
-from gpt_oss_mxfp4.endpoint.tool_parser import NAME
 from gpt_oss_mxfp4.harmony import CHANNEL, MESSAGE, stop_ids
 
 FINAL_HEADER = f"{CHANNEL}final{MESSAGE}"
@@ -57,9 +56,6 @@ class HarmonyTokenizer(TextTokenizer):
         options: TextTokenizer's own.
     """
 
-    reads_calls: bool
-    """Whether calls are looked for in an answer; not with ``--tool-parser none``, say."""
-
     def __init__(self, model_path: str, pipeline_config: Any, **options: Any) -> None:
         super().__init__(model_path, pipeline_config, **options)
         self._eos_token_ids |= set(stop_ids(self.delegate))
@@ -69,7 +65,6 @@ class HarmonyTokenizer(TextTokenizer):
             if token.special
         }
         self._special_text = SpecialText(self._special_ids)
-        self.reads_calls = pipeline_config.runtime.tool_parser == NAME
         if SERVER in sys.modules:
             from gpt_oss_mxfp4.endpoint import hooks
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from max.pipelines.context.exceptions import InputError
-from max.pipelines.lib.tool_parsing import generate_call_id, names_from_tools, register
+from max.pipelines.lib.tool_parsing import generate_call_id, names_from_tools
 from max.pipelines.modeling.types import (
     ParsedToolCall,
     ParsedToolCallDelta,
@@ -17,11 +17,7 @@ from max.pipelines.modeling.types import (
 from gpt_oss_mxfp4.endpoint.calls import CallReader
 from gpt_oss_mxfp4.harmony import CHANNEL, CONSTRAIN, MESSAGE
 
-NAME = "harmony"
-"""What MAX knows the parser by."""
 
-
-@register(NAME)
 class HarmonyToolParser(ToolParser):
     """Reads the calls that :mod:`gpt_oss_mxfp4.endpoint.calls` wrote into a text."""
 

@@ -18,7 +18,9 @@ def installed(scripted: ScriptedServer) -> None:
     """A server has been made."""
 
 
-@pytest.mark.parametrize("name", ["next_token_chunk", "complete", "_parse_openai_request_body"])
+@pytest.mark.parametrize(
+    "name", ["next_token_chunk", "complete", "get_tool_parser", "_parse_openai_request_body"]
+)
 @pytest.mark.parametrize("replacement", [None, lambda self, other: None])
 def test_another_server_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, replacement: Any
@@ -81,3 +83,7 @@ def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> 
         asyncio.run(tokenizer.encode(hidden, False)).tolist()
         == asyncio.run(scripted.tokenizer.encode(hidden, False)).tolist()
     )
+
+
+def test_max_compiles_one_sampler(scripted: ScriptedServer) -> None:
+    assert not scripted.app.state.pipeline_config.needs_bitmask_constraints

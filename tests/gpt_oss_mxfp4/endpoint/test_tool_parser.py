@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from max.pipelines.context.exceptions import InputError
-from max.pipelines.lib import tool_parsing
 
 from gpt_oss_mxfp4.endpoint.calls import ARGUMENTS, CALL, END, write_call
-from gpt_oss_mxfp4.endpoint.tool_parser import NAME, HarmonyToolParser
+from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
 from gpt_oss_mxfp4.endpoint.turn import Kind, Piece
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
 
@@ -39,10 +38,6 @@ def read(texts: list[str]) -> tuple[str, list[tuple[str, str]]]:
                 assert delta.index == len(calls) - 1
                 calls[-1] = (calls[-1][0], calls[-1][1] + delta.arguments)
     return content, calls
-
-
-def test_max_finds_the_parser_by_its_name() -> None:
-    assert isinstance(tool_parsing.create(NAME), HarmonyToolParser)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
