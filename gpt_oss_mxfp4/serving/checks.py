@@ -76,6 +76,9 @@ def check_request(path: str, request: Request, model: str, vocab_size: int) -> N
     for name in UNSUPPORTED:
         if request.get(name):
             raise Rejected(400, f"`{name}` is not supported here.", name)
+    limit = request.get("max_completion_tokens") or request.get("max_tokens")
+    if limit is not None and (request.get("min_tokens") or 0) > limit:
+        raise Rejected(400, f"`min_tokens` must be at most `max_tokens`, {limit}.", "min_tokens")
     _check_stop(request)
     _check_tokens("stop_token_ids", request.get("stop_token_ids") or [], vocab_size)
     CHECKS[path](request, vocab_size)

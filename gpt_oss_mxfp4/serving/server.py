@@ -151,6 +151,16 @@ def _uvicorn_config(front: Front, settings: Settings) -> uvicorn.Config:
     )
 
 
+def _ended_process(error: BaseException) -> SubprocessExit | None:
+    """Finds the end of one of MAX's processes in what it led to: one error, several at once, or the cause of one."""
+    if isinstance(error, SubprocessExit):
+        return error
+    nested = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
+    if error.__cause__ is not None:
+        nested.append(error.__cause__)
+    return next((found for found in map(_ended_process, nested) if found), None)
+
+
 class _Server(uvicorn.Server):
     """uvicorn's, but that signals are ours."""
 
@@ -183,12 +193,14 @@ class _Serving:
         except asyncio.CancelledError:
             if self.front.phase is not Phase.STOPPING:
                 raise
-        except SubprocessExit as error:
-            raise Failed(f"the model's process ended ({error}), and so does the server") from error
-        except RuntimeError as error:  # it ended before it was ready, and has said why
-            if not isinstance(error.__cause__, SubprocessExit):
+        except Exception as error:
+            ended = _ended_process(error)
+            if ended is None:
                 raise
-            raise Failed(f"the model could not be loaded ({error.__cause__})") from error
+            when = "while it was loaded" if self.front.phase is Phase.LOADING else "by itself"
+            raise Failed(
+                f"the model's process ended {when} ({ended}): so does the server"
+            ) from error
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)

@@ -129,14 +129,24 @@ def test_requests_get_no_longer_than_the_drain_allows_and_a_second_signal_ends_a
 
 
 def test_the_server_ends_with_the_models_process_and_the_processes_with_the_server() -> None:
+    ends = "gpt-oss-mxfp4: the model's process ended {} (Killed): so does the server\n"
     with running_server() as server:
         os.kill(server.worker(), signal.SIGKILL)
         assert server.wait() == 1
         assert_quiet(server)
-        assert (
-            "gpt-oss-mxfp4: the model's process ended (Killed), and so does the server\n"
-            in server.log
-        )
+        assert ends.format("by itself") in server.log
+    server = start()
+    try:
+        # The tracker of shared memory, the metrics' process, the model's.
+        while len(server.children()) < 3:
+            assert server.process.poll() is None, server.log
+            time.sleep(0.1)
+        os.kill(max(server.children()), signal.SIGKILL)
+        assert server.wait() == 1
+        assert_quiet(server)
+        assert ends.format("while it was loaded") in server.log
+    finally:
+        stop(server)
     with running_server() as server:
         children = server.children()
         assert len(children) >= 2

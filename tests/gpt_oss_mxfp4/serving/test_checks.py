@@ -43,6 +43,10 @@ def rejection(path: str, request: dict[str, Any]) -> Rejected:
         ({"max_tokens": True}, "`max_tokens` must be a whole number, not a boolean."),
         ({"max_tokens": 2**31}, "`max_tokens` must be between 1 and 2147483647, got 2147483648."),
         ({"max_tokens": 10**4000}, "`max_tokens` must be between 1 and 2147483647, got more."),
+        (
+            {"min_tokens": 6, "max_tokens": 5},
+            "`min_tokens` must be at most `max_tokens`, 5.",
+        ),
         ({"n": 2}, "`n` must be 1: more answers at once are not supported."),
         ({"n": 0}, "`n` must be 1: more answers at once are not supported."),
         ({"top_k": -2}, "`top_k` must be between -1 and 2147483647, got -2."),
