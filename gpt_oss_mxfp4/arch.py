@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from max.graph.weights import WeightsFormat
 from max.pipelines.context import TextContext
 from max.pipelines.lib import SupportedArchitecture
@@ -10,10 +12,14 @@ from max.pipelines.modeling.types import PipelineTask
 from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import DEFAULT_ENCODING, SUPPORTED_ENCODINGS, GptOssArchConfig
+from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
 from gpt_oss_mxfp4.threads import limit_threads
 
-limit_threads(None)  # MAX's own commands import this before they start threads or a worker
+try:
+    limit_threads(None)  # MAX's own commands import this before they start threads or a worker
+except Refused as error:  # whose answer to an exception is a traceback
+    sys.exit(f"gpt_oss_mxfp4: {error}")
 
 GPT_OSS = SupportedArchitecture(
     name="GptOssForCausalLM",

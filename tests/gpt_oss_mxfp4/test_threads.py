@@ -117,3 +117,17 @@ def test_a_kernel_computes_on_as_many_threads(number: int) -> None:
     if number > cpus():
         pytest.skip(f"needs {number} CPUs")
     assert run(COUNT_THREADS, **{THREADS_VARIABLE: str(number)}) == f"{number}\n"
+
+
+def test_maxs_own_commands_end_in_one_line_where_the_variable_is_wrong() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import gpt_oss_mxfp4.arch"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, THREADS_VARIABLE: "many"},
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"gpt_oss_mxfp4: {THREADS_VARIABLE}: must be a whole number, got 'many'\n"
+    )

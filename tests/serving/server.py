@@ -162,7 +162,7 @@ def stop(server: Server) -> None:
 @functools.cache
 def shared_server() -> Server:
     """One server for all tests that leave it as it was; its drain and bodies are small."""
-    server = start("--max-body-bytes", str(2**20))
+    server = start("--ui", "--max-body-bytes", str(2**20))
     atexit.register(stop, server)
     wait_ready(server)
     return server
