@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from max.driver import (
     DeviceSpec,
@@ -24,12 +22,12 @@ from max.pipelines.lib.pipeline_runtime_config import (
     DEFAULT_MAX_BATCH_INPUT_TOKENS,
     PipelineRuntimeConfig,
 )
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
-from gpt_oss_mxfp4.harmony import is_harmony, stop_ids
+from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
@@ -38,6 +36,9 @@ from gpt_oss_mxfp4.model_config import (
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, Refused, SamplingOptions
+from gpt_oss_mxfp4.prompt import (
+    Prompt as Prompt,  # the training of the demo model takes it from here
+)
 from gpt_oss_mxfp4.toolchain import cpu_features, versions
 
 FINGERPRINT = "compiled_for"
@@ -45,98 +46,6 @@ FINGERPRINT = "compiled_for"
 
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt in the model's tokens.
-
-    Args:
-        ids: token ids, at least one.
-        tokenizer: what made them.
-        harmony: whether a chat template put them into the harmony format, in which the answer comes too.
-    """
-
-    ids: list[int]
-    tokenizer: Any
-    harmony: bool
-
-
-def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Prompt:
-    """Encodes a prompt: as a user's message where the checkpoint has a chat template, as it is where it has none.
-
-    Args:
-        checkpoint: what the prompt is for.
-        text: the prompt.
-        raw: whether it is taken as it is even so.
-
-    Raises:
-        Refused: the folder has no tokenizer of this model, its chat template fails, or the prompt has no tokens.
-    """
-    tokenizer = load_tokenizer(checkpoint)
-    if tokenizer.chat_template and not raw:
-        return encode_chat(checkpoint, tokenizer, [{"role": "user", "content": text}])
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise Refused("--prompt: has no tokens")
-    return Prompt(_checked_ids(checkpoint, ids), tokenizer, harmony=False)
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Loads the tokenizer beside a checkpoint's weights, of Hugging Face's kind.
-
-    Raises:
-        Refused: the folder has none.
-    """
-    folder = checkpoint.folder
-    try:
-        # Never code of the folder's: unless told, transformers would ask on the terminal.
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # of whatever kind the file's content trips
-        cause = " ".join(str(error).split())
-        raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
-
-
-def encode_chat(
-    checkpoint: Checkpoint,
-    tokenizer: Any,
-    messages: Sequence[Mapping[str, str]],
-    effort: str | None = None,
-) -> Prompt:
-    """Encodes a conversation, up to where its next answer begins, by the checkpoint's chat template.
-
-    Args:
-        checkpoint: what the prompt is for.
-        tokenizer: from :func:`load_tokenizer`, with a chat template.
-        messages: each with a role and its content, as OpenAI's API has them.
-        effort: of the reasoning: low, medium, high, or None for the template's own.
-
-    Raises:
-        Refused: the chat template fails, or the tokenizer is another model's.
-    """
-    asked = {} if effort is None else {"reasoning_effort": effort}
-    try:
-        rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **asked
-        )
-    except Exception as error:  # a template is a program: it can fail in every way
-        raise Refused(
-            f"{checkpoint.folder}: must hold a chat template that works ({error})"
-        ) from error
-    ids = tokenizer.encode(rendered, add_special_tokens=False)
-    if not ids:
-        raise Refused(f"{checkpoint.folder}: must hold a chat template that gives a prompt")
-    ids = _checked_ids(checkpoint, ids)
-    return Prompt(ids, tokenizer, harmony=is_harmony(tokenizer, ids))
-
-
-def _checked_ids(checkpoint: Checkpoint, ids: Sequence[int]) -> list[int]:
-    if max(ids) >= checkpoint.config.vocab_size:
-        raise Refused(
-            f"{checkpoint.folder}: must hold this model's tokenizer, got token {max(ids)} of a vocabulary of "
-            f"{checkpoint.config.vocab_size}"
-        )
-    return [int(i) for i in ids]
 
 
 def load(

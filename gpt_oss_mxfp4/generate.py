@@ -21,7 +21,7 @@ from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.threads import limit_threads
 
 if TYPE_CHECKING:
-    from gpt_oss_mxfp4.engine import Prompt
+    from gpt_oss_mxfp4.prompt import Prompt
 
 
 def run_generate(options: GenerateOptions) -> int:
@@ -44,7 +44,8 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
         raise Refused(f"--max-new-tokens: must be less than the model's {limit} tokens")
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
-    prompt = engine.encode_prompt(checkpoint, options.prompt, raw=options.raw)
+        from gpt_oss_mxfp4.prompt import encode_prompt
+    prompt = encode_prompt(checkpoint, options.prompt, raw=options.raw)
     if options.max_new_tokens > limit - len(prompt.ids):
         raise Refused(
             f"--prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "

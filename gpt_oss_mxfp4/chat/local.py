@@ -42,9 +42,9 @@ class LocalModel:
         self._options = options
         self._stopped = threading.Event()
         with progress.step("loading MAX"):
-            from gpt_oss_mxfp4 import engine
-        self._engine = engine
-        self._tokenizer = engine.load_tokenizer(self._checkpoint)
+            from gpt_oss_mxfp4 import engine, prompt
+        self._engine, self._encode = engine, prompt.encode_chat
+        self._tokenizer = prompt.load_tokenizer(self._checkpoint)
         if not self._tokenizer.chat_template:
             raise Refused(
                 f"{self._checkpoint.folder}: must have a chat template to chat; generate continues a text without one"
@@ -57,7 +57,7 @@ class LocalModel:
     ) -> Iterator[Piece | End]:
         """Gives pieces of the answer as they come, and at last its end; see ``Answerer``."""
         self._stopped.clear()
-        prompt = self._engine.encode_chat(self._checkpoint, self._tokenizer, messages, effort)
+        prompt = self._encode(self._checkpoint, self._tokenizer, messages, effort)
         room = self._length - len(prompt.ids)
         if room < 1:
             raise Refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gpt_oss_mxfp4.inspect_command import InspectOptions, run_inspect
+from gpt_oss_mxfp4.inspection.verb import InspectOptions, run_inspect
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -22,7 +22,7 @@ CUSTOM_OPS = _locate_custom_ops()
 """What graphs that use these ops pass as ``custom_extensions``."""
 
 
-OUTSIDE_GRAPHS = ("cli", "serving")
+OUTSIDE_GRAPHS = ("chat", "chat_page", "cli", "convert", "endpoint", "inspection", "serving")
 """Folders of this package that build no graphs."""
 
 

@@ -12,8 +12,8 @@ import pytest
 from demo import max_decoder as module
 from demo.max_decoder import decode_in_max
 from demo.questions import MAX_ANSWER_TOKENS
-from gpt_oss_mxfp4.engine import Prompt
 from gpt_oss_mxfp4.options import GenerateOptions
+from gpt_oss_mxfp4.prompt import Prompt
 
 
 def test_answers_are_whole_greedy_and_of_one_pipeline(

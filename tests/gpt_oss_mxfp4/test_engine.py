@@ -12,8 +12,9 @@ import pytest
 
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from gpt_oss_mxfp4.engine import Prompt, encode_prompt, load
+from gpt_oss_mxfp4.engine import load
 from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
+from gpt_oss_mxfp4.prompt import Prompt, encode_prompt
 from tests.golden import CHECKPOINT
 
 TEMPLATE = (

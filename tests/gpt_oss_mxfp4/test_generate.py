@@ -59,10 +59,9 @@ def say(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
             for token_id in tokenizer.encode(generated)[: options.max_new_tokens]:
                 yield [token_id]
 
-        engine = SimpleNamespace(
-            encode_prompt=encode_prompt, load=lambda *arguments: None, stream=stream
-        )
+        engine = SimpleNamespace(load=lambda *arguments: None, stream=stream)
         monkeypatch.setattr(gpt_oss_mxfp4, "engine", engine, raising=False)
+        monkeypatch.setattr("gpt_oss_mxfp4.prompt.encode_prompt", encode_prompt)
         monkeypatch.setattr(verb, "DEMO_MODEL", CHECKPOINT)
         code = cli.main(["generate", "--prompt", "What is 12 + 34?", *arguments])
         out, err = capfd.readouterr()

@@ -63,7 +63,8 @@ class Engine(SimpleNamespace):
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     def load(engine: Engine, **options: Any) -> LocalModel:
-        monkeypatch.setattr(gpt_oss_mxfp4, "engine", engine, raising=False)
+        for module in ("engine", "prompt"):
+            monkeypatch.setattr(gpt_oss_mxfp4, module, engine, raising=False)
         monkeypatch.setattr(verb, "DEMO_MODEL", CHECKPOINT)
         return LocalModel(ChatOptions(**options), Progress(sys.stderr))
 

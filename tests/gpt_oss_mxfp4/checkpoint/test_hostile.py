@@ -175,7 +175,7 @@ def test_code_in_the_folder_is_never_run(tmp_path: Path, capfd: Capture) -> None
     assert "modeling_gpt_oss.py (" in capfd.readouterr().out
     checkpoint = open_checkpoint(folder)
 
-    from gpt_oss_mxfp4.engine import encode_prompt
+    from gpt_oss_mxfp4.prompt import encode_prompt
 
     assert encode_prompt(checkpoint, "x").ids
     assert not marker.exists()
@@ -206,8 +206,8 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 def test_broken_tokenizer_files_are_refused_in_one_line(
     tmp_path: Path, file: str, content: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_oss_mxfp4.engine import encode_prompt
     from gpt_oss_mxfp4.options import Refused
+    from gpt_oss_mxfp4.prompt import encode_prompt
 
     folder = Path(shutil.copytree(DEMO_MODEL, tmp_path / "model"))
     marker = plant_code(folder)

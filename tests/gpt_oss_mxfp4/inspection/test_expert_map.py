@@ -10,7 +10,7 @@ import pytest
 
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.checkpoint.scale_statistics import PROJECTIONS, ScaleStatistics
-from gpt_oss_mxfp4.expert_map import draw_expert_map
+from gpt_oss_mxfp4.inspection.expert_map import draw_expert_map
 from tests.golden import CHECKPOINT
 
 SVG = "{http://www.w3.org/2000/svg}"

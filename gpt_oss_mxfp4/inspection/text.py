@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gpt_oss_mxfp4.checkpoint.errors import fault_lines, quoted
 from gpt_oss_mxfp4.config import SLIDING, GptOssConfig
-from gpt_oss_mxfp4.inspection import Inspection
+from gpt_oss_mxfp4.inspection.inspection import Inspection
 from gpt_oss_mxfp4.quantity import bytes_text
 
 _DEVICES = {"cpu": "CPU", "gpu": "GPU (Hopper)"}

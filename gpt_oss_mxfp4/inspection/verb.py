@@ -1,8 +1,4 @@
-"""The inspect verb: what a checkpoint is and what this package would do with it, from headers alone.
-
-Not inspect.py: with this folder on Python's path, as it is for ``python gpt_oss_mxfp4/__main__.py``, that would stand
-before the library's own module.
-"""
+"""The inspect verb: what a checkpoint is and what this package would do with it, from headers alone."""
 
 from __future__ import annotations
 
@@ -19,8 +15,8 @@ from gpt_oss_mxfp4.checkpoint.hollow import make_hollow
 from gpt_oss_mxfp4.checkpoint.hub import local_folder
 from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
 from gpt_oss_mxfp4.checkpoint.survey import survey
-from gpt_oss_mxfp4.inspection import Inspection, inspect_survey
-from gpt_oss_mxfp4.inspection_text import inspection_text
+from gpt_oss_mxfp4.inspection.inspection import Inspection, inspect_survey
+from gpt_oss_mxfp4.inspection.text import inspection_text
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
@@ -74,7 +70,7 @@ def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
 def _draw(folder: Path, output: Path, progress: Progress) -> None:
     # These import NumPy.
     from gpt_oss_mxfp4.checkpoint.scale_statistics import read_scale_statistics, scale_entries
-    from gpt_oss_mxfp4.expert_map import draw_expert_map
+    from gpt_oss_mxfp4.inspection.expert_map import draw_expert_map
 
     entries = open_checkpoint(folder).entries
     total = sum(entry.nbytes for entry in scale_entries(entries))
