@@ -35,8 +35,9 @@ def test_an_error_is_one_line_without_its_text(
     lines: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     log(ValueError("secret"))
+    (line,) = lines
     assert re.fullmatch(
-        r"error: ValueError at test_error_log\.py:\d+ \(--verbose tells more\)", *lines
+        r"error: ValueError at test_error_log\.py:\d+ \(--verbose tells more\)", line
     )
     assert capfd.readouterr() == ("", "")
 
