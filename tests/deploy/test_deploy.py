@@ -242,6 +242,13 @@ def test_the_image_installs_nothing_that_is_not_pinned_by_hash() -> None:
     assert all(re.fullmatch(rf"{source}( AS build)?", f"FROM {f}") for f in arguments("FROM"))
 
 
+def test_the_image_has_what_max_links_its_own_module_with() -> None:
+    last = instructions()[[name for name, _ in instructions()].index("FROM", 1) :]
+    installed = [rest for name, rest in last if name == "RUN" and "apt-get install" in rest]
+    assert len(installed) == 1
+    assert {"gcc", "libc6-dev"} <= set(installed[0].split())
+
+
 def test_all_that_is_copied_is_there_and_sent_to_the_builder() -> None:
     rules = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
     sent = [rule[1:] for rule in rules if rule.startswith("!")]
