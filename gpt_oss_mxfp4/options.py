@@ -15,6 +15,9 @@ MAX_TEMPERATURE = 2.0
 CACHE_LOGGER = "max.pipelines.gpt_oss_mxfp4.cache"
 """Logger of what befalls the cache of compiled graphs; MAX shows it with its own, the command as notes."""
 
+API_KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
+"""Environment variable that holds the key of a server's requests, where no file does."""
+
 Activations = Literal["bfloat16", "float32", "int8"]
 """What matmuls on a CPU round their inputs to: bf16, nothing, or 8 bits with a scale per 32 (fastest)."""
 

@@ -80,23 +80,12 @@ class Progress:
         """
         begin = time.monotonic()
         running = f"{text} ({hint})" if hint else text
-        done = threading.Event()
-        ticker = threading.Thread(target=self._redraw, args=(running, begin, done), daemon=True)
-        if self._live:
-            ticker.start()
-        else:
-            self._write(f"{running} ...\n")
-        finished = False
-        try:
+        with self._running(
+            f"{running} ...",
+            lambda columns: f"{running} ... {time.monotonic() - begin:.0f} s"[:columns],
+            lambda: f"{text}: {time.monotonic() - begin:.1f} s",
+        ):
             yield
-            finished = True
-        finally:
-            done.set()
-            if self._live:
-                ticker.join()
-                self._write(_CLEAR)
-            if finished:
-                self._write(f"{text}: {time.monotonic() - begin:.1f} s\n")
 
     @contextmanager
     def bar(
@@ -113,16 +102,30 @@ class Progress:
             Counts bytes as done; threads may share it. Fewer than none may be counted, where work is done again.
         """
         bar = _Bar(text, total_bytes, done_bytes)
+        before = f", {bytes_text(done_bytes)} of them by an earlier run" if done_bytes else ""
+        with self._running(f"{text}: {bytes_text(total_bytes)}{before} ...", bar.line, bar.summary):
+            yield bar.add
+
+    @contextmanager
+    def _running(
+        self, first: str, line: Callable[[int], str], last: Callable[[], str]
+    ) -> Iterator[None]:
+        """Tells of what runs: a line that is redrawn on a terminal, ``first`` elsewhere, and ``last`` at its end.
+
+        Args:
+            first: the line.
+            line: gives the line of the moment, in at most so many characters.
+            last: gives the line.
+        """
         done = threading.Event()
-        ticker = threading.Thread(target=self._redraw_bar, args=(bar, done), daemon=True)
+        ticker = threading.Thread(target=self._redraw, args=(line, done), daemon=True)
         if self._live:
             ticker.start()
         else:
-            before = f", {bytes_text(done_bytes)} of them by an earlier run" if done_bytes else ""
-            self._write(f"{text}: {bytes_text(total_bytes)}{before} ...\n")
+            self._write(f"{first}\n")
         finished = False
         try:
-            yield bar.add
+            yield
             finished = True
         finally:
             done.set()
@@ -130,19 +133,12 @@ class Progress:
                 ticker.join()
                 self._write(_CLEAR)
             if finished:
-                self._write(f"{bar.summary()}\n")
+                self._write(f"{last()}\n")
 
-    def _redraw_bar(self, bar: _Bar, done: threading.Event) -> None:
+    def _redraw(self, line: Callable[[int], str], done: threading.Event) -> None:
         while True:
-            self._write(f"{_CLEAR}{bar.line(shutil.get_terminal_size().columns - 1)}")
-            if done.wait(REDRAW_SECONDS):
-                return
-
-    def _redraw(self, text: str, begin: float, done: threading.Event) -> None:
-        while True:
-            line = f"{text} ... {time.monotonic() - begin:.0f} s"
             # One column short: a line that wraps cannot be redrawn.
-            self._write(f"{_CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
+            self._write(f"{_CLEAR}{line(shutil.get_terminal_size().columns - 1)}")
             if done.wait(REDRAW_SECONDS):
                 return
 

@@ -11,9 +11,6 @@ from gpt_oss_mxfp4.options import EngineOptions, SamplingOptions
 Effort = Literal["low", "medium", "high"]
 """How long a model reasons before it answers."""
 
-KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
-"""Environment variable with the API key, where no file is named."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions(EngineOptions, SamplingOptions):

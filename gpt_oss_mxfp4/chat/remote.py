@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
-from gpt_oss_mxfp4.chat.options import KEY_VARIABLE, ChatOptions, Effort
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 
 CONNECT_SECONDS = 30
 
@@ -124,7 +124,7 @@ class RemoteModel:
 
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         if response.status == 401:
-            return f"{self._url}: wants an API key; name its file with --api-key-file, or set {KEY_VARIABLE}"
+            return f"{self._url}: wants an API key; name its file with --api-key-file, or set {API_KEY_VARIABLE}"
         text = response.read(4096).decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
             text = str(json.loads(text)["error"]["message"])
@@ -191,12 +191,12 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
 def _api_key(options: ChatOptions) -> str:
     file = options.api_key_file
     try:
-        key = (os.environ.get(KEY_VARIABLE, "") if file is None else file.read_text()).strip()
+        key = (os.environ.get(API_KEY_VARIABLE, "") if file is None else file.read_text()).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"--api-key-file: {file} cannot be read ({error})") from error
     key = key.partition("\n")[0].strip()  # a server's own file may hold several
     if key and not (key.isascii() and key.isprintable()):
         raise Refused(
-            f"{KEY_VARIABLE if file is None else file}: must hold a key of printable ASCII"
+            f"{API_KEY_VARIABLE if file is None else file}: must hold a key of printable ASCII"
         )
     return key

@@ -9,7 +9,9 @@ from typing import get_args
 from gpt_oss_mxfp4.chat.chat import run_chat
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
-from gpt_oss_mxfp4.cli.values import positive, seed, share, temperature
+from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
+from gpt_oss_mxfp4.cli.values import positive
+from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +31,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--api-key-file",
         type=Path,
         metavar="FILE",
-        help="holds the server's API key; default: the variable GPT_OSS_MXFP4_API_KEY",
+        help=f"holds the server's API key; default: the variable {API_KEY_VARIABLE}",
     )
     add("--system", default="", metavar="TEXT", help="instructions before the conversation")
     add(
@@ -49,28 +51,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="tokens of a whole conversation; default: 8192, or fewer if the model takes fewer",
     )
-    add(
-        "--max-new-tokens",
-        type=positive,
-        default=ChatOptions.max_new_tokens,
-        metavar="N",
-        help="of an answer, reasoning included; default: %(default)s",
-    )
-    add(
-        "--temperature",
-        type=temperature,
-        metavar="T",
-        help="0, the default, always takes the likeliest token; 1 is the default with --top-k or --top-p",
-    )
-    add("--top-k", type=positive, metavar="K", help="sample from the K likeliest tokens only")
-    add("--top-p", type=share, metavar="P", help="sample from the likeliest share P only")
-    add("--seed", type=seed, default=ChatOptions.seed, metavar="S", help="default: %(default)s")
+    add_sampling(chat, max_new_tokens=ChatOptions.max_new_tokens)
     add_engine(chat)
     chat.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    sampled = arguments.top_k is not None or arguments.top_p is not None
     return run_chat(
         ChatOptions(
             url=arguments.url,
@@ -79,11 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
             effort=arguments.effort,
             reasoning=None if arguments.reasoning is None else arguments.reasoning == "on",
             max_length=arguments.max_length,
-            max_new_tokens=arguments.max_new_tokens,
-            temperature=float(sampled) if arguments.temperature is None else arguments.temperature,
-            top_k=arguments.top_k,
-            top_p=arguments.top_p,
-            seed=arguments.seed,
+            **sampling_options(arguments),
             **engine_options(arguments),
         )
     )

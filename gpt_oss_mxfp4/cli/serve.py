@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
 from gpt_oss_mxfp4.cli.values import port, positive
-from gpt_oss_mxfp4.serving.options import API_KEY_VARIABLE, ServeOptions
+from gpt_oss_mxfp4.options import API_KEY_VARIABLE
+from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.run import run_serve
 
 

@@ -8,9 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 from gpt_oss_mxfp4.serving.errors import Rejected
-from gpt_oss_mxfp4.serving.options import API_KEY_VARIABLE
 
 
 class ApiKeys:

@@ -7,9 +7,6 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.options import EngineOptions
 
-API_KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
-"""Environment variable that holds the key requests must carry, where no file does."""
-
 DEMO_NAME = "gpt-oss-mxfp4-demo"
 """What the demo model is called in requests."""
 
