@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from max import tree
 from max.driver import Buffer, Device, DLPackArray
 from max.engine import InferenceSession, Model
 from max.graph.weights import WeightData, Weights, WeightsAdapter
-from max.nn.kv_cache import KVCacheInputs
+from max.nn.kv_cache import KVCacheInputs, MultiKVCacheParams
+from max.nn.kv_cache.cache_params import KVConnectorType
 from max.nn.transformer import ReturnLogits
 from max.pipelines.context import LogProbabilities, TextContext
 from max.pipelines.kv_cache import KVCacheConfig
@@ -130,12 +131,22 @@ def _graph_arguments(config: GptOssArchConfig, return_logits: ReturnLogits) -> t
     """What the graph is made from besides its sources; by it compiled graphs are found again, so here is all of it."""
     return (
         config.checkpoint.config,
-        config.kv_params,
+        _as_graphs_see(config.kv_params),
         config.devices[0],
         config.dtype,
         config.layers,
         return_logits,
     )
+
+
+def _as_graphs_see(params: MultiKVCacheParams) -> MultiKVCacheParams:
+    """Leaves out whether prefixes are kept: that is for who fills the cache, and one graph serves all verbs."""
+    if params.kv_connector_config.type is not KVConnectorType.null:  # which wants them kept
+        return params
+    children = {
+        name: replace(child, enable_prefix_caching=False) for name, child in params.children.items()
+    }
+    return MultiKVCacheParams.from_params(children)
 
 
 class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig, Model]):
