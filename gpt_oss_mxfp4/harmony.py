@@ -95,6 +95,9 @@ class HarmonyParser:
     stopped: bool
     """Whether the last token was one that ends an answer."""
 
+    special: bool
+    """Whether the last token was one of the format's own, and no text."""
+
     faults: int
     """How often the tokens broke the format so far, where one could say how they should have been."""
 
@@ -108,7 +111,7 @@ class HarmonyParser:
         self._sections: dict[str, list[int]] = {}  # of the header, by the token that opens each
         self.faults = 0
         self.header = None
-        self.stopped = False
+        self.stopped = self.special = False
         begin = max(i for i, token_id in enumerate(prompt) if token_id == ids[START])
         self.add(prompt[begin:])
         self.faults = 0
@@ -118,7 +121,7 @@ class HarmonyParser:
         events: list[Event] = []
         for token_id in ids:
             token = self._tokens.get(token_id)
-            self.stopped = token in STOP_TOKENS
+            self.stopped, self.special = token in STOP_TOKENS, token is not None
             if self.header is None:
                 events += self._read_header(token_id, token)
             else:

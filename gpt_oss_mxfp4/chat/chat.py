@@ -9,7 +9,7 @@ import sys
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.chat.answer import Answerer
 from gpt_oss_mxfp4.chat.options import ChatOptions
-from gpt_oss_mxfp4.chat.screen import Screen
+from gpt_oss_mxfp4.chat.screen import Screen, harmless
 from gpt_oss_mxfp4.chat.session import Session
 from gpt_oss_mxfp4.chat.turns import TurnReader
 from gpt_oss_mxfp4.options import Refused
@@ -46,13 +46,15 @@ def _chat(options: ChatOptions, terminal: bool, write: Write, progress: Progress
         while (turn := reader.read()) is not None:
             session.take(turn)
         return
-    progress.note(f"{answerer.name}; /help lists commands, Ctrl-C stops an answer, Ctrl-D ends")
+    progress.note(
+        f"{harmless(answerer.name)}; /help lists commands, Ctrl-C stops an answer, Ctrl-D ends"
+    )
     with interrupts_taken(session.interrupt):
         while (turn := reader.read()) is not None:
             try:
                 session.take(turn)
             except Refused as refusal:
-                progress.note(str(refusal))
+                progress.note(harmless(str(refusal)))
 
 
 def _answerer(options: ChatOptions, progress: Progress) -> Answerer:

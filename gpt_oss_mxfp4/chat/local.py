@@ -56,7 +56,12 @@ class LocalModel:
         self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
         """Gives pieces of the answer as they come, and at last its end; see ``Answerer``."""
-        self._stopped.clear()
+        self._stopped.clear()  # now, not when the first piece is asked for: Ctrl-C may come before
+        return self._answer(messages, effort, temperature, seed)
+
+    def _answer(
+        self, messages: Sequence[Message], effort: Effort, temperature: float, seed: int
+    ) -> Iterator[Piece | End]:
         prompt = self._encode(self._checkpoint, self._tokenizer, messages, effort)
         room = self._length - len(prompt.ids)
         if room < 1:

@@ -18,6 +18,9 @@ from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 
 CONNECT_SECONDS = 30
 
+_BROKEN = (OSError, http.client.HTTPException, ValueError)
+"""What a connection, or what came by it, ends in; a host's name that is none is a ValueError."""
+
 
 class RemoteModel:
     """Finds out what a server serves, and has it answer.
@@ -32,11 +35,11 @@ class RemoteModel:
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
         self._url = options.url or ""
-        address = urlsplit(self._url)
         try:
+            address = urlsplit(self._url)
             port = address.port
-        except ValueError:
-            port = 0
+        except ValueError:  # brackets or a port that are none
+            address, port = urlsplit(""), None
         if address.scheme not in ("http", "https") or not address.hostname or port == 0:
             raise Refused(f"--url: must be like http://127.0.0.1:8000, got {self._url!r}")
         self._secure = address.scheme == "https"
@@ -51,7 +54,12 @@ class RemoteModel:
         self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
         """Gives pieces of the answer as they come, and at last its end; see ``Answerer``."""
-        self._stopped = False
+        self._stopped = False  # now, not when the first piece is asked for: Ctrl-C may come before
+        return self._answer(messages, effort, temperature, seed)
+
+    def _answer(
+        self, messages: Sequence[Message], effort: Effort, temperature: float, seed: int
+    ) -> Iterator[Piece | End]:
         body: dict[str, Any] = {
             "model": self.name,
             "messages": list(messages),
@@ -83,15 +91,16 @@ class RemoteModel:
     def stop(self) -> None:
         """Closes the connection, which has the server stop too."""
         self._stopped = True
-        if self._socket:
+        connection = self._socket  # the other thread may be done with it
+        if connection:
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _served_model(self) -> str:
         with self._request("GET", "/v1/models", None) as response:
             try:
                 return str(json.load(response)["data"][0]["id"])
-            except (ValueError, KeyError, IndexError, TypeError) as error:
+            except (*_BROKEN, LookupError, TypeError) as error:
                 raise Refused(f"{self._url}: must list the models it serves") from error
 
     @contextlib.contextmanager
@@ -111,7 +120,7 @@ class RemoteModel:
                 content = None if body is None else json.dumps(body).encode()
                 connection.request(method, self._path + path, content, headers)
                 response = connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
+            except _BROKEN as error:
                 if self._stopped:
                     raise Refused("stopped") from error
                 raise Refused(f"{self._url}: cannot be reached ({error})") from error
@@ -125,8 +134,9 @@ class RemoteModel:
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         if response.status == 401:
             return f"{self._url}: wants an API key; name its file with --api-key-file, or set {API_KEY_VARIABLE}"
-        text = response.read(4096).decode(errors="replace")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        text = ""
+        with contextlib.suppress(*_BROKEN, LookupError, TypeError):
+            text = response.read(4096).decode(errors="replace")
             text = str(json.loads(text)["error"]["message"])
         return f"{self._url}: {' '.join(text.split()) or response.reason} ({response.status})"
 
@@ -143,7 +153,10 @@ class _Reply:
     def add(self, chunk: dict[str, Any]) -> Iterator[Piece]:
         """Takes a chunk and gives its text."""
         if "error" in chunk:
-            raise Refused(f"the server failed: {chunk['error'].get('message', '')}")
+            told = chunk["error"]
+            raise Refused(
+                f"the server failed: {told.get('message') if isinstance(told, dict) else told}"
+            )
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk.get("choices", []):
             delta = choice.get("delta") or {}

@@ -123,14 +123,16 @@ class Session:
         asked = [*self._messages, {"role": "user", "content": question}]
         text = ""
         end = End()
-        self._stopping, self._answering = False, True
+        self._stopping = False
+        pieces = self._answerer.answer(
+            [*system, *asked],
+            effort=self._effort,
+            temperature=self._temperature,
+            seed=self._seed,
+        )
+        self._answering = True
         try:
-            for piece in self._answerer.answer(
-                [*system, *asked],
-                effort=self._effort,
-                temperature=self._temperature,
-                seed=self._seed,
-            ):
+            for piece in pieces:
                 if isinstance(piece, End):
                     end = piece
                 else:

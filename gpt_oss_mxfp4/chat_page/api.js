@@ -12,7 +12,9 @@ export class ApiError extends Error {
 
 /** Keeps the key that the server asks for, until the tab is closed. */
 export function keepKey(key) {
-  sessionStorage.setItem(KEY, key);
+  // What no header can hold is no key: without one the server asks again.
+  if (/^[\x21-\x7e]+$/.test(key.trim())) sessionStorage.setItem(KEY, key.trim());
+  else sessionStorage.removeItem(KEY);
 }
 
 /** Gives the name of the model that is served. */

@@ -29,9 +29,10 @@ def messages_for_template(messages: Sequence[Message]) -> list[Message]:
         MessagesError: a message's role is none of the format's, or instructions come after the first message.
     """
     found = _instructions(messages)
-    rest = list(messages[len(_leading(messages)) :])
-    while rest:
-        message, rest = rest[0], rest[1:]
+    at = len(_leading(messages))
+    while at < len(messages):
+        message = messages[at]
+        at += 1
         role = message["role"]
         if role == "system":
             raise MessagesError("messages: system and developer messages must come first")
@@ -42,8 +43,8 @@ def messages_for_template(messages: Sequence[Message]) -> list[Message]:
         if role != "assistant":
             found.append(message)
             continue
-        results = _leading(rest, "tool")
-        rest = rest[len(results) :]
+        results = _leading(messages, "tool", at)
+        at += len(results)
         found += _assistant(message, results)
     return found
 
@@ -94,10 +95,12 @@ def _instructions(messages: Sequence[Message]) -> list[Message]:
     return [{"role": "system", "content": "\n\n".join(texts)}] if texts else []
 
 
-def _leading(messages: Sequence[Message], role: str = "system") -> list[Message]:
-    """The messages of one role that come before any other; MAX calls a developer's the system's."""
-    end = next((i for i, m in enumerate(messages) if m["role"] != role), len(messages))
-    return list(messages[:end])
+def _leading(messages: Sequence[Message], role: str = "system", begin: int = 0) -> list[Message]:
+    """The messages of one role that come before any other, from one on; MAX calls a developer's the system's."""
+    end = begin
+    while end < len(messages) and messages[end]["role"] == role:
+        end += 1
+    return list(messages[begin:end])
 
 
 def _assistant(message: Message, results: list[Message]) -> list[Message]:
@@ -114,9 +117,12 @@ def _assistant(message: Message, results: list[Message]) -> list[Message]:
     ids = [call.get("id") for call in calls]
     if None in ids or len(set(ids)) < len(ids):
         raise MessagesError("messages: each of several tool_calls must have an id of its own")
+    of_call: dict[Any, list[Message]] = {}
+    for result in results:
+        of_call.setdefault(result.get("tool_call_id"), []).append(result)
     found: list[Message] = []
     for call in calls:
         found.append({**message, "tool_calls": [call]})
-        found += [result for result in results if result.get("tool_call_id") == call["id"]]
+        found += of_call.get(call["id"], [])
         message = {"role": "assistant", "content": ""}
     return found

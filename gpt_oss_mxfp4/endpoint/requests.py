@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gpt_oss_mxfp4.endpoint.stop_strings import MAX_STRINGS
+
 _Values = tuple[Any, ...]
 
 _EITHER: Mapping[str, _Values] = {
@@ -81,6 +83,9 @@ def check_chat(request: Any, tools: Collection[str]) -> None:
 
 
 def _check_fields(request: Any, ignored: Mapping[str, _Values]) -> None:
+    stop = getattr(request, "stop", None)
+    if isinstance(stop, list) and len(stop) > MAX_STRINGS:
+        raise RequestError(f"stop: must hold at most {MAX_STRINGS} strings")
     for field, harmless in ignored.items():
         value = getattr(request, field, None)
         if value is None or value in harmless:

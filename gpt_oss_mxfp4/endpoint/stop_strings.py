@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MAX_STRINGS = 16
+"""Of a request; OpenAI allows 4. Each is looked for in every piece of a text, while other clients wait."""
+
 
 class StopStrings:
     """Looks for strings in a text that comes in pieces. No piece is given out that may be the start of one.

@@ -117,7 +117,7 @@ class HarmonyTurn:
         """Takes the next token and gives what it completes."""
         before = self._parser.header
         events = self._parser.add([token_id])
-        text = before is not None and self._parser.header is not None
+        text = self._parser.header is not None and not self._parser.special
         self.kind = self._kind(before) if text and before is not None else None
         return self._pieces(events)
 

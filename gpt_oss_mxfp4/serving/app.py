@@ -63,7 +63,11 @@ def _rejection(request: Request, error: Exception) -> Rejected:
     if error.status_code == 404 and path.startswith("/v1/models/"):
         name = path.removeprefix("/v1/models/")
         return Rejected(404, f"The model `{name[:60]}` does not exist.", code="model_not_found")
-    return Rejected(error.status_code, str(error.detail))
+    detail = str(error.detail)
+    if "--enable-structured-output" in detail:  # an option of max serve's
+        detail = "`response_format` with a schema is not supported by this server."
+        return Rejected(400, detail, "response_format")
+    return Rejected(error.status_code, detail)
 
 
 def _invalid(error: object) -> Rejected:
@@ -75,4 +79,7 @@ def _invalid(error: object) -> Rejected:
     ]
     more = len(faults) - len(told)
     text = "; ".join(told) + (f"; and {more} more" if more else "")
-    return Rejected(400, f"{text}.", str(faults[0]["loc"][0]) if faults[0]["loc"] else None)
+    field = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
+    # The name of a field that does not exist is the client's own text, which the log is not to have.
+    code = "unknown_parameter" if faults[0]["type"] == "extra_forbidden" else None
+    return Rejected(400, f"{text}.", field, code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpt_oss_mxfp4.endpoint.stop_strings import MAX_STRINGS
 from gpt_oss_mxfp4.serving.errors import Rejected, number, out_of_range, shortened, wrong_type
 from gpt_oss_mxfp4.serving.messages import check_messages
 from gpt_oss_mxfp4.serving.tools import check_tools
@@ -35,7 +36,6 @@ INTEGERS: dict[str, tuple[int, int]] = {
 
 NUMBERS: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
-    "thinking_temperature": (0, 2),
     "top_p": (0, 1),
     "min_p": (0, 1),
     "presence_penalty": (-2, 2),
@@ -128,6 +128,8 @@ def _check_stop(request: Request) -> None:
     texts = [stop] if isinstance(stop, str) else stop
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise Rejected(400, "`stop` must be a string or a list of strings, none empty.", "stop")
+    if len(texts) > MAX_STRINGS:
+        raise Rejected(400, f"`stop` must hold at most {MAX_STRINGS} strings.", "stop")
 
 
 def _check_tokens(name: str, tokens: object, vocab_size: int) -> None:

@@ -23,6 +23,9 @@ READY_PATH = "/ready"
 SERVED_PATHS = frozenset({"/v1/models", "/version", *CHECKS})
 """What of MAX's routes is served: the others are for other kinds of models, or for nobody outside."""
 
+DROPPED_HEADERS = (b"x-target-endpoint",)
+"""What only MAX's own routers may send, as ``checks.UNSUPPORTED`` in bodies."""
+
 BODY_SECONDS = 60.0
 """That a body may take to arrive."""
 
@@ -119,7 +122,8 @@ class Front:
             body = await self._read_body(scope, receive)
             check_request(path, parse_object(body), self._model, self._vocab_size)
             receive = _replayed(body, receive)
-        await self._inner(scope, receive, answer)
+        headers = [header for header in scope["headers"] if header[0] not in DROPPED_HEADERS]
+        await self._inner({**scope, "headers": headers}, receive, answer)
 
     async def _read_body(self, scope: Message, receive: Receive) -> bytes:
         """Reads a body, no further than its limit: what comes after is read and dropped by the HTTP server."""

@@ -7,6 +7,10 @@ from gpt_oss_mxfp4.serving.errors import Rejected, json_name, shortened, wrong_t
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
+MAX_CALLS = 128
+"""Of one message: MAX compares each with every result, while other clients wait."""
+
+
 def check_messages(messages: object) -> None:
     """Checks a chat's messages.
 
@@ -34,6 +38,11 @@ def _check_message(name: str, message: object) -> None:
             400, f"`{name}.role` must be one of {', '.join(ROLES)}; got {got}.", f"{name}.role"
         )
     content = message.get("content")
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and len(calls) > MAX_CALLS:
+        raise Rejected(
+            400, f"`{name}.tool_calls` must hold at most {MAX_CALLS} calls.", f"{name}.tool_calls"
+        )
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise wrong_type(f"{name}.tool_call_id", "a string", message.get("tool_call_id"))
     if content is None and role == "assistant":  # it may have called a tool instead

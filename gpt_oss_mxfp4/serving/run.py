@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
@@ -33,7 +34,12 @@ def run_serve(options: ServeOptions) -> int:
     else:
         # MAX's own variable would take the metrics port away as well, which sends nothing anywhere.
         os.environ["OTEL_SDK_DISABLED"] = "true"
-    return run_command(functools.partial(_serve, options), verbose=options.verbose)
+    # Until the loop runs there is nothing to let end. Without a handler the first process of a container hears nothing.
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        return run_command(functools.partial(_serve, options), verbose=options.verbose)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:

@@ -64,15 +64,17 @@ def running(command: Sequence[str], log: Path, model: str = str(DEMO_MODEL)) -> 
         log: file for what it prints.
         model: what it is to be called.
     """
-    with socket.socket() as probe:
+    with socket.socket() as probe, socket.socket() as other:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        other.bind(("127.0.0.1", 0))
+        port, metrics = probe.getsockname()[1], other.getsockname()[1]
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT
+            | {"MAX_SERVE_METRICS_ENDPOINT_PORT": str(metrics), "OTEL_SDK_DISABLED": "true"},
             start_new_session=True,
         )
     try:
@@ -85,6 +87,7 @@ def running(command: Sequence[str], log: Path, model: str = str(DEMO_MODEL)) -> 
             process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 def _wait_for(server: Server) -> None:

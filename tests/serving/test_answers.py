@@ -96,6 +96,8 @@ def both(server: ScriptedServer, **options: Any) -> Told:
 CASES = [
     (f"{ANALYSIS}A product.{NEXT}{FINAL}408<|return|>", Told("A product.", "408", [], "stop")),
     (f"{FINAL}408<|return|>", Told("", "408", [], "stop")),
+    # Reasoning without a word.
+    (f"{ANALYSIS}<|message|>{NEXT}{FINAL}408<|return|>", Told("", "408", [], "stop")),
     (
         f"{ANALYSIS}A product.{NEXT}{CALL}",
         Told("A product.", "", [("calculator", ARGUMENTS)], "tool_calls"),

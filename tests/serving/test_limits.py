@@ -132,6 +132,7 @@ CASES = [
     Case(400, "`seed` must be between", fields={"seed": 2**64}),
     Case(400, "`stream` must be true or false", fields={"stream": 1}),
     Case(400, "`stop` must be", fields={"stop": [""]}),
+    Case(400, "`stop` must hold at most 16 strings", fields={"stop": ["x"] * 17}),
     Case(400, "`stop_token_ids` must hold token ids", fields={"stop_token_ids": [10**9]}),
     Case(400, "`logit_bias` is not supported", fields={"logit_bias": {"1": -100}}),
     Case(400, "`top_logprobs` must be between 0 and 7", fields={"logprobs": True, "top_logprobs": 20}),

@@ -11,7 +11,7 @@ from tests.serving.server import KEY, shared_server
 
 pytestmark = pytest.mark.slow
 
-MOST_BYTES = 200_000_000
+MOST_BYTES = 100_000_000
 """By which memory may grow so soon after the start; a leak of a request's logits or text would be more."""
 
 

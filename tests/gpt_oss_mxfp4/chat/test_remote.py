@@ -84,7 +84,9 @@ def test_no_server_is_told_in_one_line(chat: Chat) -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "http://[::1"]
+)
 def test_an_address_that_is_none_is_refused(chat: Chat, url: str) -> None:
     done = chat(url, "")
     assert done.err == f"gpt-oss-mxfp4: --url: must be like http://127.0.0.1:8000, got {url!r}\n"

@@ -36,6 +36,7 @@ def test_what_is_answered_as_asked_passes(fields: dict[str, Any]) -> None:
         ({"n": 2}, "n: must be 1, anything else is not supported"),
         ({"logit_bias": {"1": 2}}, "logit_bias: must be left out, anything else is not supported"),
         ({"functions": []}, "functions: must be left out, anything else is not supported"),
+        ({"stop": ["x"] * 17}, "stop: must hold at most 16 strings"),
         ({"verbosity": "low"}, "verbosity: must be medium, anything else is not supported"),
         ({"top_logprobs": 3}, "top_logprobs: must be left out without logprobs"),
         (

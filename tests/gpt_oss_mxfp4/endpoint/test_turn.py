@@ -205,3 +205,15 @@ def test_the_kind_of_each_token_is_known() -> None:
 def test_outside_of_harmony_all_is_the_answer() -> None:
     prompt = "[INST] Hello [/INST]"
     assert told(f"{ANALYSIS}Hm€<|return|>", prompt=prompt) == ["answer:analysisHm€"]
+
+
+def test_special_tokens_in_a_reasoning_without_text_are_no_reasoning() -> None:
+    """Else MAX's server takes the answer for reasoning (``hooks.py``)."""
+    answer = f"{ANALYSIS}<|message|>{NEXT}{FINAL}Hello<|return|>"
+    turn = read_turn(TOKENIZER, TOKENIZER.encode(PROMPT), TOOLS)
+    kinds = []
+    for token in TOKENIZER.encode(answer):
+        turn.add(token)
+        kinds.append(turn.kind)
+    assert set(kinds) == {None, Kind.ANSWER}
+    assert kinds.count(Kind.ANSWER) == len("Hello")
