@@ -50,4 +50,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
     except SystemExit as end:  # --help, or a wrong argument
         return int(end.code or 0)
-    return int(arguments.run(arguments))
+    code: int = arguments.run(arguments)
+    return code
