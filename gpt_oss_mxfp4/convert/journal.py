@@ -11,13 +11,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.options import Refused
 
 
@@ -41,10 +43,22 @@ class Journal:
         self.other_task = bool(left) and not same
         """Whether an unfinished conversion of something else was found."""
 
-    @property
-    def in_place(self) -> bool:
-        """Whether an earlier run of this task put the files in their place, and was killed right after."""
-        return bool(self.shards) and os.path.isdir(self.output) and not os.path.lexists(self.files)
+    def in_place(self, shards: Iterable[Shard]) -> bool:
+        """Whether an earlier run of this task put the files in their place, and ended right after.
+
+        Args:
+            shards: all files with weights; each must be there in its size, whatever the journal says.
+        """
+        if os.path.lexists(self.files):
+            return False
+        sizes = {shard.name: shard.nbytes for shard in shards}
+        small = all(os.path.isfile(self.output / name) for name in (CONFIG_FILE, INDEX_FILE))
+        return small and all(
+            name in self.shards
+            and os.path.isfile(self.output / name)
+            and os.path.getsize(self.output / name) == nbytes
+            for name, nbytes in sizes.items()
+        )
 
     def open(self) -> None:
         """Makes the folder of files ready: what the journal does not call whole is removed."""

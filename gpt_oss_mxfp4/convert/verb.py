@@ -20,6 +20,7 @@ from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.report import tell_losses, write_report
 from gpt_oss_mxfp4.convert.shards import SHARD_BYTES, Shard, make_shards
 from gpt_oss_mxfp4.convert.source import Source
+from gpt_oss_mxfp4.convert.writer import verify_in_place
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
@@ -76,8 +77,11 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
     with Source(conversion.files) as source, locked(options.output):
         identity = source.identity()
         journal = Journal(options.output, _task(options, identity, conversion, shards))
-        if journal.in_place:
+        total = sum(shard.nbytes for shard in shards)
+        if journal.in_place(shards):
             progress.note(f"{options.output}: was finished by an earlier run")
+            with progress.bar(f"reading {options.output} back", total) as advance:
+                verify_in_place(shards, journal, advance)
             journal.remove()
         else:
             if os.path.lexists(options.output):
@@ -95,9 +99,8 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
         if options.json is not None:
             write_report(options.json, options.source, conversion, shards, journal)
     write(f"{options.output}\n")
-    total = bytes_text(sum(shard.nbytes for shard in shards))
     progress.note(
-        f"{total} in {len(shards)} files, {TITLES[options.to]}, read back and found whole"
+        f"{bytes_text(total)} in {len(shards)} files, {TITLES[options.to]}, read back and found whole"
     )
 
 

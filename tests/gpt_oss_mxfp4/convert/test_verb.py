@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gpt_oss_mxfp4 import cli
-from gpt_oss_mxfp4.convert.journal import locked, work_folder
+from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
 from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.convert.writer import verify_shard, write_shard
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields, raw_file
@@ -177,6 +177,61 @@ def test_a_journal_that_cannot_be_read_is_no_journal(
         for path in output.iterdir():
             path.unlink()
         output.rmdir()
+
+
+def finished_with_its_journal(source: Path, output: Path) -> None:
+    """A run that is killed between the last rename and the removal of the journal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "remove", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(["convert", str(source), "--output", str(output), *SHARDS])
+    assert (work_folder(output) / "journal.json").is_file()
+    assert output.is_dir()
+
+
+def raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_output_that_was_emptied_since_is_not_called_whole(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    finished_with_its_journal(source, output)
+    for name in ("config.json", "model-00003-of-00005.safetensors"):
+        data = (output / name).read_bytes()
+        (output / name).unlink()
+        assert refusal(capfd, source, "--output", output, *SHARDS).endswith(
+            f"--output: {output} exists already; remove it or name another folder"
+        )
+        (output / name).write_bytes(data)
+    for path in output.iterdir():
+        path.unlink()
+    assert refusal(capfd, source, "--output", output, *SHARDS).endswith("name another folder")
+    output.rmdir()
+    convert(capfd, source, "--output", output, *SHARDS)
+    assert len(read_tensors(output)) == 33
+    assert not work_folder(output).exists()
+
+
+def test_an_output_that_was_damaged_since_is_refused_and_left_alone(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    finished_with_its_journal(source, output)
+    path = output / "model-00002-of-00005.safetensors"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    damaged = files_of(output)
+    message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message.splitlines()[-1].endswith(
+        f" must read back as it was written, does not. Remove {output} and run the command again."
+    )
+    assert files_of(output) == damaged
+    path.write_bytes(sound)
+    err = convert(capfd, source, "--output", output, *SHARDS)
+    assert f"{output}: was finished by an earlier run\n" in err
+    assert not work_folder(output).exists()
 
 
 def test_a_second_process_is_refused(
