@@ -140,12 +140,18 @@ def locked(output: Path) -> Iterator[None]:
         output: where the files are to be in the end.
 
     Raises:
-        Refused: another process is at it, or it cannot be made.
+        Refused: another process is at it, it cannot be made, or a link is in its place or in it.
     """
     folder = work_folder(output)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # What is written and removed there must not be another folder's.
+        links = [folder] if folder.is_symlink() else []
+        if not links:
+            folder.mkdir(parents=True, exist_ok=True)
+            links = sorted(place for place in folder.iterdir() if place.is_symlink())
+        if links:
+            raise Refused(f"--output: {links[0]} must be convert's own, is a link; remove it")
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise Refused(f"--output: {output} cannot be made ({error.strerror})") from error
     try:

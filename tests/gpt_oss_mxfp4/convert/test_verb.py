@@ -234,6 +234,26 @@ def test_an_output_that_was_damaged_since_is_refused_and_left_alone(
     assert not work_folder(output).exists()
 
 
+@pytest.mark.parametrize("name", ["", "lock", "files", "journal.tmp", "journal.json"])
+def test_a_link_in_the_work_folder_s_place_is_refused_and_not_followed(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    output, victim = tmp_path / "output", tmp_path / "victim"
+    (victim / "files").mkdir(parents=True)
+    (victim / "files/mine").write_text("mine")
+    (victim / "mine").write_text("mine")
+    link = work_folder(output) / name if name else work_folder(output)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(victim if name in ("", "files") else victim / "mine")
+    message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message.endswith(f"--output: {link} must be convert's own, is a link; remove it")
+    assert (victim / "files/mine").read_text() == "mine"
+    assert (victim / "mine").read_text() == "mine"
+    link.unlink()
+    link.symlink_to("nowhere")
+    assert "is a link; remove it" in refusal(capfd, source, "--output", output, *SHARDS)
+
+
 def test_a_second_process_is_refused(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
