@@ -13,7 +13,7 @@ from typing import Any
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.convert.companions import find_companion
 from gpt_oss_mxfp4.convert.conversion import Conversion, plan_conversion
-from gpt_oss_mxfp4.convert.journal import Journal, locked
+from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
 from gpt_oss_mxfp4.convert.layouts import TITLES, Layout
 from gpt_oss_mxfp4.convert.making import make, quantize
 from gpt_oss_mxfp4.convert.per_expert import GateUp
@@ -112,12 +112,21 @@ def _check_places(options: ConvertOptions) -> None:
     # Not pathlib's questions, some of which raise: at a loop of links, at a name that is too long.
     if not os.path.isdir(source):
         raise Refused(f"{source}: must be a folder with a checkpoint, is not")
-    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
+    if _lies_in(output, source):
         raise Refused(f"--output: {output} must not lie inside the source; name a folder elsewhere")
-    if options.json is not None and not (
-        os.path.isdir(options.json.parent) and not os.path.isdir(options.json)
-    ):
+    if options.json is None:
+        return
+    if any(_lies_in(options.json, folder) for folder in (source, output, work_folder(output))):
+        raise Refused(
+            f"--json: {options.json} must not lie inside the source or the output; name a file elsewhere"
+        )
+    if not os.path.isdir(options.json.parent) or os.path.isdir(options.json):
         raise Refused(f"--json: {options.json} must be a file in a folder that is there")
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder's or below it, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _task(

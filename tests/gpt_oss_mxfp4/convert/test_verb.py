@@ -436,6 +436,30 @@ def test_wrong_folders_end_in_one_message(
         assert list((tmp_path / "there").iterdir()) == []
 
 
+def test_a_report_may_not_lie_where_it_replaces_what_is_converted(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output, link = tmp_path / "output", tmp_path / "link.json"
+    link.symlink_to(source / "config.json")
+    [weights] = source.glob("*.safetensors")
+    before = files_of(source)
+    for report in (
+        source / "config.json",
+        weights,
+        source / "../source/new.json",
+        link,
+        output,
+        output / "report.json",
+        work_folder(output) / "report.json",
+    ):
+        message = refusal(capfd, source, "--output", output, "--json", report, *SHARDS)
+        assert message == (
+            f"--json: {report} must not lie inside the source or the output; name a file elsewhere"
+        )
+        assert files_of(source) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "source"]
+
+
 def test_hostile_sources_end_in_one_message_and_leave_nothing(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], rng: np.random.Generator
 ) -> None:
