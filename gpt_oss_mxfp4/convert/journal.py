@@ -84,7 +84,7 @@ class Journal:
         self._write()
 
     def finish(self) -> None:
-        """Puts the files in their place.
+        """Puts the files in their place; the journal stays, for what is still to be told of them.
 
         Raises:
             Refused: they cannot be put there.
@@ -98,7 +98,6 @@ class Journal:
             _sync(self.output.parent)
         except OSError as error:
             raise Refused(f"--output: {self.output} cannot be made ({error.strerror})") from error
-        self.remove()
 
     def remove(self) -> None:
         """Removes the hidden folder and all that is in it."""

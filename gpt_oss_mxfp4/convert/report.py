@@ -66,7 +66,8 @@ def write_report(
     try:
         replace_text(path, json.dumps(report, indent=2) + "\n")
     except OSError as error:
-        raise Refused(f"--json: {path} cannot be written ({error.strerror})") from error
+        rule = f"--json: {path} cannot be written ({error.strerror})"
+        raise Refused(f"{rule}; all else is done: run the command again for it") from error
 
 
 def _losses(journal: Journal) -> dict[str, dict[str, float]]:

@@ -82,7 +82,6 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
             progress.note(f"{options.output}: was finished by an earlier run")
             with progress.bar(f"reading {options.output} back", total) as advance:
                 verify_in_place(shards, journal, advance)
-            journal.remove()
         else:
             if os.path.lexists(options.output):
                 raise Refused(
@@ -98,6 +97,7 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
         tell_losses(journal, progress)
         if options.json is not None:
             write_report(options.json, options.source, conversion, shards, journal)
+        journal.remove()  # not before: a run after one that could not report can report
     write(f"{options.output}\n")
     progress.note(
         f"{bytes_text(total)} in {len(shards)} files, {TITLES[options.to]}, read back and found whole"

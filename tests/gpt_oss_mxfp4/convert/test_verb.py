@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -434,6 +435,28 @@ def test_wrong_folders_end_in_one_message(
             "there",
         ]
         assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_is_written_by_the_next_run(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, report = tmp_path / "output", tmp_path / "report.json"
+    arguments = (source, "--output", output, "--json", report, *SHARDS)
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpt_oss_mxfp4.convert.report.replace_text", fail)
+    for _ in range(2):  # as made, and as found
+        assert refusal(capfd, *arguments).endswith(
+            f"--json: {report} cannot be written (No space left on device); all else is done: run the command"
+            " again for it"
+        )
+        assert len(read_tensors(output)) == 33
+    monkeypatch.undo()
+    convert(capfd, *arguments)
+    assert len(json.loads(report.read_text())["tensors"]) == 33
+    assert not work_folder(output).exists()
 
 
 def test_a_report_may_not_lie_where_it_replaces_what_is_converted(
