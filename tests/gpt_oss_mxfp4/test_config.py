@@ -295,6 +295,7 @@ def test_all_faults_come_in_one_sorted_message() -> None:
         (b'{"a": 1, "a": 2}', "holds the key a twice"),
         (b'{"rope_scaling": {"a": 1, "a": 2}}', "holds the key a twice"),
         (b'{"rms_norm_eps": NaN}', "holds NaN, which is not JSON"),
+        (b'{"unknown": [-1e999]}', "holds -1e999, which is too large"),
         (b'{"a" 1}', "is not valid JSON (Expecting ':' delimiter: line 1 column 6 (char 5))"),
         (b"", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
         (b"[" * 100_000, "is nested too deeply to be one of ours"),
