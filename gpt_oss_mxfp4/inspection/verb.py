@@ -18,7 +18,7 @@ from gpt_oss_mxfp4.checkpoint.survey import survey
 from gpt_oss_mxfp4.inspection.inspection import Inspection, inspect_survey
 from gpt_oss_mxfp4.inspection.text import inspection_text
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.process import run_command
+from gpt_oss_mxfp4.process import replace_text, run_command
 from gpt_oss_mxfp4.progress import Progress
 
 
@@ -76,12 +76,9 @@ def _draw(folder: Path, output: Path, progress: Progress) -> None:
     total = sum(entry.nbytes for entry in scale_entries(entries))
     with progress.bar("reading scales", total) as advance:
         statistics = read_scale_statistics(entries, advance)
-    partial = output.with_name(f".{output.name}.part")
     try:
-        partial.write_text(draw_expert_map(folder.resolve().name, statistics))
-        partial.replace(output)
+        replace_text(output, draw_expert_map(folder.resolve().name, statistics))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise Refused(f"--experts: {output} cannot be written ({error.strerror})") from error
 
 
