@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from gpt_oss_mxfp4.checkpoint.bounds import check_count
 from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE, PUBLISHED, check_layout
@@ -125,6 +126,7 @@ def download(
             repository = Repository(hub_id, revision)
             root = [file for file in repository.files.values() if "/" not in file.name]
             weights = [file for file in root if file.name.endswith(".safetensors")]
+            check_count(hub_id, len(weights))
             downloads = Downloads(repository, weights, output)
             if progress is None or not downloads.nbytes:
                 downloads.fetch(lambda nbytes: None)
