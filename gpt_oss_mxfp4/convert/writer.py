@@ -107,10 +107,14 @@ def _find_difference(
         _forget(stream.fileno())
         for entry in entries.values():
             digest = hashlib.blake2b(digest_size=32)
-            for begin in range(entry.begin, entry.end, CHUNK_BYTES):
-                chunk = os.pread(stream.fileno(), min(CHUNK_BYTES, entry.end - begin), begin)
+            position = entry.begin
+            # A read may give fewer bytes than it was asked for.
+            while chunk := os.pread(
+                stream.fileno(), min(CHUNK_BYTES, entry.end - position), position
+            ):
                 digest.update(chunk)
                 advance(len(chunk))
+                position += len(chunk)
             if digest.hexdigest() != digests.get(entry.name):
                 return entry.name
     return None

@@ -341,6 +341,15 @@ def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
     assert_same_tensors(read_tensors(tmp_path / "hf"), read_tensors(source))
 
 
+def test_reads_that_give_few_bytes_at_a_time_damage_nothing(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, at: real(fd, min(count, 7), at))
+    convert(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert len(read_tensors(tmp_path / "output")) == 33
+
+
 def test_a_source_that_changes_meanwhile_is_refused(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
