@@ -95,6 +95,18 @@ def written_whole(output: Path) -> Iterator[Path]:
         _UNFINISHED.remove(temporary)
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Gives an empty folder that is gone afterwards, at Ctrl-C too."""
+    folder = Path(tempfile.mkdtemp(prefix="gpt-oss-mxfp4-"))
+    _UNFINISHED.append(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _UNFINISHED.remove(folder)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes a file under a temporary name beside it, and renames it; what is no file, a pipe say, is written to.
 
