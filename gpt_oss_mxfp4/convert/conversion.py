@@ -81,7 +81,8 @@ def plan_conversion(
     if layout == to:
         raise Refused(f"{folder}: is in {TITLES[to]} already; --to names another")
 
-    fields = with_experts(given, packed=True)
+    # What a source with MXFP4 experts says of its quantization must be true, as for the loader.
+    fields = given if layout == "mxfp4" else with_experts(given, packed=True)
     if layout == "original":
         fields = _hugging_face_config(given, folder, companion, notes)
     config = GptOssConfig.from_dict(fields, where=folder / CONFIG_FILE)

@@ -108,10 +108,9 @@ def test_kills_at_any_moment_cost_nothing_but_time(
             process.wait()
     if not output.exists() or work_folder(output).exists():  # killed right before the end, say
         last = command(source, "--output", output, *arguments)
-        assert (
-            subprocess.run(last, check=False, capture_output=True, env=environment()).returncode
-            == 0
-        )
+        done = output.exists()  # then the journal may be gone and its folder not
+        code = subprocess.run(last, check=False, capture_output=True, env=environment()).returncode
+        assert code in ((0, 2) if done else (0,))
     assert files_of(output) == files_of(whole)
     assert not work_folder(output).exists()
 
