@@ -77,7 +77,8 @@ def plan_conversion(
     entries = find_tensors(folder)
     given = read_object(folder / CONFIG_FILE)
     entries = _without_copies(entries, notes)
-    layout = recognise(entries, given, gate_up, folder)
+    dtypes = {name: entry.dtype for name, entry in entries.items()}
+    layout = recognise(dtypes, given, gate_up, folder)
     if layout == to:
         raise Refused(f"{folder}: is in {TITLES[to]} already; --to names another")
 
