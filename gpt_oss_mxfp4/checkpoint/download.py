@@ -55,7 +55,7 @@ class _Place:
         known = hub_checksum(self.whole)
         if known is not None:
             return known.digest == self.file.sha256
-        return _sha256(self.whole, self.whole.stat()) == self.file.sha256
+        return file_sha256(self.whole) == self.file.sha256
 
     def left(self) -> int:
         """Bytes that are still to come."""
@@ -188,7 +188,9 @@ _HASHED: dict[tuple[Path, int, int, int], str] = {}
 """SHA-256 of files that nobody says anything of, as long as they are what they were."""
 
 
-def _sha256(path: Path, status: os.stat_result) -> str:
+def file_sha256(path: Path) -> str:
+    """Hashes a file, once in a process while it stays as it is."""
+    status = path.stat()
     key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
     if key not in _HASHED:
         with path.open("rb") as stream:

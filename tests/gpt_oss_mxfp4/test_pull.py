@@ -233,6 +233,32 @@ def test_a_file_that_was_put_there_by_hand_is_not_fetched_again(
     assert not hub.served[WEIGHTS]
 
 
+def test_files_that_are_not_the_repository_s_are_not_replaced(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    pull = ("pull", "test/tiny", "--output", str(output))
+    own = {name: hub.files[name][:-1] + b"?" for name in ("config.json", WEIGHTS)}
+    own |= {"tokenizer.json": hub.files["tokenizer.json"], "notes.txt": b"mine"}
+    for name, content in own.items():
+        (output / name).write_bytes(content)
+    code, out, err = run(hub, tmp_path, *pull)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"gpt-oss-mxfp4: {output}: 2 faults\nanother file (2):\n"
+        "  config.json must be the repository's or not be there, is another file\n"
+        "  model.safetensors must be the repository's or not be there, is another file\n"
+        "  cure: Name a folder that is not there yet, or move the file out of this one.\n"
+    )
+    assert files_of(output) == own
+    assert not hub.downloads
+    for name in ("config.json", WEIGHTS):
+        (output / name).unlink()
+    code, _, err = run(hub, tmp_path, *pull)
+    assert code == 0, err
+    names = READ | {"chat_template.jinja"}
+    assert files_of(output) == {name: hub.files[name] for name in names} | {"notes.txt": b"mine"}
+
+
 @pytest.mark.parametrize(
     "name",
     [
