@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_oss_mxfp4.checkpoint import bounds, index
+from gpt_oss_mxfp4.checkpoint import bounds, hub, index
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hollow import make_hollow
@@ -84,3 +84,19 @@ def test_headers_that_are_too_long_together_are_refused(
     for message, where in zip(messages, (folder, folder, "test/tiny"), strict=True):
         assert message.startswith(f"{where}: {rule} has ")
         assert message.endswith(f" or more. {CURE}")
+
+
+def test_a_repository_of_too_many_files_is_refused_before_its_weights_travel(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, output = Held(folder), tmp_path / "output"
+    output.mkdir()
+    monkeypatch.setattr(hub, "_download", lambda *_: folder)
+    monkeypatch.setattr(hub, "Repository", lambda *_: held)
+    monkeypatch.setattr(bounds, "MAX_FILES", 1)
+    with pytest.raises(CheckpointError) as error:
+        hub.download("test/tiny", output=output)
+    assert str(error.value) == (
+        f"test/tiny: must have at most 1 *.safetensors files, has 2. {CURE}"
+    )
+    assert held.given == 0
