@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpt_oss_mxfp4.checkpoint import download
+from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS
 from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
@@ -110,6 +110,6 @@ def test_too_little_room_has_a_cure_of_its_own(
     with pytest.raises(CheckpointError) as error:
         downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
     assert str(error.value) == (
-        f"test/tiny: {tmp_path / download.DOWNLOADS} must have 268 MB free, has 1.00 kB. Make room there, or pull it"
+        f"test/tiny: {tmp_path / DOWNLOADS} must have 268 MB free, has 1.00 kB. Make room there, or pull it"
         " to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR."
     )
