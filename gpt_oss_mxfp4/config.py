@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.fields import Fields, shown
+from gpt_oss_mxfp4.checkpoint.layout import CONVERT
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
 from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 
@@ -159,10 +160,15 @@ def _check_quantization(reader: Fields) -> None:
     if not isinstance(given, dict):
         reader.refuse(f"quantization_config must be an object, got {shown(given)}")
     elif (method := given.get("quant_method")) != "mxfp4":
+        cure = (
+            "Use openai/gpt-oss-20b, openai/gpt-oss-120b or another repository with MXFP4 experts"
+        )
+        if method in ("quark", "compressed-tensors"):
+            cure = f"Convert it: {CONVERT}"
         reader.refuse(
             f'quantization_config.quant_method must be "mxfp4", got {shown(method)}:'
-            " this package reads no other format",
-            "Use openai/gpt-oss-20b, openai/gpt-oss-120b or another repository with MXFP4 experts",
+            " this package runs no other format",
+            cure,
         )
 
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpt_oss_mxfp4.answer import Write
@@ -93,6 +93,43 @@ def written_whole(output: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _UNFINISHED.remove(temporary)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Gives an empty folder that is gone afterwards, at Ctrl-C too."""
+    folder = Path(tempfile.mkdtemp(prefix="gpt-oss-mxfp4-"))
+    _UNFINISHED.append(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _UNFINISHED.remove(folder)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name beside it, and renames it; what is no file, a pipe say, is written to.
+
+    Args:
+        path: its place; a link is followed.
+        text: what to write, as UTF-8; a ``?`` where a name that is not UTF-8 is part of it.
+
+    Raises:
+        OSError: it cannot be written; nothing has changed.
+    """
+    place = Path(os.path.realpath(path))
+    data = text.encode("utf-8", errors="replace")
+    if os.path.exists(path) and not os.path.isfile(path):
+        path.write_bytes(data)
+        return
+    temporary = place.with_name(f".{os.getpid()}.part")  # no longer than any name
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 @contextmanager

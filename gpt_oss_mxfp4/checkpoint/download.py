@@ -11,8 +11,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +30,9 @@ _SPARE_BYTES = 2**28
 """Left free on the disk for others."""
 
 _READ_BYTES = 2**22
+
+_WAIT_SECONDS = 0.1
+"""Between looks whether another process is done with a file."""
 
 Advance = Callable[[int], None]
 """Gets the number of bytes that came; fewer than none where they have to come again."""
@@ -51,8 +55,7 @@ class _Place:
         known = hub_checksum(self.whole)
         if known is not None:
             return known.digest == self.file.sha256
-        with self.whole.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == self.file.sha256
+        return file_sha256(self.whole) == self.file.sha256
 
     def left(self) -> int:
         """Bytes that are still to come."""
@@ -60,6 +63,10 @@ class _Place:
             return 0
         have = self.partial.stat().st_size if self.partial.is_file() else 0
         return self.file.nbytes - min(have, self.file.nbytes)
+
+
+class _Stopped(Exception):
+    """Another file has failed; what came of this one stays for the next attempt."""
 
 
 class Downloads:
@@ -79,6 +86,7 @@ class Downloads:
         known = [file for file in files if file.sha256 is not None]
         places = [_place(repository.hub_id, file, output) for file in known]
         self._places = [place for place in places if not place.is_whole()]
+        self._stop = threading.Event()
 
     @property
     def nbytes(self) -> int:
@@ -92,8 +100,8 @@ class Downloads:
             advance: Gets the number of bytes of each piece, those that came before included.
 
         Raises:
-            CheckpointError: If a file's bytes are not those the Hub tells of.
-            OSError: If the disk has too little room; or as ``Repository.read`` does.
+            CheckpointError: If a file's bytes are not those the Hub tells of, or the disk has too little room.
+            OSError: As ``Repository.read`` does.
         """
         if not self._places:
             return
@@ -104,25 +112,45 @@ class Downloads:
         free = shutil.disk_usage(folder).free
         if left + _SPARE_BYTES > free:
             needs = bytes_text(left + _SPARE_BYTES)
-            raise OSError(f"{folder} must have {needs} free, has {bytes_text(free)}")
+            text = f"{folder} must have {needs} free, has {bytes_text(free)}"
+            cure = "Make room there, or pull it to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR"
+            raise CheckpointError(self._repository.hub_id, [Fault("no room", text, cure)])
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             tasks = [pool.submit(self._fetch, place, advance) for place in self._places]
             try:
-                for task in tasks:
+                for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
                     task.result()
             finally:
+                self._stop.set()
                 for task in tasks:
                     task.cancel()
 
     def _fetch(self, place: _Place, advance: Advance) -> None:
         while not place.is_whole():
             with place.partial.open("a+b") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)  # another process may fetch the same file
+                self._lock(stream)
                 if not _is_at(stream, place.partial):
-                    continue  # it has put the file in its place meanwhile
+                    continue  # another process has put the file in its place meanwhile
+                if place.is_whole():  # it had before the partial file was opened, which is new then
+                    place.partial.unlink()
+                    continue
                 self._complete(place, stream, advance)
                 return
         advance(place.file.nbytes)
+
+    def _lock(self, stream: BinaryIO) -> None:
+        """Waits for another process that fetches the same file."""
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                self._stop.wait(_WAIT_SECONDS)
+                self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
 
     def _complete(self, place: _Place, stream: BinaryIO, advance: Advance) -> None:
         """Fetches what is missing, checks all of it, and puts it in its place."""
@@ -133,9 +161,11 @@ class Downloads:
             stream.seek(0)
             hasher = hashlib.sha256()
             while piece := stream.read(_READ_BYTES):
+                self._go_on()
                 hasher.update(piece)
                 advance(len(piece))
             for piece in self._repository.read(file.name, begin, file.nbytes):
+                self._go_on()
                 stream.write(piece)
                 hasher.update(piece)
                 advance(len(piece))
@@ -152,6 +182,20 @@ class Downloads:
         raise CheckpointError(
             self._repository.hub_id, [Fault("wrong checksum", text, "Pull it again")]
         )
+
+
+_HASHED: dict[tuple[Path, int, int, int], str] = {}
+"""SHA-256 of files that nobody says anything of, as long as they are what they were."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hashes a file, once in a process while it stays as it is."""
+    status = path.stat()
+    key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _HASHED:
+        with path.open("rb") as stream:
+            _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _HASHED[key]
 
 
 def _place(hub_id: str, file: HubFile, output: Path | None) -> _Place:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpt_oss_mxfp4.checkpoint.bounds import check_count, check_headers
 from gpt_oss_mxfp4.checkpoint.index import LENGTH_BYTES, MAX_HEADER_BYTES
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE
 from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
@@ -25,22 +26,33 @@ def make_hollow(repository: Repository, folder: Path) -> None:
         folder: An empty folder.
 
     Raises:
+        CheckpointError: If there are more headers than are looked at.
         OSError: If a file cannot be made, or as ``Repository.read`` does.
     """
+    weights = [file for file in repository.files.values() if _is_weights(file)]
+    check_count(repository.hub_id, len(weights))
+    headers = 0
     for file in repository.files.values():
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as stream:
             for piece in _pieces(repository, file):
                 stream.write(piece)
+            if _is_weights(file):
+                headers += stream.tell()
+                check_headers(repository.hub_id, headers)
             stream.truncate(file.nbytes)
+
+
+def _is_weights(file: HubFile) -> bool:
+    return "/" not in file.name and file.name.endswith(".safetensors")
 
 
 def _pieces(repository: Repository, file: HubFile) -> list[bytes]:
     """The bytes of a file that are looked at, from its first."""
     if file.name in (CONFIG_FILE, INDEX_FILE):
         return list(repository.read(file.name, 0, min(file.nbytes, MAX_FILE_BYTES + 1)))
-    if "/" in file.name or not file.name.endswith(".safetensors"):
+    if not _is_weights(file):
         return []
     first = b"".join(repository.read(file.name, 0, min(file.nbytes, FIRST_BYTES)))
     length = int.from_bytes(first[:LENGTH_BYTES], "little")

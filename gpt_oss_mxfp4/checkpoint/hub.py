@@ -4,10 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from gpt_oss_mxfp4.checkpoint.download import Downloads
+from gpt_oss_mxfp4.checkpoint.bounds import check_count
+from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, Checksum
+from gpt_oss_mxfp4.checkpoint.download import Downloads, file_sha256
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE, PUBLISHED, check_layout
-from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
+from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository, hub_errors
 from gpt_oss_mxfp4.checkpoint.weight_map import index_files
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.progress import Progress
@@ -116,6 +118,8 @@ def download(
 
         disable_progress_bars()
         logging.set_verbosity_error()
+    if output is not None:
+        _check_own_files(hub_id, revision, output)
     folder = _download(hub_id, revision, SMALL_FILES, output)
     GptOssConfig.from_file(folder / CONFIG_FILE)
     names = index_files(folder)
@@ -125,6 +129,7 @@ def download(
             repository = Repository(hub_id, revision)
             root = [file for file in repository.files.values() if "/" not in file.name]
             weights = [file for file in root if file.name.endswith(".safetensors")]
+            check_count(hub_id, len(weights))
             downloads = Downloads(repository, weights, output)
             if progress is None or not downloads.nbytes:
                 downloads.fetch(lambda nbytes: None)
@@ -132,6 +137,40 @@ def download(
                 with progress.bar(f"downloading {hub_id}", downloads.nbytes) as advance:
                     downloads.fetch(advance)
     return _download(hub_id, revision, SMALL_FILES + WEIGHT_FILES, output)
+
+
+def _check_own_files(hub_id: str, revision: str | None, output: Path) -> None:
+    """Refuses to replace what somebody else has put into a folder; the repository's own bytes are no matter."""
+    if (output / DOWNLOADS).is_dir() or not any(map(_is_read, os.listdir(output))):
+        return
+    faults = []
+    with hub_errors(hub_id):
+        for file in Repository(hub_id, revision).files.values():
+            path = output / file.name
+            if _is_read(file.name) and os.path.lexists(path) and not _holds(path, file):
+                text = f"{file.name} must be the repository's or not be there, is another file"
+                cure = "Name a folder that is not there yet, or move the file out of this one"
+                faults.append(Fault("another file", text, cure))
+    if faults:
+        raise CheckpointError(output, faults)
+
+
+def _is_read(name: str) -> bool:
+    """Whether a file of a repository's root is downloaded."""
+    return name in SMALL_FILES or ("/" not in name and name.endswith(".safetensors"))
+
+
+def _holds(path: Path, file: HubFile) -> bool:
+    """Whether a file here has the bytes of one of the Hub."""
+    if not path.is_file() or path.stat().st_size != file.nbytes:
+        return False
+    if file.sha256 is not None:
+        return file_sha256(path) == file.sha256
+    hasher = Checksum(str(file.git_sha1)).hasher(file.nbytes)
+    with path.open("rb") as stream:
+        while piece := stream.read(2**20):
+            hasher.update(piece)
+    return bool(hasher.hexdigest() == file.git_sha1)
 
 
 def _are_there(folder: Path, names: set[str]) -> bool:

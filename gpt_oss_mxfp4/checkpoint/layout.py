@@ -33,10 +33,13 @@ BLOCKS = "_blocks"
 SCALES = "_scales"
 """Ending of the tensor of E8M0 scales beside it."""
 
-BF16_CURE = (
-    f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; or round a BF16 fine-tune to them:"
-    " gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
+CONVERT = (
+    "gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
+    " (one on the Hub after `hf download REPOSITORY --local-dir FOLDER`)"
 )
+"""What to run on a checkpoint that can be converted."""
+
+BF16_CURE = f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; or round a BF16 fine-tune to them: {CONVERT}"
 
 _PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 _ORIGINAL_NAMES = ("embedding.weight", "norm.scale", "unembedding.weight")

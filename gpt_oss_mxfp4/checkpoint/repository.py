@@ -34,11 +34,13 @@ class HubFile:
         name: Its path, parts joined by ``/``, below the root for certain.
         nbytes: Its size.
         sha256: Its checksum, or None where it is small and git's alone is known.
+        git_sha1: The name that git gives the bytes of a small file.
     """
 
     name: str
     nbytes: int
     sha256: str | None
+    git_sha1: str | None = None
 
 
 @contextmanager
@@ -89,7 +91,7 @@ class Repository:
             sha256 = item.lfs.sha256 if item.lfs is not None else None
             if sha256 is not None and not _SHA256.fullmatch(sha256):
                 sha256 = None
-            self.files[item.path] = HubFile(item.path, int(item.size), sha256)
+            self.files[item.path] = HubFile(item.path, int(item.size), sha256, item.blob_id)
             if len(self.files) > MOST_FILES:
                 raise ValueError(f"it has more than {MOST_FILES} files")
 

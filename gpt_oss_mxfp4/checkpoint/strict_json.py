@@ -1,6 +1,7 @@
-"""JSON objects from files that are not trusted: no duplicate keys, no NaN, no unbounded size."""
+"""JSON objects from files that are not trusted: no duplicate keys, no NaN or infinity, no unbounded size."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
             text.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except _Refused as error:
         raise ValueError(str(error)) from None
@@ -91,6 +93,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = min(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise _Refused(f"holds the key {quoted(twice)} twice")
     return unique
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):  # which would be written as Infinity, and that is not JSON
+        raise _Refused(f"holds {quoted(number)}, which is too large")
+    return value
 
 
 def _no_constant(name: str) -> Any:

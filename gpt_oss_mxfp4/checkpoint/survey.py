@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from gpt_oss_mxfp4.checkpoint.bounds import bounded
 from gpt_oss_mxfp4.checkpoint.checkpoint import (
     Checkpoint,
     find_files,
@@ -81,7 +82,7 @@ def survey(folder: Path) -> Survey:
     claims = attempt(read_index, folder, files)
     by_file: dict[Path, dict[str, TensorEntry]] = {}
     sound = set()
-    for file in files:
+    for file in attempt(bounded, folder, files) or []:
         scanned = attempt(scan_header, file)
         if scanned is None:
             continue

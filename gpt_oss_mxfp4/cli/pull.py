@@ -14,7 +14,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "pull",
         help="download what is read of a repository, and go on where that stopped",
         description="Downloads the files that this package reads, not the repository's other copies of the weights, "
-        "and prints the folder they are in. Interrupted, it goes on where it stopped; each file's SHA-256 is checked. "
+        "and prints the folder they are in. Interrupted, it goes on where it stopped; the SHA-256 of each "
+        "weight file that travels is checked. "
         "Example: gpt-oss-mxfp4 pull openai/gpt-oss-20b --output ~/models/gpt-oss-20b",
     )
     pull.add_argument("hub_id", metavar="HUB_ID", help="a repository such as openai/gpt-oss-20b")

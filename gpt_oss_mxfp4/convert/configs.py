@@ -89,16 +89,16 @@ def to_original_config(config: GptOssConfig, where: Path) -> dict[str, Any]:
     """
     rope = config.rope
     alternating = tuple(FULL if i % 2 else SLIDING for i in range(config.num_hidden_layers))
+    made = from_original_config(_original_fields(config), where)
+    length = made["max_position_embeddings"]
     derived = GptOssConfig.from_dict(
-        {
-            **from_original_config(_original_fields(config), where),
-            "max_position_embeddings": config.max_position_embeddings,
-        }
+        {**made, "max_position_embeddings": config.max_position_embeddings}
     )
     faults = []
     for name, got, wanted in (
         ("layer_types", config.layer_types, alternating),
         ("rms_norm_eps", config.rms_norm_eps, RMS_NORM_EPS),
+        ("max_position_embeddings", config.max_position_embeddings, length),
         ("truncate", rope.truncate, False),
         ("attention_factor", rope.attention_factor, derived.rope.attention_factor),
     ):

@@ -77,11 +77,13 @@ def plan_conversion(
     entries = find_tensors(folder)
     given = read_object(folder / CONFIG_FILE)
     entries = _without_copies(entries, notes)
-    layout = recognise(entries, given, gate_up, folder)
+    dtypes = {name: entry.dtype for name, entry in entries.items()}
+    layout = recognise(dtypes, given, gate_up, folder)
     if layout == to:
         raise Refused(f"{folder}: is in {TITLES[to]} already; --to names another")
 
-    fields = with_experts(given, packed=True)
+    # What a source with MXFP4 experts says of its quantization must be true, as for the loader.
+    fields = given if layout == "mxfp4" else with_experts(given, packed=True)
     if layout == "original":
         fields = _hugging_face_config(given, folder, companion, notes)
     config = GptOssConfig.from_dict(fields, where=folder / CONFIG_FILE)

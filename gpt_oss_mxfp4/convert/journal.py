@@ -11,13 +11,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.options import Refused
 
 
@@ -41,10 +43,22 @@ class Journal:
         self.other_task = bool(left) and not same
         """Whether an unfinished conversion of something else was found."""
 
-    @property
-    def in_place(self) -> bool:
-        """Whether an earlier run of this task put the files in their place, and was killed right after."""
-        return bool(self.shards) and os.path.isdir(self.output) and not os.path.lexists(self.files)
+    def in_place(self, shards: Iterable[Shard]) -> bool:
+        """Whether an earlier run of this task put the files in their place, and ended right after.
+
+        Args:
+            shards: all files with weights; each must be there in its size, whatever the journal says.
+        """
+        if os.path.lexists(self.files):
+            return False
+        sizes = {shard.name: shard.nbytes for shard in shards}
+        small = all(os.path.isfile(self.output / name) for name in (CONFIG_FILE, INDEX_FILE))
+        return small and all(
+            name in self.shards
+            and os.path.isfile(self.output / name)
+            and os.path.getsize(self.output / name) == nbytes
+            for name, nbytes in sizes.items()
+        )
 
     def open(self) -> None:
         """Makes the folder of files ready: what the journal does not call whole is removed."""
@@ -70,7 +84,7 @@ class Journal:
         self._write()
 
     def finish(self) -> None:
-        """Puts the files in their place.
+        """Puts the files in their place; the journal stays, for what is still to be told of them.
 
         Raises:
             Refused: they cannot be put there.
@@ -84,7 +98,6 @@ class Journal:
             _sync(self.output.parent)
         except OSError as error:
             raise Refused(f"--output: {self.output} cannot be made ({error.strerror})") from error
-        self.remove()
 
     def remove(self) -> None:
         """Removes the hidden folder and all that is in it."""
@@ -126,12 +139,18 @@ def locked(output: Path) -> Iterator[None]:
         output: where the files are to be in the end.
 
     Raises:
-        Refused: another process is at it, or it cannot be made.
+        Refused: another process is at it, it cannot be made, or a link is in its place or in it.
     """
     folder = work_folder(output)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # What is written and removed there must not be another folder's.
+        links = [folder] if folder.is_symlink() else []
+        if not links:
+            folder.mkdir(parents=True, exist_ok=True)
+            links = sorted(place for place in folder.iterdir() if place.is_symlink())
+        if links:
+            raise Refused(f"--output: {links[0]} must be convert's own, is a link; remove it")
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise Refused(f"--output: {output} cannot be made ({error.strerror})") from error
     try:

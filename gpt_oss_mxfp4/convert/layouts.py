@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -54,12 +54,12 @@ _PLAIN = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 
 
 def recognise(
-    names: Iterable[str], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
+    dtypes: Mapping[str, str], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
 ) -> Layout | Spelling:
     """Names the layout of a checkpoint.
 
     Args:
-        names: its tensors, without a second copy in the original layout.
+        dtypes: safetensors dtype of each tensor by name, without a second copy in the original layout.
         config: its config.json.
         gate_up: the order of gate and up rows, where the user has said it.
         where: what an error calls it.
@@ -70,10 +70,14 @@ def recognise(
     Raises:
         CheckpointError: none of ours, or one that cannot be converted.
     """
-    names = sorted(names)
+    names = sorted(dtypes)
     for pattern, producer, cure in _REFUSED:
         if match := next(filter(pattern.fullmatch, names), None):
             _refuse(where, f"must be of a layout that can be converted, is {producer}", match, cure)
+    for name in names:
+        if ".experts." in name and dtypes[name].startswith(("F8_E4M3", "F8_E5M2")):
+            cure = "Its experts have 8 bits, not 4: convert a BF16 repository of the same model"
+            _refuse(where, "must be of a layout that can be converted, is FP8", name, cure)
     parts = [match for match in map(EXPERT.fullmatch, names) if match]
     found: set[Layout] = set()
     if any(name.endswith(BLOCKS) for name in names):

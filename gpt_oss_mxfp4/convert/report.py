@@ -11,6 +11,7 @@ from gpt_oss_mxfp4.convert.conversion import Conversion
 from gpt_oss_mxfp4.convert.journal import Journal
 from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.process import replace_text
 from gpt_oss_mxfp4.progress import Progress
 
 
@@ -63,9 +64,10 @@ def write_report(
         "tensors": tensors,
     }
     try:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        replace_text(path, json.dumps(report, indent=2) + "\n")
     except OSError as error:
-        raise Refused(f"--json: {path} cannot be written ({error.strerror})") from error
+        rule = f"--json: {path} cannot be written ({error.strerror})"
+        raise Refused(f"{rule}; all else is done: run the command again for it") from error
 
 
 def _losses(journal: Journal) -> dict[str, dict[str, float]]:

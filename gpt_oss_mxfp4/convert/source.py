@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
-from gpt_oss_mxfp4.checkpoint.index import LENGTH_BYTES, TensorEntry
+from gpt_oss_mxfp4.checkpoint.index import LENGTH_BYTES, MAX_HEADER_BYTES, TensorEntry
 from gpt_oss_mxfp4.convert.plan import Bytes
 
 _CURE = "Let nothing write to the checkpoint while it is converted, and run the command again"
@@ -65,13 +65,21 @@ class Source:
         return data
 
     def identity(self) -> list[dict[str, Any]]:
-        """What tells these files from others: names, sizes, times of change, digests of headers."""
+        """What tells these files from others: names, sizes, times of change, digests of headers.
+
+        Raises:
+            CheckpointError: one cannot be read.
+        """
         found = []
         for file, stream in self._streams.items():
-            status = os.fstat(stream.fileno())
-            stream.seek(0)
-            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
-            digest = hashlib.sha256(stream.read(length))
+            try:
+                status = os.fstat(stream.fileno())
+                stream.seek(0)
+                length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+                # It was written to where it is longer than when its header was read.
+                digest = hashlib.sha256(stream.read(min(length, MAX_HEADER_BYTES)))
+            except OSError as error:
+                raise _unreadable(file, error.strerror or str(error)) from error
             found.append(
                 {
                     "file": file.name,

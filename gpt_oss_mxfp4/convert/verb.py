@@ -13,13 +13,14 @@ from typing import Any
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.convert.companions import find_companion
 from gpt_oss_mxfp4.convert.conversion import Conversion, plan_conversion
-from gpt_oss_mxfp4.convert.journal import Journal, locked
+from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
 from gpt_oss_mxfp4.convert.layouts import TITLES, Layout
 from gpt_oss_mxfp4.convert.making import make, quantize
 from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.report import tell_losses, write_report
 from gpt_oss_mxfp4.convert.shards import SHARD_BYTES, Shard, make_shards
 from gpt_oss_mxfp4.convert.source import Source
+from gpt_oss_mxfp4.convert.writer import verify_in_place
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
@@ -76,9 +77,11 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
     with Source(conversion.files) as source, locked(options.output):
         identity = source.identity()
         journal = Journal(options.output, _task(options, identity, conversion, shards))
-        if journal.in_place:
+        total = sum(shard.nbytes for shard in shards)
+        if journal.in_place(shards):
             progress.note(f"{options.output}: was finished by an earlier run")
-            journal.remove()
+            with progress.bar(f"reading {options.output} back", total) as advance:
+                verify_in_place(shards, journal, advance)
         else:
             if os.path.lexists(options.output):
                 raise Refused(
@@ -94,10 +97,10 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
         tell_losses(journal, progress)
         if options.json is not None:
             write_report(options.json, options.source, conversion, shards, journal)
+        journal.remove()  # not before: a run after one that could not report can report
     write(f"{options.output}\n")
-    total = bytes_text(sum(shard.nbytes for shard in shards))
     progress.note(
-        f"{total} in {len(shards)} files, {TITLES[options.to]}, read back and found whole"
+        f"{bytes_text(total)} in {len(shards)} files, {TITLES[options.to]}, read back and found whole"
     )
 
 
@@ -109,12 +112,21 @@ def _check_places(options: ConvertOptions) -> None:
     # Not pathlib's questions, some of which raise: at a loop of links, at a name that is too long.
     if not os.path.isdir(source):
         raise Refused(f"{source}: must be a folder with a checkpoint, is not")
-    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
+    if _lies_in(output, source):
         raise Refused(f"--output: {output} must not lie inside the source; name a folder elsewhere")
-    if options.json is not None and not (
-        os.path.isdir(options.json.parent) and not os.path.isdir(options.json)
-    ):
+    if options.json is None:
+        return
+    if any(_lies_in(options.json, folder) for folder in (source, output, work_folder(output))):
+        raise Refused(
+            f"--json: {options.json} must not lie inside the source or the output; name a file elsewhere"
+        )
+    if not os.path.isdir(options.json.parent) or os.path.isdir(options.json):
         raise Refused(f"--json: {options.json} must be a file in a folder that is there")
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder's or below it, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _task(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,16 +59,39 @@ def verify_shard(shard: Shard, journal: Journal, advance: Advance) -> None:
     Raises:
         CheckpointError: it is not what was written; it is no longer recorded, so another run writes it again.
     """
-    place = journal.files / shard.name
+    cure = "Check the disk and the memory of this machine, and run the command again: it goes on from here"
     try:
-        wrong = _find_difference(place, shard, journal.shards[shard.name]["digests"], advance)
+        _check_shard(journal.files, shard, journal, advance, cure)
+    except CheckpointError:
+        journal.drop(shard.name)
+        (journal.files / shard.name).unlink(missing_ok=True)
+        raise
+
+
+def verify_in_place(shards: Iterable[Shard], journal: Journal, advance: Advance) -> None:
+    """Reads an output back that an earlier run put in its place; nothing of it is removed.
+
+    Args:
+        shards: its files with weights.
+        journal: of this conversion.
+        advance: told of the bytes read.
+
+    Raises:
+        CheckpointError: a file is not what was written.
+    """
+    for shard in shards:
+        cure = f"Remove {journal.output} and run the command again"
+        _check_shard(journal.output, shard, journal, advance, cure)
+
+
+def _check_shard(folder: Path, shard: Shard, journal: Journal, advance: Advance, cure: str) -> None:
+    try:
+        digests = journal.shards[shard.name]["digests"]
+        wrong = _find_difference(folder / shard.name, shard, digests, advance)
     except (CheckpointError, OSError) as error:
         wrong = f"the file ({error})"
     if wrong is not None:
-        journal.drop(shard.name)
-        place.unlink(missing_ok=True)
         text = f"{wrong} must read back as it was written, does not"
-        cure = "Check the disk and the memory of this machine, and run the command again: it goes on from here"
         raise CheckpointError(shard.name, [Fault("not what was written", text, cure)])
 
 
@@ -84,10 +107,14 @@ def _find_difference(
         _forget(stream.fileno())
         for entry in entries.values():
             digest = hashlib.blake2b(digest_size=32)
-            for begin in range(entry.begin, entry.end, CHUNK_BYTES):
-                chunk = os.pread(stream.fileno(), min(CHUNK_BYTES, entry.end - begin), begin)
+            position = entry.begin
+            # A read may give fewer bytes than it was asked for.
+            while chunk := os.pread(
+                stream.fileno(), min(CHUNK_BYTES, entry.end - position), position
+            ):
                 digest.update(chunk)
                 advance(len(chunk))
+                position += len(chunk)
             if digest.hexdigest() != digests.get(entry.name):
                 return entry.name
     return None

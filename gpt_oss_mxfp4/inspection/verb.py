@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from gpt_oss_mxfp4.checkpoint.survey import survey
 from gpt_oss_mxfp4.inspection.inspection import Inspection, inspect_survey
 from gpt_oss_mxfp4.inspection.text import inspection_text
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.process import run_command
+from gpt_oss_mxfp4.process import replace_text, run_command, temporary_folder
 from gpt_oss_mxfp4.progress import Progress
 
 
@@ -76,12 +75,9 @@ def _draw(folder: Path, output: Path, progress: Progress) -> None:
     total = sum(entry.nbytes for entry in scale_entries(entries))
     with progress.bar("reading scales", total) as advance:
         statistics = read_scale_statistics(entries, advance)
-    partial = output.with_name(f".{output.name}.part")
     try:
-        partial.write_text(draw_expert_map(folder.resolve().name, statistics))
-        partial.replace(output)
+        replace_text(output, draw_expert_map(folder.resolve().name, statistics))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise Refused(f"--experts: {output} cannot be written ({error.strerror})") from error
 
 
@@ -93,7 +89,7 @@ def _inspect_folder(folder: Path, name: str) -> Inspection:
 
 
 def _inspect_repository(hub_id: str, progress: Progress) -> Inspection:
-    with tempfile.TemporaryDirectory(prefix="gpt-oss-mxfp4-") as folder, hub_errors(hub_id):
+    with hub_errors(hub_id), temporary_folder() as folder:
         with progress.step(f"fetching headers of {hub_id}"):
-            make_hollow(Repository(hub_id), Path(folder))
-        return _inspect_folder(Path(folder), hub_id)
+            make_hollow(Repository(hub_id), folder)
+        return _inspect_folder(folder, hub_id)

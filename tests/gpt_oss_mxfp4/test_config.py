@@ -272,8 +272,17 @@ def test_reduced_axis_that_is_no_multiple_of_32_is_refused(key: str) -> None:
 def test_unknown_quant_method_is_refused(given: Any, method: str) -> None:
     assert refusal(quantization_config=given) == (
         f'config.json: quantization_config.quant_method must be "mxfp4", got {method}: this package'
-        " reads no other format. Use openai/gpt-oss-20b, openai/gpt-oss-120b or another repository"
+        " runs no other format. Use openai/gpt-oss-20b, openai/gpt-oss-120b or another repository"
         " with MXFP4 experts."
+    )
+
+
+@pytest.mark.parametrize("method", ["quark", "compressed-tensors"])
+def test_what_convert_takes_is_told_how(method: str) -> None:
+    assert refusal(quantization_config={"quant_method": method}) == (
+        f'config.json: quantization_config.quant_method must be "mxfp4", got "{method}": this package'
+        " runs no other format. Convert it: gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
+        " (one on the Hub after `hf download REPOSITORY --local-dir FOLDER`)."
     )
 
 
@@ -295,6 +304,7 @@ def test_all_faults_come_in_one_sorted_message() -> None:
         (b'{"a": 1, "a": 2}', "holds the key a twice"),
         (b'{"rope_scaling": {"a": 1, "a": 2}}', "holds the key a twice"),
         (b'{"rms_norm_eps": NaN}', "holds NaN, which is not JSON"),
+        (b'{"unknown": [-1e999]}', "holds -1e999, which is too large"),
         (b'{"a" 1}', "is not valid JSON (Expecting ':' delimiter: line 1 column 6 (char 5))"),
         (b"", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
         (b"[" * 100_000, "is nested too deeply to be one of ours"),

@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from gpt_oss_mxfp4.process import replace_text
 
 ENVIRONMENT = dict(os.environ)
 
@@ -93,3 +96,35 @@ def test_an_interrupt_is_raised_where_a_line_is_read_and_ends_the_process_elsewh
     rest, said = process.communicate(timeout=60)
     assert (rest, said) == ("", "\ngpt-oss-mxfp4: interrupted\n")
     assert process.returncode == 130
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, link = tmp_path / ("x" * 250 + ".json"), tmp_path / "link"
+    link.symlink_to(path)
+    replace_text(path, "first")
+    replace_text(link, "a name \udcff that is not UTF-8")
+    assert path.read_text() == "a name ? that is not UTF-8"
+    assert link.is_symlink()
+
+    def write_half(self: Path, data: bytes) -> None:
+        with self.open("wb") as stream:
+            stream.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(OSError, match="No space"):
+        replace_text(path, "second")
+    assert path.read_text() == "a name ? that is not UTF-8"
+    assert sorted(tmp_path.iterdir()) == [link, path]
+
+
+def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    replace_text(Path(os.devnull), "text")
+    assert not Path(os.devnull).is_file()
+    read_fd, write_fd = os.pipe()
+    replace_text(Path(f"/dev/fd/{write_fd}"), "text")
+    assert os.read(read_fd, 10) == b"text"
+    os.close(read_fd)
+    os.close(write_fd)

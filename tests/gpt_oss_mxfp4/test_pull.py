@@ -65,13 +65,22 @@ def partial_bytes(folder: Path) -> int:
     return sum(os.stat(path).st_size for path in found if path.endswith(".part"))
 
 
+def wait_for_bytes(folder: Path, nbytes: int, process: subprocess.Popen[str]) -> None:
+    """Waits until a pull has got so far, at most as long as any."""
+    deadline = time.monotonic() + 120
+    while partial_bytes(folder) < nbytes:
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(process.communicate())
+        time.sleep(0.01)
+
+
 def kill_after(hub: StandIn, cache: Path, nbytes: int, *arguments: str) -> None:
     """Lets a pull get so far, and kills it."""
     hub.hang_after = nbytes
     process = start(hub, cache, *arguments)
-    while partial_bytes(cache) < nbytes:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_for_bytes(cache, nbytes, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     hub.hang_after = None
@@ -156,9 +165,7 @@ def test_a_busy_server_is_asked_again(hub: StandIn, tmp_path: Path) -> None:
 def test_two_pulls_at_once_fetch_a_file_once(hub: StandIn, tmp_path: Path) -> None:
     hub.hang_after = 2_000_000
     first = start(hub, tmp_path, "pull", "test/tiny")
-    while partial_bytes(tmp_path) < 2_000_000:
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.01)
+    wait_for_bytes(tmp_path, 2_000_000, first)
     second = start(hub, tmp_path, "pull", "test/tiny")
     time.sleep(0.5)  # enough for it to wait for the file, most often
     hub.hang_after = None
@@ -224,6 +231,32 @@ def test_a_file_that_was_put_there_by_hand_is_not_fetched_again(
     code, _, err = run(hub, tmp_path, "pull", "test/tiny", "--output", str(output))
     assert code == 0, err
     assert not hub.served[WEIGHTS]
+
+
+def test_files_that_are_not_the_repository_s_are_not_replaced(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    pull = ("pull", "test/tiny", "--output", str(output))
+    own = {name: hub.files[name][:-1] + b"?" for name in ("config.json", WEIGHTS)}
+    own |= {"tokenizer.json": hub.files["tokenizer.json"], "notes.txt": b"mine"}
+    for name, content in own.items():
+        (output / name).write_bytes(content)
+    code, out, err = run(hub, tmp_path, *pull)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"gpt-oss-mxfp4: {output}: 2 faults\nanother file (2):\n"
+        "  config.json must be the repository's or not be there, is another file\n"
+        "  model.safetensors must be the repository's or not be there, is another file\n"
+        "  cure: Name a folder that is not there yet, or move the file out of this one.\n"
+    )
+    assert files_of(output) == own
+    assert not hub.downloads
+    for name in ("config.json", WEIGHTS):
+        (output / name).unlink()
+    code, _, err = run(hub, tmp_path, *pull)
+    assert code == 0, err
+    names = READ | {"chat_template.jinja"}
+    assert files_of(output) == {name: hub.files[name] for name in names} | {"notes.txt": b"mine"}
 
 
 @pytest.mark.parametrize(

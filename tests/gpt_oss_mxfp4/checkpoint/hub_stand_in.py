@@ -152,7 +152,8 @@ def etag(name: str, content: bytes) -> str:
 
 def tree_entry(name: str, content: bytes) -> dict[str, object]:
     """A file as the Hub lists it."""
-    entry: dict[str, object] = {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+    entry: dict[str, object] = {"type": "file", "path": name, "size": len(content)}
+    entry["oid"] = "0" * 40 if name.endswith(".safetensors") else etag(name, content)
     if name.endswith(".safetensors"):
         entry["lfs"] = {"oid": etag(name, content), "size": len(content), "pointerSize": 134}
     return entry

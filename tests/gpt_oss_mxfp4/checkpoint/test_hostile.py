@@ -90,6 +90,14 @@ def test_it_is_refused_by_the_loader_and_by_every_verb(
     for piece in case.told:
         assert piece in err
 
+    assert cli.main(["convert", path, "--to", "original", "--output", str(tmp_path / "o")]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("gpt-oss-mxfp4: ")
+    assert "Traceback" not in err
+    check_message(err.removeprefix("gpt-oss-mxfp4: "), folder)
+    assert listed(tmp_path) == before
+
     assert cli.main(["inspect", path]) == 2
     out, err = capfd.readouterr()
     assert "Traceback" not in err

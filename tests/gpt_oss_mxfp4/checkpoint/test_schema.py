@@ -39,6 +39,7 @@ OTHER_MODEL = "Take config.json and the weights from the same repository, and do
 BF16 = (
     "Use a checkpoint with MXFP4 experts: openai/gpt-oss-20b (or openai/gpt-oss-120b); or round a"
     " BF16 fine-tune to them: gpt-oss-mxfp4 convert FOLDER --output NEW_FOLDER"
+    " (one on the Hub after `hf download REPOSITORY --local-dir FOLDER`)"
 )
 BLOCKS = "model.layers.0.mlp.experts.down_proj_blocks"
 SCALES = "model.layers.0.mlp.experts.down_proj_scales"

@@ -63,6 +63,10 @@ def test_the_clamp_may_be_left_out_as_openai_s_code_has_it() -> None:
             {"layer_types": ["full_attention"] * 2},
             "layer_types must be ('sliding_attention', 'full_attention') in the original layout,",
         ),
+        (
+            {"max_position_embeddings": 4096},
+            "max_position_embeddings must be 131072 in the original layout, got 4096",
+        ),
         ({"rms_norm_eps": 1e-6}, "rms_norm_eps must be 1e-05 in the original layout, got 1e-06"),
         (
             {"rope_scaling": {**config_fields()["rope_scaling"], "attention_factor": 1.0}},

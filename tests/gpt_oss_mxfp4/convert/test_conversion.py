@@ -113,7 +113,13 @@ def test_a_second_copy_is_left_out_and_its_names_are_printed_harmlessly(tmp_path
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+)
 @given(case=spoilt(), to=st.sampled_from(sorted(TITLES)), gate_up=st.sampled_from([None, "halves"]))
 def test_whatever_is_said_the_plan_is_whole_or_refused(
     case: tuple[Tensors, str],

@@ -15,7 +15,7 @@ HERE = Path("folder")
 
 
 def layout_of(*names: str, gate_up: GateUp | None = None) -> object:
-    return recognise(names, {}, gate_up, HERE)
+    return recognise(dict.fromkeys(names, "U8"), {}, gate_up, HERE)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,24 @@ def test_what_cannot_be_converted_is_named(name: str, what: str) -> None:
         layout_of("lm_head.weight", f"{EXPERTS}gate_up_proj", name)
     assert str(error.value).startswith(f"folder: must be of a layout that can be converted, {what}")
     assert f"(it has {name})" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ"])
+@pytest.mark.parametrize("name", [f"{EXPERTS}0.gate_up_proj.weight", f"{EXPERTS}gate_up_proj"])
+def test_experts_in_fp8_are_named_and_not_taken_for_another_s(name: str, dtype: str) -> None:
+    dtypes = {name: dtype, f"{name}_scale": "BF16", "lm_head.weight": "BF16"}
+    with pytest.raises(CheckpointError) as error:
+        recognise(dtypes, {"quantization_config": {"quant_method": "fp8"}}, None, HERE)
+    assert str(error.value).startswith(
+        f"folder: must be of a layout that can be converted, is FP8 (it has {name}). Its experts"
+    )
+
+
+def test_the_e4m3_scales_of_nvfp4_are_nvfp4() -> None:
+    base = f"{EXPERTS}0.up_proj.weight"
+    dtypes = {base: "U8", f"{base}_scale": "F8_E4M3", f"{base}_scale_2": "F32"}
+    with pytest.raises(CheckpointError, match="is NVFP4"):
+        recognise(dtypes, {}, None, HERE)
 
 
 @pytest.mark.parametrize(

@@ -67,3 +67,27 @@ def test_an_identity_changes_with_size_time_and_header(file: Path) -> None:
     file.write_bytes(data)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert identity() == first
+
+
+def test_the_identity_of_a_file_that_is_rewritten_meanwhile_costs_a_bounded_memory(
+    file: Path,
+) -> None:
+    with Source([file]) as source:
+        before = source.identity()
+        with file.open("r+b") as stream:
+            stream.write((2**63 - 1).to_bytes(8, "little"))
+        assert source.identity() != before
+
+
+def test_a_file_whose_identity_cannot_be_read_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with Source([file]) as source:
+        monkeypatch.setattr(os, "fstat", fail)
+        with pytest.raises(CheckpointError) as error:
+            source.identity()
+        monkeypatch.undo()
+    assert str(error.value).startswith(f"{file}: cannot be read (Input/output error). ")

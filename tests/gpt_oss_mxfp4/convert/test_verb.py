@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from gpt_oss_mxfp4 import cli
-from gpt_oss_mxfp4.convert.journal import locked, work_folder
+from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
 from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.convert.writer import verify_shard, write_shard
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields, raw_file
@@ -105,12 +106,11 @@ def test_kills_at_any_moment_cost_nothing_but_time(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if not output.exists():
+    if not output.exists() or work_folder(output).exists():  # killed right before the end, say
         last = command(source, "--output", output, *arguments)
-        assert (
-            subprocess.run(last, check=False, capture_output=True, env=environment()).returncode
-            == 0
-        )
+        done = output.exists()  # then the journal may be gone and its folder not
+        code = subprocess.run(last, check=False, capture_output=True, env=environment()).returncode
+        assert code in ((0, 2) if done else (0,))
     assert files_of(output) == files_of(whole)
     assert not work_folder(output).exists()
 
@@ -177,6 +177,81 @@ def test_a_journal_that_cannot_be_read_is_no_journal(
         for path in output.iterdir():
             path.unlink()
         output.rmdir()
+
+
+def finished_with_its_journal(source: Path, output: Path) -> None:
+    """A run that is killed between the last rename and the removal of the journal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "remove", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(["convert", str(source), "--output", str(output), *SHARDS])
+    assert (work_folder(output) / "journal.json").is_file()
+    assert output.is_dir()
+
+
+def raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_output_that_was_emptied_since_is_not_called_whole(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    finished_with_its_journal(source, output)
+    for name in ("config.json", "model-00003-of-00005.safetensors"):
+        data = (output / name).read_bytes()
+        (output / name).unlink()
+        assert refusal(capfd, source, "--output", output, *SHARDS).endswith(
+            f"--output: {output} exists already; remove it or name another folder"
+        )
+        (output / name).write_bytes(data)
+    for path in output.iterdir():
+        path.unlink()
+    assert refusal(capfd, source, "--output", output, *SHARDS).endswith("name another folder")
+    output.rmdir()
+    convert(capfd, source, "--output", output, *SHARDS)
+    assert len(read_tensors(output)) == 33
+    assert not work_folder(output).exists()
+
+
+def test_an_output_that_was_damaged_since_is_refused_and_left_alone(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    finished_with_its_journal(source, output)
+    path = output / "model-00002-of-00005.safetensors"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    damaged = files_of(output)
+    message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message.splitlines()[-1].endswith(
+        f" must read back as it was written, does not. Remove {output} and run the command again."
+    )
+    assert files_of(output) == damaged
+    path.write_bytes(sound)
+    err = convert(capfd, source, "--output", output, *SHARDS)
+    assert f"{output}: was finished by an earlier run\n" in err
+    assert not work_folder(output).exists()
+
+
+@pytest.mark.parametrize("name", ["", "lock", "files", "journal.tmp", "journal.json"])
+def test_a_link_in_the_work_folder_s_place_is_refused_and_not_followed(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    output, victim = tmp_path / "output", tmp_path / "victim"
+    (victim / "files").mkdir(parents=True)
+    (victim / "files/mine").write_text("mine")
+    (victim / "mine").write_text("mine")
+    link = work_folder(output) / name if name else work_folder(output)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(victim if name in ("", "files") else victim / "mine")
+    message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message.endswith(f"--output: {link} must be convert's own, is a link; remove it")
+    assert (victim / "files/mine").read_text() == "mine"
+    assert (victim / "mine").read_text() == "mine"
+    link.unlink()
+    link.symlink_to("nowhere")
+    assert "is a link; remove it" in refusal(capfd, source, "--output", output, *SHARDS)
 
 
 def test_a_second_process_is_refused(
@@ -263,6 +338,15 @@ def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
     convert(capfd, source, "--output", output, *SHARDS)
     convert(capfd, output, "--output", tmp_path / "hf")
     assert_same_tensors(read_tensors(tmp_path / "hf"), read_tensors(source))
+
+
+def test_reads_that_give_few_bytes_at_a_time_damage_nothing(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, at: real(fd, min(count, 7), at))
+    convert(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert len(read_tensors(tmp_path / "output")) == 33
 
 
 def test_a_source_that_changes_meanwhile_is_refused(
@@ -359,6 +443,52 @@ def test_wrong_folders_end_in_one_message(
             "there",
         ]
         assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_is_written_by_the_next_run(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, report = tmp_path / "output", tmp_path / "report.json"
+    arguments = (source, "--output", output, "--json", report, *SHARDS)
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpt_oss_mxfp4.convert.report.replace_text", fail)
+    for _ in range(2):  # as made, and as found
+        assert refusal(capfd, *arguments).endswith(
+            f"--json: {report} cannot be written (No space left on device); all else is done: run the command"
+            " again for it"
+        )
+        assert len(read_tensors(output)) == 33
+    monkeypatch.undo()
+    convert(capfd, *arguments)
+    assert len(json.loads(report.read_text())["tensors"]) == 33
+    assert not work_folder(output).exists()
+
+
+def test_a_report_may_not_lie_where_it_replaces_what_is_converted(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output, link = tmp_path / "output", tmp_path / "link.json"
+    link.symlink_to(source / "config.json")
+    [weights] = source.glob("*.safetensors")
+    before = files_of(source)
+    for report in (
+        source / "config.json",
+        weights,
+        source / "../source/new.json",
+        link,
+        output,
+        output / "report.json",
+        work_folder(output) / "report.json",
+    ):
+        message = refusal(capfd, source, "--output", output, "--json", report, *SHARDS)
+        assert message == (
+            f"--json: {report} must not lie inside the source or the output; name a file elsewhere"
+        )
+        assert files_of(source) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "source"]
 
 
 def test_hostile_sources_end_in_one_message_and_leave_nothing(

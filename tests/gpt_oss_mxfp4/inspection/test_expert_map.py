@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -94,3 +96,33 @@ def test_what_cannot_be_drawn_is_refused(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.splitlines()[-1].startswith(f"gpt-oss-mxfp4: {message}")
+
+
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.svg").mkdir()
+    for output, reason in (
+        (tmp_path / "file/x.svg", "Not a directory"),
+        (tmp_path / ("x" * 260 + ".svg"), "File name too long"),
+        (tmp_path / "folder.svg", "Is a directory"),
+    ):
+        assert cli.main(["inspect", str(CHECKPOINT), "--experts", str(output)]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.splitlines()[-1] == (
+            f"gpt-oss-mxfp4: --experts: {output} cannot be written ({reason})"
+        )
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.svg"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_not_utf_8_is_drawn(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tmp_path / "model-\udcff", tmp_path / "scales.svg"
+    shutil.copytree(CHECKPOINT, model)
+    assert cli.main(["inspect", str(model), "--experts", str(output)]) == 0
+    assert "experts of model-?</text>" in output.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [model.name, output.name]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +115,7 @@ def test_no_byte_of_weight_is_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with (folder / "model.safetensors").open("rb") as file:
         header = 8 + int.from_bytes(file.read(8), "little")
-    assert int(done.stderr) == header
+    assert int(done.stderr) == 8 + header  # its length alone first, to bound all headers together
 
 
 def test_120b_is_known_by_its_sizes(tmp_path: Path, capfd: Capture) -> None:
@@ -243,6 +245,29 @@ def test_of_a_repository_headers_travel_and_no_weights(
         assert all(hub.served[name] <= 2**16 for name in names)
         assert sum(len(hub.files[name]) for name in names) > 3_000_000
     assert not list(tmp_path.iterdir())  # nothing is left in the cache
+
+
+def test_ctrl_c_leaves_no_headers_behind(hub: StandIn, tmp_path: Path) -> None:
+    hub.files = files_of(CHECKPOINT)
+    hub.hang_after = 1000
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt_oss_mxfp4", "inspect", "test/tiny"],
+        env=hub.environment(tmp_path / "cache") | {"TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(name.endswith(".safetensors") for name in hub.served):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert any((tmp_path / "tmp").iterdir())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_a_header_longer_than_the_first_request_is_fetched_whole(

@@ -1,0 +1,115 @@
+"""Downloads without a network: what is hashed, how a failure stops the others, and another process's files."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS
+from gpt_oss_mxfp4.checkpoint.download import Downloads
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
+
+BYTES = b"0123456789"
+
+
+class Served(Repository):
+    """A repository whose files come from a function."""
+
+    def __init__(self, *names: str) -> None:
+        self.hub_id = "test/tiny"
+        self.files = {
+            name: HubFile(name, len(BYTES), hashlib.sha256(BYTES).hexdigest()) for name in names
+        }
+        self.asked: list[str] = []
+
+    def read(self, name: str, begin: int, end: int) -> Iterator[bytes]:
+        self.asked.append(name)
+        yield BYTES[begin:end]
+
+
+def downloads(repository: Served, output: Path) -> Downloads:
+    return Downloads(repository, repository.files.values(), output)
+
+
+def ignore(nbytes: int) -> None:
+    """Nobody looks at the bar."""
+
+
+def test_a_wrong_file_of_the_right_size_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    real = hashlib.file_digest
+
+    def count(stream: Any, name: str) -> Any:
+        hashed.append(stream.name)
+        return real(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    (tmp_path / "a.safetensors").write_bytes(b"x" * len(BYTES))
+    downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
+    assert (tmp_path / "a.safetensors").read_bytes() == BYTES
+    assert hashed == [str(tmp_path / "a.safetensors")]
+
+
+def test_a_file_that_another_process_finished_just_before_is_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Served("a.safetensors")
+    wanted = downloads(repository, tmp_path)
+    real = Path.open
+
+    def open_late(self: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if mode == "a+b":
+            (tmp_path / "a.safetensors").write_bytes(BYTES)
+        return real(self, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", open_late)
+    told: list[int] = []
+    wanted.fetch(told.append)
+    assert repository.asked == []
+    assert sum(told) == len(BYTES)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_first_failure_stops_the_other_files(tmp_path: Path) -> None:
+    """The first file never ends by itself; the second fails once the first has begun."""
+    begun = threading.Event()
+    pieces = 0
+
+    class Endless(Served):
+        def read(self, name: str, begin: int, end: int) -> Iterator[bytes]:
+            nonlocal pieces
+            if name == "b.safetensors":
+                assert begun.wait(60)
+                raise OSError("no network")
+            for pieces in range(6000):  # noqa: B007  (a minute, if nothing stops it)
+                yield b""
+                begun.set()
+                threading.Event().wait(0.01)
+
+    with pytest.raises(OSError, match="no network"):
+        downloads(Endless("a.safetensors", "b.safetensors"), tmp_path).fetch(ignore)
+    assert pieces < 5999
+
+
+def test_too_little_room_has_a_cure_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
+    with pytest.raises(CheckpointError) as error:
+        downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
+    assert str(error.value) == (
+        f"test/tiny: {tmp_path / DOWNLOADS} must have 268 MB free, has 1.00 kB. Make room there, or pull it"
+        " to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR."
+    )
