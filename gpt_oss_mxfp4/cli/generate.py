@@ -18,7 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="answer or continue a prompt",
         description="Prints the model's answer to a prompt: the text alone on standard output, everything else on "
         "standard error. A checkpoint with a chat template gets the prompt as a user's message; one without continues "
-        "it.",
+        "it. Example: gpt-oss-mxfp4 generate --model openai/gpt-oss-20b --prompt 'Why is the sky blue?'",
     )
     add = generate.add_argument
     add_model(generate)
