@@ -41,7 +41,9 @@ CONVERT = (
 
 BF16_CURE = f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; or round a BF16 fine-tune to them: {CONVERT}"
 
-_PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
+PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
+"""Endings of experts that are not quantised."""
+
 _ORIGINAL_NAMES = ("embedding.weight", "norm.scale", "unembedding.weight")
 
 
@@ -95,7 +97,7 @@ def recognise_layout(dtypes: Mapping[str, str], fields: Mapping[str, Any]) -> La
     if any(name.startswith("block.") for name in dtypes):
         coded = any(name.endswith(".blocks") for name in dtypes)
         return ORIGINAL if coded else ORIGINAL_BF16
-    if any(name.endswith(_PLAIN_EXPERTS) for name in dtypes):
+    if any(name.endswith(PLAIN_EXPERTS) for name in dtypes):
         return HUGGING_FACE_BF16
     return UNKNOWN if fields.get("model_type", "gpt_oss") == "gpt_oss" else OTHER_MODEL
 
@@ -117,7 +119,7 @@ def check_layout(names: Iterable[str], folder: Path) -> None:
             one ``_blocks`` tensor is.
     """
     names = sorted(names)
-    plain = [name for name in names if name.endswith(_PLAIN_EXPERTS)]
+    plain = [name for name in names if name.endswith(PLAIN_EXPERTS)]
     if names and all(map(is_original, names)):
         text = (
             "must hold model.* tensors, got only the block.* names of the original/ layout"

@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.fields import shown
-from gpt_oss_mxfp4.checkpoint.layout import BLOCKS, is_original
+from gpt_oss_mxfp4.checkpoint.layout import BLOCKS, PLAIN_EXPERTS, is_original
 from gpt_oss_mxfp4.convert.per_expert import EXPERT, GateUp, Spelling
 
 Layout = Literal["mxfp4", "bf16", "original"]
@@ -50,8 +50,6 @@ _REFUSED: tuple[tuple[re.Pattern[str], str, str], ...] = (
 )
 """What is recognised and not converted: names, what has them, and what to do."""
 
-_PLAIN = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
-
 
 def recognise(
     dtypes: Mapping[str, str], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
@@ -82,7 +80,7 @@ def recognise(
     found: set[Layout] = set()
     if any(name.endswith(BLOCKS) for name in names):
         found.add("mxfp4")
-    if any(name.endswith(_PLAIN) for name in names):
+    if any(name.endswith(PLAIN_EXPERTS) for name in names):
         found.add("bf16")
     if names and all(map(is_original, names)):
         found = {"original"}
