@@ -6,6 +6,7 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ MOJO = Path(sys.executable).parent / "mojo"
 _CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["GPT_OSS_MXFP4_CACHE"] = _CACHE
+
+# Commands under test inherit an ignored Ctrl-C, as what a script runs in the background has it, and would not end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ struct Activations(TrivialRegisterPassable):
         """
         if self.top_k == 0:
             return p
-        var routed = Int(self.order[unsafe_offset=p])
-        if routed < 0 or routed >= self.rows:
+        var routed = self.order[unsafe_offset=p]
+        if routed < 0 or routed >= Int32(self.rows):
             return -1
-        return routed // self.top_k
+        return Int(
+            UInt32(routed) // UInt32(self.top_k)
+        )  # of 32 bits, and unsigned: a GPU divides in many steps

@@ -37,6 +37,8 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     """Tiles of 64 k in a stage."""
     var stages: Int
     """Stages in flight."""
+    var loading_threads: Int
+    """Threads that load a stage together, whole warps: the others of the warpgroup have the next stages."""
     var blocks: Int
     """Blocks to a multiprocessor. A single one gives the loading warpgroup's registers to the others."""
 
@@ -47,6 +49,22 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
             Threads, the loading warpgroup's included.
         """
         return WARPGROUP * (self.warpgroups + 1)
+
+    def loaders(self) -> Int:
+        """Gives the parts of the loading warpgroup that take turns.
+
+        Returns:
+            How many load a stage each.
+        """
+        return WARPGROUP // self.loading_threads
+
+    def sharers(self) -> Int:
+        """Gives the warpgroups that take turns along k.
+
+        Returns:
+            How many have the same rows.
+        """
+        return self.warpgroups if self.split_k else 1
 
     def block_row_tiles(self) -> Int:
         """Gives the row tiles of a block.
@@ -128,27 +146,62 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
 
 
 comptime DECODE_8 = Sm90Config(
-    tokens=8, warpgroups=2, row_tiles=1, split_k=True, k_tiles=3, stages=8, blocks=2
+    tokens=8,
+    warpgroups=2,
+    row_tiles=1,
+    split_k=True,
+    k_tiles=3,
+    stages=8,
+    loading_threads=32,
+    blocks=2,
 )
 """A row or two to an expert."""
 
 comptime DECODE_16 = Sm90Config(
-    tokens=16, warpgroups=2, row_tiles=1, split_k=True, k_tiles=3, stages=8, blocks=2
+    tokens=16,
+    warpgroups=2,
+    row_tiles=1,
+    split_k=True,
+    k_tiles=3,
+    stages=8,
+    loading_threads=32,
+    blocks=2,
 )
 """Up to eight rows to an expert."""
 
 comptime MIDDLE_32 = Sm90Config(
-    tokens=32, warpgroups=2, row_tiles=1, split_k=False, k_tiles=2, stages=6, blocks=2
+    tokens=32,
+    warpgroups=2,
+    row_tiles=1,
+    split_k=False,
+    k_tiles=2,
+    stages=6,
+    loading_threads=32,
+    blocks=2,
 )
 """Up to 32 rows to an expert."""
 
 comptime MIDDLE_64 = Sm90Config(
-    tokens=64, warpgroups=3, row_tiles=1, split_k=False, k_tiles=2, stages=7, blocks=1
+    tokens=64,
+    warpgroups=3,
+    row_tiles=1,
+    split_k=False,
+    k_tiles=2,
+    stages=7,
+    loading_threads=64,
+    blocks=1,
 )
 """Up to 64 rows to an expert."""
 
 comptime PREFILL_128 = Sm90Config(
-    tokens=128, warpgroups=3, row_tiles=1, split_k=False, k_tiles=1, stages=9, blocks=1
+    tokens=128,
+    warpgroups=3,
+    row_tiles=1,
+    split_k=False,
+    k_tiles=1,
+    stages=9,
+    loading_threads=128,
+    blocks=1,
 )
 """More."""
 

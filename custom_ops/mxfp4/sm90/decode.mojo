@@ -3,6 +3,7 @@
 from std.memory import bitcast
 
 from ..layouts.sm90_tiles import spread_word
+from .ptx import both_halves
 
 comptime Pair = SIMD[DType.bfloat16, 2]
 """A 32-bit register of two bfloat16."""
@@ -12,22 +13,23 @@ comptime Fragment = SIMD[DType.bfloat16, 8]
 
 
 @inline(.always)
-def decode_scale(scales: UInt32, group: Int, lower: Int) -> Pair:
+def decode_scale[group: Int, lower: Int](scales: UInt32) -> Pair:
     """Gives what a lane's codes of one row and group are multiplied by.
 
     The stored byte s + 126 is the exponent field of the bfloat16 2^(s - 1): times 2^-126, in which `spread_word` leaves
     codes, that is 2^(s - 127).
 
-    Args:
-        scales: A lane's four scale bytes in a tile, as `scales_byte` says.
+    Parameters:
         group: The group of 32 k, 0..1.
         lower: 0 for the lane's first row, 1 for the lower one.
+
+    Args:
+        scales: A lane's four scale bytes in a tile, as `scales_byte` says.
 
     Returns:
         The factor, in both halves.
     """
-    var byte = (scales >> UInt32(8 * (2 * group + lower))) & 0xFF
-    return bitcast[DType.bfloat16, 2](byte * 0x0080_0080)
+    return bitcast[DType.bfloat16, 2](both_halves[2 * group + lower](scales) << 7)
 
 
 @inline(.always)

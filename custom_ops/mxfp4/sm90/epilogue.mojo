@@ -53,7 +53,7 @@ struct Output[gated: Bool](TrivialRegisterPassable):
         var n_off = row_tile * TILE_ROWS
         var first = n_off + source_row[Self.gated](fragment_row(warp, lane, 0))
         var lower = n_off + source_row[Self.gated](fragment_row(warp, lane, 1))
-        var bias = self.bias.unsafe_offset(work.expert * self.n)
+        var bias = self.bias.unsafe_offset(Int(work.expert) * self.n)
         var has_first, has_lower = first < self.n, lower < self.n
         var first_bias = bias[unsafe_offset=first].cast[DType.float32]() if has_first else Float32(
             0
@@ -63,8 +63,8 @@ struct Output[gated: Bool](TrivialRegisterPassable):
         )
         comptime for i in range(columns // 2):
             comptime if d_lower(i) == 0:
-                var row = work.first_row + d_column(lane, i)
-                if row < work.end_row:
+                var row = Int(work.first_row) + d_column(lane, i)
+                if row < Int(work.end_row):
                     var a = sums[i] + first_bias
                     var b = sums[i + 2] + lower_bias
                     comptime if Self.gated:

@@ -2,11 +2,11 @@
 
 Transposed, so that weights are the operand in registers: D[weight rows, tokens] = W @ x.T.
 
-    one warpgroup:  for each work item, for each stage of k:
+    one warpgroup:  for each work item, for each stage of k (its warps take turns, where few lines make a stage):
                         wait until the stage is empty
                         weights: one bulk copy a row tile       -> the stage's full barrier counts bytes
                         activations: 16 bytes a thread and copy, gathered, swizzled -> and one arrival a thread
-    the others:     for each work item, for each stage of k (of their own, where they split k):
+    the others:     for each work item, for each stage of k (they take turns, where they split k):
                         wait until it is full
                         for each k tile, for each half (32 k, one scale group):
                             wait for the products before last: their fragment's registers are free
@@ -62,7 +62,7 @@ from ..layouts.sm90_tiles import (
     word_byte,
 )
 from ..pointers import ConstPointer
-from .config import PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
+from .config import BARRIER_BYTES, PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
 from .decode import decode_scale, decode_word
 from .epilogue import Bf16Pointer, Output
 from .ptx import SharedBarrier, SharedBytes, arrive_behind_copies, copy_16_bytes, copy_bulk, pin
@@ -83,51 +83,64 @@ struct _Stages[config: Sm90Config](TrivialRegisterPassable):
     var base: SharedBytes
 
     @inline(.always)
-    def b(self, slot: Int) -> SharedBytes:
-        return self.base.unsafe_offset(slot * Self.config.b_bytes())
+    def b(self, slot: Int32) -> SharedBytes:
+        return self.base.unsafe_offset(Int(slot * Int32(Self.config.b_bytes())))
 
     @inline(.always)
-    def a(self, slot: Int, row_tile: Int, k_tile: Int) -> SharedBytes:
+    def a(self, slot: Int32, row_tile: Int32, k_tile: Int) -> SharedBytes:
         return self.base.unsafe_offset(
-            Self.config.stages * Self.config.b_bytes()
-            + slot * Self.config.a_bytes()
-            + (row_tile * Self.config.k_tiles + k_tile) * TILE_BYTES
+            Int(
+                slot * Int32(Self.config.a_bytes())
+                + row_tile * Int32(Self.config.k_tiles * TILE_BYTES)
+            )
+            + Self.config.stages * Self.config.b_bytes()
+            + k_tile * TILE_BYTES
         )
 
     @inline(.always)
-    def full(self, slot: Int) -> SharedBarrier:
+    def full(self, slot: Int32) -> SharedBarrier:
         return self.base.unsafe_offset(
-            Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes()) + 8 * slot
+            Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
+            + Int(slot * BARRIER_BYTES)
         ).unsafe_bitcast[SharedMemBarrier]()
 
     @inline(.always)
-    def empty(self, slot: Int) -> SharedBarrier:
-        return self.full(Self.config.stages + slot)
+    def empty(self, slot: Int32) -> SharedBarrier:
+        return self.full(Int32(Self.config.stages) + slot)
 
     @inline(.always)
     def sums(
         self,
     ) -> Pointer[mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED]:
-        return self.full(2 * Self.config.stages).unsafe_bitcast[Float32]()
+        return self.full(Int32(2 * Self.config.stages)).unsafe_bitcast[Float32]()
 
 
 @fieldwise_init
-struct _Ring[stages: Int](TrivialRegisterPassable):
-    """Which stage is next, and in which round."""
+struct _Turns[stages: Int, step: Int](TrivialRegisterPassable):
+    """The stages of one of `step` that take turns: which slot its next one has, and in which round.
 
-    var slot: Int
-    var round: Int
+    Turns go on from one work item to the next, whatever the number of stages an item has.
+    """
+
+    var slot: Int32
+    var parity: UInt32
+    """Of the round."""
+    var stage: Int32
+    """Which one of the work item."""
+
+    def __init__(out self, place: Int32):
+        comptime assert Self.step <= Self.stages, "a turn must be over within a round"
+        self.slot = place
+        self.parity = 0
+        self.stage = place
 
     @inline(.always)
     def advance(mut self):
-        self.slot += 1
-        if self.slot == Self.stages:
-            self.slot = 0
-            self.round += 1
-
-    @inline(.always)
-    def parity(self) -> UInt32:
-        return UInt32(self.round & 1)
+        self.stage += Int32(Self.step)
+        self.slot += Int32(Self.step)
+        if self.slot >= Int32(Self.stages):
+            self.slot -= Int32(Self.stages)
+            self.parity ^= 1
 
 
 @inline(.always)
@@ -135,61 +148,74 @@ def _produce[
     config: Sm90Config
 ](
     stages: _Stages[config],
-    mut ring: _Ring[config.stages],
+    mut turns: _Turns[config.stages, config.loaders()],
     work: Work,
     activations: Activations,
     tiles: Sm90Tiles,
     weights: ConstPointer[DType.uint8],
-    thread: Int,
+    thread: Int32,
 ):
-    """Loads all stages of one work item."""
-    comptime copies = ceildiv(config.k_tiles * config.tokens * _CHUNKS, WARPGROUP)
-    comptime lines = config.k_tiles * config.tokens
+    """Loads the stages of one work item whose turn it is; `thread` counts those that load a stage together.
+    """
     # A thread copies the same chunk of k of several lines; a line is one row of one k tile.
+    comptime lines_at_once = config.loading_threads // _CHUNKS
+    comptime rows = config.tokens // lines_at_once
+    comptime assert rows * lines_at_once == config.tokens, "a k tile's lines must be whole rounds"
     var chunk = thread % _CHUNKS
-    var first_line = thread // _CHUNKS
-    comptime lines_at_once = WARPGROUP // _CHUNKS
-    # In copies of 16 bytes, so that 32 bits hold them: registers are scarce here.
-    var row_offsets = Array[Int32, copies](fill=-1)
-    comptime for i in range(copies):
-        var place = work.first_row + (first_line + i * lines_at_once) % config.tokens
-        var row = activations.row(place) if place < work.end_row else -1
-        if row >= 0:
-            row_offsets[i] = Int32(row * activations.k // _COPY_ELEMENTS)
-    var k_tiles = tiles.k_tiles()
-    var row_tile = work.row_block * config.block_row_tiles()
+    var first_row = thread // _CHUNKS
+    var row_chunks = Int32(activations.k // _COPY_ELEMENTS)
+    # In chunks, so that 32 bits hold them: registers are scarce here. Below 0, and so all along k, for rows that are none.
+    var sources = Array[Int32, rows](fill=Int32.MIN)
+    comptime for i in range(rows):
+        var place = work.first_row + first_row + Int32(i * lines_at_once)
+        var token = activations.row(Int(place)) if place < work.end_row else -1
+        if token >= 0:
+            sources[i] = Int32(token) * row_chunks + chunk
+    # Lines eight apart are swizzled alike.
+    comptime alike = max(1, 8 // lines_at_once)
+    var targets = Array[Int32, alike](fill=0)
+    comptime for i in range(alike):
+        var line = first_row + Int32(i * lines_at_once)
+        targets[i] = Int32(swizzle_128b(Int(line * LINE_BYTES + chunk * 16)))
+    var k_tiles = Int32(tiles.k_tiles())
+    var row_tile = Int(work.row_block) * config.block_row_tiles()
+    var block = weights.unsafe_offset(tiles.tile_byte(Int(work.expert), row_tile, 0))
     # Past an expert's last rows its last tile comes again: its products are computed and not stored.
-    var last_tile = tiles.row_tiles() - 1
-    for k_tile in range(0, k_tiles, config.k_tiles):
-        stages.empty(ring.slot)[].wait(ring.parity() ^ 1)
-        var here = min(config.k_tiles, k_tiles - k_tile)
-        var full = stages.full(ring.slot)
+    var last_tile = Int32(tiles.row_tiles() - 1 - row_tile)
+    while turns.stage * Int32(config.k_tiles) < k_tiles:
+        var k_tile = turns.stage * Int32(config.k_tiles)
+        stages.empty(turns.slot)[].wait(turns.parity ^ 1)
+        var full = stages.full(turns.slot)
         if thread == 0:
-            full[].expect_bytes(Int32(config.block_row_tiles() * here * TILE_BYTES))
+            var here = min(Int32(config.k_tiles), k_tiles - k_tile)
+            full[].expect_bytes(here * Int32(config.block_row_tiles() * TILE_BYTES))
             comptime for i in range(config.block_row_tiles()):
                 copy_bulk(
-                    stages.a(ring.slot, i, 0),
-                    weights.unsafe_offset(
-                        tiles.tile_byte(work.expert, min(row_tile + i, last_tile), k_tile)
+                    stages.a(turns.slot, Int32(i), 0),
+                    block.unsafe_offset(
+                        Int((min(Int32(i), last_tile) * k_tiles + k_tile) * TILE_BYTES)
                     ),
-                    here * TILE_BYTES,
+                    Int(here * TILE_BYTES),
                     full,
                 )
         syncwarp()  # nothing else says that the warp copies together again, with thread 0
-        comptime for i in range(copies):
-            var line = first_line + i * lines_at_once
-            var k = (k_tile + line // config.tokens) * _CHUNKS + chunk
-            var take = row_offsets[i] >= 0 and k * _COPY_ELEMENTS < activations.k
-            if line < lines:
+        var b = stages.b(turns.slot)
+        var k_chunk = k_tile * _CHUNKS
+        var left = row_chunks - chunk - k_chunk
+        comptime for i in range(rows):
+            comptime line = i // alike * alike * lines_at_once
+            var target = b.unsafe_offset(Int(targets[i % alike]) + line * LINE_BYTES)
+            var at = sources[i] + k_chunk
+            var source = activations.x.unsafe_offset(Int(at) * _COPY_ELEMENTS)
+            comptime for tile in range(config.k_tiles):
                 copy_16_bytes(
-                    stages.b(ring.slot).unsafe_offset(swizzle_128b(line * LINE_BYTES + chunk * 16)),
-                    activations.x.unsafe_offset(
-                        (Int(row_offsets[i]) + k) * _COPY_ELEMENTS if take else 0
-                    ),
-                    take,
+                    target.unsafe_offset(tile * config.tokens * LINE_BYTES),
+                    source.unsafe_offset(tile * TILE_K),
+                    at >= 0 and left > Int32(tile * _CHUNKS),
                 )
         arrive_behind_copies(full)
-        ring.advance()
+        turns.advance()
+    turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
 
 
 @inline(.always)
@@ -221,11 +247,11 @@ def _multiply_tile[
     config: Sm90Config, k_tile: Int
 ](
     stages: _Stages[config],
-    slot: Int,
-    before: Int,
+    slot: Int32,
+    before: Int32,
     b: SIMD[DType.uint32, 2],
     mut sums: StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles],
-    first_tile: Int,
+    first_tile: Int32,
     warp: Int,
     lane: Int,
 ):
@@ -237,7 +263,7 @@ def _multiply_tile[
     )
     var scales = StaticTuple[UInt32, config.row_tiles](fill=0)
     comptime for m in range(config.row_tiles):
-        var a = stages.a(slot, first_tile + m, k_tile)
+        var a = stages.a(slot, first_tile + Int32(m), k_tile)
         words[m] = (
             a.unsafe_offset(word_byte(warp, lane, 0))
             .unsafe_bitcast[UInt32]()
@@ -252,8 +278,8 @@ def _multiply_tile[
                 _ = stages.empty(before)[].arrive()
         var fragments = Fragments(fill=SIMD[DType.bfloat16, 8 * _HALF_STEPS](0))
         comptime for m in range(config.row_tiles):
-            var first = decode_scale(scales[m], half, 0)
-            var lower = decode_scale(scales[m], half, 1)
+            var first = decode_scale[half, 0](scales[m])
+            var lower = decode_scale[half, 1](scales[m])
             fragments[m] = decode_word(pin(words[m][2 * half]), first, lower).join(
                 decode_word(pin(words[m][2 * half + 1]), first, lower)
             )
@@ -281,44 +307,39 @@ def _consume[
     config: Sm90Config
 ](
     stages: _Stages[config],
-    mut ring: _Ring[config.stages],
-    work: Work,
+    mut turns: _Turns[config.stages, config.sharers()],
     tiles: Sm90Tiles,
-    group: Int,
+    first_tile: Int32,
     warp: Int,
     lane: Int,
 ) -> StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles]:
-    """Multiplies all stages of one work item."""
+    """Multiplies the stages of one work item whose turn it is."""
     comptime Sums = SIMD[DType.float32, config.tokens // 2]
     var sums = StaticTuple[Sums, config.row_tiles](fill=Sums(0))
     var k_tiles = Int32(tiles.k_tiles())
-    var first_tile = 0 if config.split_k else group * config.row_tiles
-    var before = -1  # the slot whose last products may still be running
-    var turn = Int32(0)  # of the warpgroup that multiplies the stage
-    for first_k_tile in range(Int32(0), k_tiles, Int32(config.k_tiles)):
-        comptime if config.split_k:
-            var mine = turn == Int32(group)
-            turn = turn + 1 if turn + 1 < Int32(config.warpgroups) else 0
-            if not mine:
-                ring.advance()
-                continue
-        stages.full(ring.slot)[].wait(ring.parity())
+    var before = Int32(-1)  # the slot whose last products may still be running
+    while True:
+        var here = k_tiles - turns.stage * Int32(config.k_tiles)
+        if here <= 0:
+            break
+        stages.full(turns.slot)[].wait(turns.parity)
         fence_async_view_proxy()  # copied through the generic proxy, read through the async one
-        var b = _describe(stages.b(ring.slot))
+        var b = _describe(stages.b(turns.slot))
         # A whole stage is one run without branches, which would move descriptors out of uniform registers.
-        if k_tiles - first_k_tile >= Int32(config.k_tiles):
+        if here >= Int32(config.k_tiles):
             comptime for k_tile in range(config.k_tiles):
                 _multiply_tile[config, k_tile](
-                    stages, ring.slot, before, b, sums, first_tile, warp, lane
+                    stages, turns.slot, before, b, sums, first_tile, warp, lane
                 )
         else:
             comptime for k_tile in range(config.k_tiles - 1):
-                if Int32(k_tile) < k_tiles - first_k_tile:
+                if Int32(k_tile) < here:
                     _multiply_tile[config, k_tile](
-                        stages, ring.slot, before, b, sums, first_tile, warp, lane
+                        stages, turns.slot, before, b, sums, first_tile, warp, lane
                     )
-        before = ring.slot
-        ring.advance()
+        before = turns.slot
+        turns.advance()
+    turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
     wgmma_wait_group_sync[0]()
     if before >= 0 and lane == 0:
         _ = stages.empty(before)[].arrive()
@@ -361,6 +382,11 @@ def _check_config[config: Sm90Config]():
     comptime fits = config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
     comptime assert fits, "the stages of all blocks must fit shared memory"
     comptime assert config.b_bytes() % 1024 == 0, "a stage must be whole swizzled tiles"
+    # A wait tells rounds apart by parity, so nobody may ask for a round while the one before the last is not over. Who
+    # multiplies has been through the slot's last round itself; who loads has waited for a later stage of the same warpgroup.
+    comptime assert config.stages % config.sharers() == 0, "a slot must stay with one warpgroup"
+    comptime turn_over = (config.stages - config.loaders()) % config.sharers() == 0
+    comptime assert turn_over, "a loading warp's last stage must be of the same warpgroup"
 
 
 @__llvm_metadata(
@@ -411,42 +437,44 @@ def grouped_matmul_kernel[
     var group = thread // WARPGROUP
     if thread == 0:
         comptime for slot in range(config.stages):
-            stages.full(slot)[].init(Int32(WARPGROUP + 1))
-            stages.empty(slot)[].init(Int32(4 * (1 if config.split_k else config.warpgroups)))
+            stages.full(Int32(slot))[].init(Int32(config.loading_threads + 1))
+            stages.empty(Int32(slot))[].init(Int32(4 * config.warpgroups // config.sharers()))
         fence_mbarrier_init()
     barrier()
     var tiles = Sm90Tiles(Int(n), Int(k))
-    var schedule = Schedule[config](offsets, Int(experts), Int(rows), Int(n))
-    var ring = _Ring[config.stages](0, 0)
-    var item = Int(block_idx.x)
+    var lane = thread % 32
+    var schedule = Schedule[config](offsets, experts, rows, n)
+    var item = Int32(block_idx.x)
     if group == 0:
         comptime if config.blocks == 1:
             warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
         var activations = Activations(x, order, Int(rows), Int(k), Int(top_k))
+        var loader, in_loader = divmod(Int32(thread), Int32(config.loading_threads))
+        var turns = _Turns[config.stages, config.loaders()](loader)
         while True:
             var work = schedule.at(item)
-            if work.expert == Int(experts):
+            if work.expert == experts:
                 break
-            _produce(stages, ring, work, activations, tiles, weights, thread)
-            item += Int(grid_dim.x)
+            _produce(stages, turns, work, activations, tiles, weights, in_loader)
+            item += Int32(grid_dim.x)
     else:
         comptime if config.blocks == 1:
             warpgroup_reg_alloc[config.consumer_registers()]()
         var output = Output[gated](y, bias, Int(n), limit)
+        var sharer = group - 1
         var in_group = thread % WARPGROUP
         var warp = in_group // 32
-        var lane = in_group % 32
+        var turns = _Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
+        var first_tile = 0 if config.split_k else sharer * config.row_tiles
         while True:
             var work = schedule.at(item)
-            if work.expert == Int(experts):
+            if work.expert == experts:
                 break
-            var sums = _consume(stages, ring, work, tiles, group - 1, warp, lane)
+            var sums = _consume(stages, turns, tiles, Int32(first_tile), warp, lane)
             comptime if config.split_k:
-                _add_up(stages, sums, group - 1, in_group)
-            if not config.split_k or group == 1:
-                var first_tile = work.row_block * config.block_row_tiles() + (
-                    0 if config.split_k else (group - 1) * config.row_tiles
-                )
+                _add_up(stages, sums, sharer, in_group)
+            if not config.split_k or sharer == 0:
+                var row_tile = Int(work.row_block) * config.block_row_tiles() + first_tile
                 comptime for m in range(config.row_tiles):
-                    output.store[config.tokens](sums[m], work, first_tile + m, warp, lane)
-            item += Int(grid_dim.x)
+                    output.store[config.tokens](sums[m], work, row_tile + m, warp, lane)
+            item += Int32(grid_dim.x)

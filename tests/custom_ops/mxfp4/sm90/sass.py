@@ -144,37 +144,42 @@ def early_writes(instructions: list[Instruction]) -> list[str]:
     return sorted(found)
 
 
-def loop_over_stages(instructions: list[Instruction]) -> tuple[int, int]:
-    """Finds the loop over stages of k: the smallest that has all products in it.
+def loop_with(instructions: list[Instruction], names: tuple[str, ...]) -> tuple[int, int]:
+    """Finds the smallest loop that has all instructions of some names in it.
+
+    Args:
+        instructions: of the function.
+        names: what they begin with.
 
     Returns:
-        Instructions of the shortest way once around that has the most products, and how many products that has.
+        Instructions of the shortest way once around that has the most of them, and how many of them that has.
     """
     before: dict[int, list[int]] = {}
     for place in range(len(instructions)):
         for following in successors(instructions, place):
             before.setdefault(following, []).append(place)
-    products = {i for i, x in enumerate(instructions) if x.name.startswith("HGMMA")}
+    wanted = {i for i, x in enumerate(instructions) if x.name.startswith(names)}
     loops = [
         (head, _body(before, head, place))
         for place, x in enumerate(instructions)
         if (head := x.target) is not None and head <= place
     ]
     head, body = min(
-        ((head, body) for head, body in loops if products <= body), key=lambda loop: len(loop[1])
+        ((head, body) for head, body in loops if wanted <= body), key=lambda loop: len(loop[1])
     )
-    steps = {(head, 0): 0}
-    todo = [(head, 0)]
+    nothing: frozenset[int] = frozenset()
+    steps = {(head, nothing): 0}
+    todo = [(head, nothing)]
     around: dict[int, int] = {}
     for place, passed in todo:  # grows while it is walked: nearest first
         count = steps[place, passed] + 1
-        passed += place in products
+        now = passed | ({place} & wanted)  # each once, as loops within may have them, too
         for following in successors(instructions, place):
             if following == head:
-                around.setdefault(passed, count)
-            elif following in body and (following, passed) not in steps:
-                steps[following, passed] = count
-                todo.append((following, passed))
+                around.setdefault(len(now), count)
+            elif following in body and (following, now) not in steps:
+                steps[following, now] = count
+                todo.append((following, now))
     most = max(around)
     return around[most], most
 

@@ -46,18 +46,18 @@ def test_every_code_in_every_place_with_every_scale() raises:
     comptime first_scale = 2 if HAS_BF16_DOT else 0
     for s in range(first_scale, MAX_SCALE + 1):
         var other = (s * 37) % (MAX_SCALE + 1)
-        for lower in range(2):
-            for group in range(2):
-                var place = 2 * group + lower
+        comptime for lower in range(2):
+            comptime for group in range(2):
+                comptime place = 2 * group + lower
                 var scales = UInt32(0)
                 for i in range(4):
                     var here = s if i == place else other
                     scales |= UInt32(here + SCALE_OFFSET) << UInt32(8 * i)
-                var factor = decode_scale(scales, group, lower)
+                var factor = decode_scale[group, lower](scales)
                 assert_equal(bitcast[DType.uint16](factor[0]), UInt16((s + 126) << 7))
                 assert_equal(bitcast[DType.uint16](factor[1]), UInt16((s + 126) << 7))
-        var one = decode_scale(UInt32(127 + SCALE_OFFSET), 0, 0)
-        var factor = decode_scale(UInt32(s + SCALE_OFFSET), 0, 0)
+        var one = decode_scale[0, 0](UInt32(127 + SCALE_OFFSET))
+        var factor = decode_scale[0, 0](UInt32(s + SCALE_OFFSET))
         for register in range(4):
             for half in range(2):
                 for code in range(16):

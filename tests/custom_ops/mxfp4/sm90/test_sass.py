@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.custom_ops.mxfp4.sm90.sass import early_writes, loop_over_stages, parse_sass
+from tests.custom_ops.mxfp4.sm90.sass import early_writes, loop_with, parse_sass
 
 
 def sass(*lines: str) -> str:
@@ -58,7 +58,7 @@ def test_a_write_on_one_of_two_ways_is_found() -> None:
     assert not early_writes(parse_sass(sass(*lines)))
 
 
-def test_the_loop_over_stages_is_the_way_with_all_products() -> None:
+def test_a_loop_is_counted_by_the_way_with_all_products() -> None:
     lines = [
         "MOV R1, R2",
         ".L_x_0:",  # over work items
@@ -75,7 +75,14 @@ def test_the_loop_over_stages_is_the_way_with_all_products() -> None:
         "@P3 BRA `(.L_x_0)",
         "EXIT",
     ]
-    assert loop_over_stages(parse_sass(sass(*lines))) == (6, 2)
+    assert loop_with(parse_sass(sass(*lines)), ("HGMMA",)) == (6, 2)
+
+
+def test_a_loop_within_is_gone_around_once() -> None:
+    """As a bulk copy is repeated until every lane has had its turn."""
+    lines = [".L_x_0:", ".L_x_1:", "UBLKCP.S.G [UR14], [UR10], UR7", "@P2 BRA.U.ANY `(.L_x_1)"]
+    lines += ["LDGSTS.E.BYPASS.128 [R57], desc[UR24][R8.64], P3", "@P3 BRA `(.L_x_0)", "EXIT"]
+    assert loop_with(parse_sass(sass(*lines)), ("LDGSTS", "UBLKCP")) == (4, 2)
 
 
 def test_activations_in_shared_memory_twice_are_no_fragment() -> None:

@@ -14,18 +14,19 @@ def _walk[config: Sm90Config](offsets: List[Int32], rows: Int, n: Int, grid: Int
     var row_blocks = config.row_blocks(n)
     var seen = List[Int](length=max(1, rows * row_blocks), fill=0)
     for block in range(grid):
-        var schedule = Schedule[config](source, experts, rows, n)
-        var item = block
+        var schedule = Schedule[config](source, Int32(experts), Int32(rows), Int32(n))
+        var item = Int32(block)
         while True:
             var work = schedule.at(item)
-            if work.expert == experts:
+            var expert, first, end = Int(work.expert), Int(work.first_row), Int(work.end_row)
+            if expert == experts:
                 break
-            assert_true(0 <= work.row_block < row_blocks)
-            assert_true(0 <= work.first_row < work.end_row <= rows)
-            for row in range(work.first_row, min(work.first_row + config.tokens, work.end_row)):
-                assert_true(Int(offsets[work.expert]) <= row < Int(offsets[work.expert + 1]))
-                seen[row * row_blocks + work.row_block] += 1
-            item += grid
+            assert_true(0 <= Int(work.row_block) < row_blocks)
+            assert_true(0 <= first < end <= rows)
+            for row in range(first, min(first + config.tokens, end)):
+                assert_true(Int(offsets[expert]) <= row < Int(offsets[expert + 1]))
+                seen[row * row_blocks + Int(work.row_block)] += 1
+            item += Int32(grid)
     for row in range(rows):
         var owners = 0
         for e in range(experts):
@@ -46,6 +47,14 @@ def test_all_rows_of_all_experts() raises:
 def test_empty_experts_first_last_and_all() raises:
     _walk[DECODE_8]([0, 0, 0, 9, 9], 9, 128, 3)
     _walk[DECODE_8]([0, 0, 0], 0, 128, 3)
+
+
+def test_more_experts_than_are_looked_at_at_once() raises:
+    var offsets: List[Int32] = [0]
+    for e in range(61):
+        offsets.append(offsets[e] + Int32(e % 7 if e % 5 == 0 else 0))
+    for grid in range(1, 24, 11):
+        _walk[DECODE_8](offsets, Int(offsets[61]), 192, grid)
 
 
 def test_all_rows_on_one_expert() raises:
