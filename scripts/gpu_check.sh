@@ -4,8 +4,9 @@
 #   [SYNTHETIC=FOLDER] scripts/gpu_check.sh [RESULTS]
 #
 # Needs a Python (PYTHON, else python3) with MAX's runtime, NumPy and pytest, this checkout as the working folder, and a
-# GPU. RESULTS (./results) gets gpu.txt, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json and, where
-# MAX's serving extras are installed, what generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from
+# GPU. RESULTS (./results) gets gpu.txt, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json,
+# triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving
+# extras are installed, what generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from
 # scripts/make_synthetic.py, to be run as well. Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 results=$(realpath -m "${1:-results}")
@@ -30,6 +31,11 @@ fi
 
 echo "== experts of 20b"
 "$python" benchmarks/sm90/bench_experts.py --output "$results/experts.json" || failed=1
+
+echo "== the same by Triton's kernels"
+ours=()
+[ -f "$results/experts.json" ] && ours=(--ours "$results/experts.json")
+"${TRITON_PYTHON:-$python}" benchmarks/sm90/triton_experts.py "${ours[@]}" --output "$results/triton_experts.json" || failed=1
 
 echo "== the demo model"
 if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then

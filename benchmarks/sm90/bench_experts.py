@@ -6,7 +6,8 @@ Each case runs 20 layers in one graph over four different sets of weights (1.7 G
 median over runs of the time for one layer. What is counted: bytes of every expert that a token goes to, once, and
 2 * rows * N * K operations. The roofs are measured in the same process: a bfloat16 copy of 1 GiB, and a bfloat16 matmul
 of 8192 by 8192 by 8192 of MAX's. Times are of whole graphs, as the host sees them: a layer's two kernels may
-take less for one token than their launches do. Needs MAX's runtime and NumPy.
+take less for one token than their launches do. Needs MAX's runtime and NumPy. `triton_experts.py` times the same cases
+by Triton's kernels, and with weights dequantized first, in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,12 +29,24 @@ from max.dtype import DType
 from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
+from benchmarks.sm90.cases import (
+    GPT_OSS_20B,
+    HEADER,
+    LAYERS,
+    LIMIT,
+    SCALES,
+    SEED,
+    TOKENS,
+    WARM_UP_RUNS,
+    WEIGHT_SETS,
+    draw_routing,
+    format_case,
+    summarize,
+)
 from gpt_oss_mxfp4 import ops
 
-EXPERTS, TOP_K, HIDDEN, INNER, LIMIT = 32, 4, 2880, 2880, 7.0
-LAYERS, WEIGHT_SETS = 20, 4
-TOKENS = (1, 4, 16, 64, 256, 1024, 4096)
-BYTES_PER_WEIGHT = 17 / 32
+EXPERTS, HIDDEN, INNER = GPT_OSS_20B.experts, GPT_OSS_20B.hidden, GPT_OSS_20B.inner
+BYTES = range(256)
 GPU = DeviceRef.GPU()
 
 
@@ -49,20 +62,23 @@ def load(
 def seconds(device: Device, model: Model, inputs: list[Buffer], runs: int) -> list[float]:
     """Times whole executions, sorted."""
     times = []
-    for run in range(runs + 2):
+    for run in range(runs + WARM_UP_RUNS):
         device.synchronize()
         begin = time.perf_counter()
         results = model.execute(*inputs)
         device.synchronize()
-        if run >= 2:  # the first ones warm up
+        if run >= WARM_UP_RUNS:
             times.append(time.perf_counter() - begin)
         del results
     return sorted(times)
 
 
-def random_bytes(device: Device, rng: np.random.Generator, *shape: int, high: int = 256) -> Buffer:
+def random_bytes(
+    device: Device, rng: np.random.Generator, *shape: int, among: range = BYTES
+) -> Buffer:
     """Random bytes on a device."""
-    return Buffer.from_numpy(rng.integers(0, high, shape, dtype=np.uint8)).to(device)
+    drawn = rng.integers(among.start, among.stop, shape, dtype=np.uint8)
+    return Buffer.from_numpy(drawn).to(device)
 
 
 def random_bfloat16(device: Device, rng: np.random.Generator, *shape: int) -> Buffer:
@@ -101,9 +117,9 @@ def measure_dequantize(device: Device, rng: np.random.Generator, runs: int) -> f
     """Times what dequantizing before multiplying begins with: a layer's experts written out as bfloat16, in seconds."""
     types, inputs = [], []
     for n, k in ((2 * INNER, HIDDEN), (HIDDEN, INNER)):
-        for shape in ((EXPERTS, n, k // 32, 16), (EXPERTS, n, k // 32)):
+        for shape, among in (((EXPERTS, n, k // 32, 16), BYTES), ((EXPERTS, n, k // 32), SCALES)):
             types.append(TensorType(DType.uint8, list(shape), GPU))
-            inputs.append(random_bytes(device, rng, *shape, high=128))
+            inputs.append(random_bytes(device, rng, *shape, among=among))
 
     def body(*w: TensorValue) -> list[TensorValue]:
         return [ops.dequantize(w[i], w[i + 1], DType.bfloat16) for i in (0, 2)]
@@ -126,7 +142,7 @@ def pack_layers(device: Device, rng: np.random.Generator) -> list[Buffer]:
         )
         for _ in range(WEIGHT_SETS):
             blocks = random_bytes(device, rng, EXPERTS, n, k // 32, 16)
-            scales = random_bytes(device, rng, EXPERTS, n, k // 32, high=8)
+            scales = random_bytes(device, rng, EXPERTS, n, k // 32, among=SCALES)
             bias = random_bfloat16(device, rng, EXPERTS, n)
             buffers.append((model.execute(blocks, scales)[0], bias))
     gate_up, down = buffers[:WEIGHT_SETS], buffers[WEIGHT_SETS:]
@@ -163,27 +179,15 @@ def measure_case(
     runs: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Times a layer for tokens that each go to four different experts, drawn alike."""
-    ids = np.array([rng.permutation(EXPERTS)[:TOP_K] for _ in range(tokens)], int).reshape(-1)
-    order = np.argsort(ids, kind="stable").astype(np.int32)
-    counts = np.bincount(ids, minlength=EXPERTS)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    """Times a layer."""
+    routing = draw_routing(tokens)
     inputs = [
         random_bfloat16(device, rng, tokens, HIDDEN),
-        Buffer.from_numpy(order).to(device),
-        Buffer.from_numpy(offsets).to(device),
+        Buffer.from_numpy(routing.order).to(device),
+        Buffer.from_numpy(routing.offsets).to(device),
         *weights,
     ]
-    times = [t / LAYERS for t in seconds(device, model, inputs, runs)]
-    weights_of_expert = 2 * INNER * HIDDEN + HIDDEN * INNER
-    touched = int((counts > 0).sum())
-    return {
-        "tokens": tokens,
-        "experts": touched,
-        "us": [1e6 * t for t in (times[0], statistics.median(times), times[-1])],
-        "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / statistics.median(times) / 1e9,
-        "TFLOP_per_s": 2 * tokens * TOP_K * weights_of_expert / statistics.median(times) / 1e12,
-    }
+    return summarize(tokens, [t / LAYERS for t in seconds(device, model, inputs, runs)])
 
 
 def main() -> int:
@@ -195,24 +199,18 @@ def main() -> int:
     arguments = parser.parse_args()
     if not accelerator_count():
         parser.error("MAX finds no GPU on this machine")
-    device, rng = Accelerator(), np.random.default_rng(0)
+    device, rng = Accelerator(), np.random.default_rng(SEED)
     roofs = measure_roofs(device, rng, arguments.runs)
     print(", ".join(f"{name} {value:.0f}" for name, value in roofs.items()))
     dequantized = 1e6 * measure_dequantize(device, rng, arguments.runs)
     print(f"dequantizing a layer to bfloat16, before any product: {dequantized:.0f} us")
     weights = pack_layers(device, rng)
     model = layers_model(device, weights)
-    print("tokens experts    us: min median    max    GB/s of copy   TFLOP/s of matmul")
+    print(HEADER)
     cases = []
     for tokens in arguments.tokens:
-        case = measure_case(device, model, weights, tokens, arguments.runs, rng)
-        cases.append(case)
-        low, median, high = case["us"]
-        print(
-            f"{tokens:6} {case['experts']:7} {low:10.1f} {median:6.1f} {high:6.1f}"
-            f" {case['GB_per_s']:7.0f} {case['GB_per_s'] / roofs['copy_GB_per_s']:7.0%}"
-            f" {case['TFLOP_per_s']:9.1f} {case['TFLOP_per_s'] / roofs['matmul_TFLOP_per_s']:9.0%}"
-        )
+        cases.append(measure_case(device, model, weights, tokens, arguments.runs, rng))
+        print(format_case(cases[-1], roofs))
     if arguments.output:
         report = {
             "gpu": accelerator_architecture_name(),
