@@ -128,7 +128,7 @@ class GptOss(Module):
         self.return_logits = return_logits
         self.model = Decoder(config, kv_params, device, dtype, options)
         self.rope_table = Weight(
-            ROPE_TABLE, DType.float32, [config.max_position_embeddings, config.head_dim], device
+            ROPE_TABLE, dtype, [config.max_position_embeddings, config.head_dim], device
         )
         if not config.tie_word_embeddings:
             self.lm_head = Dense(config.hidden_size, config.vocab_size, device, options, bias=False)
@@ -192,7 +192,7 @@ class GptOss(Module):
             Logits of each sequence's last token [B, vocabulary] float32 and, unless only those are asked for,
             logits [N, vocabulary] with their row offsets.
         """
-        h = self.model(tokens, caches, self.rope_table.cast(self.dtype), row_offsets)
+        h = self.model(tokens, caches, self.rope_table, row_offsets)
         return logits_postprocess(
             h,
             row_offsets,

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 from max import tree
 from max.driver import Buffer, Device, DLPackArray
+from max.dtype import DType
 from max.engine import InferenceSession, Model
+from max.graph import Shape
 from max.graph.weights import WeightData, Weights, WeightsAdapter
 from max.nn.kv_cache import KVCacheInputs, MultiKVCacheParams
 from max.nn.kv_cache.cache_params import KVConnectorType
@@ -101,7 +104,7 @@ def graph_spec(
     """
     model = GptOss(*_graph_arguments(config, return_logits))
     model.load_state_dict(
-        {**weights, ROPE_TABLE: rope_table(config.checkpoint.config)},
+        {**weights, ROPE_TABLE: _rope_weight(config)},
         weight_alignment=1,  # a safetensors header may end anywhere
     )
     for name, weight in model.raw_state_dict().items():
@@ -114,6 +117,18 @@ def graph_spec(
         weights=model.state_dict(auto_initialize=False),
         custom_extensions=[CUSTOM_OPS],
     )
+
+
+def _rope_weight(config: GptOssArchConfig) -> WeightData:
+    """Makes the table in the graph's dtype: cast in the graph, it would be cast at every step."""
+    table = rope_table(config.checkpoint.config)
+    if config.dtype == DType.float32:
+        return WeightData.from_numpy(table, ROPE_TABLE)
+    # Not WeightData.astype: it compiles a graph for it, for 20 s the first time.
+    bits = table.view(np.uint32)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    buffer = Buffer.from_numpy(rounded).view(DType.bfloat16)
+    return WeightData(buffer, ROPE_TABLE, DType.bfloat16, Shape(table.shape))
 
 
 def settle_inputs(device: Device) -> None:

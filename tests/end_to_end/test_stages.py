@@ -46,7 +46,7 @@ class StagedGptOss(GptOss):
         return_n_logits: TensorValue,
         caches: dict[str, PagedCacheValues],
     ) -> tuple[TensorValue, ...]:
-        model, rope_table = self.model, self.rope_table.cast(self.dtype)
+        model, rope_table = self.model, self.rope_table
         h = model.embed_tokens(tokens).cast(self.dtype)
         stages = [h]
         for index, (layer, kind) in enumerate(zip(model.layers, model.kinds, strict=True)):

@@ -45,6 +45,7 @@ def test_weights_are_the_checkpoints_tensors_by_name_and_shape(tied: bool) -> No
 def test_a_gpus_graph_is_built(packed: bool) -> None:
     """Packed experts are on the device already; all else is sent there."""
     model = build(CONFIG, DeviceRef.GPU(), DType.bfloat16, packed=packed)
+    assert model.rope_table.dtype == DType.bfloat16  # not cast at every step
     model.state_dict()  # names the weights
     graph = model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
     constants = re.findall(r'name = "([^"]+)"[^\n]+device_ref<"(\w+)"', str(graph._module))

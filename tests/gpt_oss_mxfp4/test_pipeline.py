@@ -5,16 +5,21 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from max.driver import Buffer
+from max.dtype import DType
 from max.graph import DeviceRef
 from max.pipelines.kv_cache import KVCacheConfig
 
 from gpt_oss_mxfp4 import pipeline
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model_config import kv_cache_params
 from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
 from tests.golden import CHECKPOINT
+from tests.reference.bfloat16 import encode_bfloat16
 
 
 @pytest.mark.parametrize(("is_host", "done"), [(True, ["settled", "run"]), (False, ["run"])])
@@ -33,6 +38,20 @@ def test_a_step_on_a_cpu_waits_for_its_inputs(
     monkeypatch.setattr(pipeline, "process_ragged_kv_outputs", lambda outputs, **options: outputs)
     GptOssPipelineModel.execute(model, SimpleNamespace(buffers=()))
     assert told == done
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
+def test_the_table_of_rotations_has_the_graphs_dtype(dtype: DType) -> None:
+    config = GptOssConfig.from_file(CHECKPOINT / CONFIG_FILE)
+    arch: Any = SimpleNamespace(checkpoint=SimpleNamespace(config=config), dtype=dtype)
+    weight = pipeline._rope_weight(arch)
+    table = rope_table(config)
+    buffer = Buffer.from_dlpack(weight.data)
+    assert (weight.dtype, buffer.dtype) == (dtype, dtype)
+    if dtype == DType.float32:
+        np.testing.assert_array_equal(buffer.to_numpy(), table)
+    else:
+        np.testing.assert_array_equal(buffer.view(DType.uint16).to_numpy(), encode_bfloat16(table))
 
 
 def test_kept_prefixes_are_no_part_of_what_a_graph_is_made_from() -> None:
