@@ -30,26 +30,22 @@ def find_nvdisasm() -> str | None:
 
 
 REGISTERS = {
-    "decode_8": 80,
-    "decode_16_gated": 80,
-    "middle_32": 80,
-    "middle_64_gated": 128,
-    "prefill_128": 128,
-    "prefill_128_gated": 128,
+    f"{config}{gated}": registers
+    for config, registers in {
+        "decode_8": 80,
+        "decode_16": 80,
+        "middle_32": 80,
+        "middle_64": 128,
+        "prefill_128": 128,
+    }.items()
+    for gated in ("", "_gated")
 }
 """Registers a thread may have when its block is launched: `SM_REGISTERS / (threads * blocks)`, in eights."""
 
 
 NVDISASM = find_nvdisasm()
 
-BUDGET = {
-    "decode_8": 117,
-    "decode_16_gated": 117,
-    "middle_32": 117,
-    "middle_64_gated": 117,
-    "prefill_128": 170,
-    "prefill_128_gated": 170,
-}
+BUDGET = {name: 170 if name.startswith("prefill") else 117 for name in REGISTERS}
 """Instructions that a warp may issue for a tile of 64 by 64 weights.
 
 A multiprocessor's four schedulers issue one a clock each, and each has one of a tile's four warps. Where memory is the
