@@ -6,12 +6,13 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from tests.cuda_driver import launch as launch_module
-from tests.cuda_driver.driver import CudaError, Driver, Kernel, open_library, pack
+from tests.cuda_driver.driver import SIGNATURES, CudaError, Driver, Kernel, open_library, pack
 from tests.cuda_driver.launch import GUARD_BYTES, GuardError, Process, launch_guarded
 from tests.cuda_driver.stand_in import StandIn
 
@@ -163,6 +164,15 @@ def test_no_driver_and_no_gpu_are_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         open_library()
     with pytest.raises(CudaError, match=no_driver):
         launch_module.launch(SCALE, [], grid=(1, 1, 1))
+
+
+def test_the_library_is_called_with_the_types_that_the_stand_in_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Mock())
+    library = open_library()
+    for name, types in SIGNATURES.items():
+        assert getattr(library, name).argtypes == types
 
 
 def open_stand_in() -> Any:
