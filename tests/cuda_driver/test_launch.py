@@ -181,7 +181,7 @@ def open_stand_in() -> Any:
 
 @pytest.fixture
 def process() -> Iterator[Process]:
-    process = Process(open_stand_in)
+    process = Process(open_stand_in, seconds=600)
     yield process
     process.close()
 
@@ -201,7 +201,7 @@ def test_a_process_outlives_a_fault_and_one_that_never_ends(process: Process) ->
     process._seconds = 0.5
     with pytest.raises(CudaError, match=r"a kernel has not ended within 0\.5 s"):
         run(ENDLESS, 0)
-    process._seconds = 60
+    process._seconds = 600
     run(SCALE, 0)
 
 

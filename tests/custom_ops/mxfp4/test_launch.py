@@ -23,7 +23,7 @@ def open_stand_in() -> Any:
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    process = cuda_driver.Process(open_stand_in)
+    process = cuda_driver.Process(open_stand_in, seconds=600)
     monkeypatch.setattr(launch, "ON_GPU", True)
     monkeypatch.setattr(cuda_driver, "open_library", open_stand_in)
     monkeypatch.setattr(cuda_driver, "_process", lambda: process)
