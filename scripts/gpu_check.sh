@@ -3,11 +3,13 @@
 #
 #   [SYNTHETIC=FOLDER] scripts/gpu_check.sh [RESULTS]
 #
-# Needs a Python (PYTHON, else python3) with MAX's runtime, NumPy and pytest, this checkout as the working folder, and a
-# GPU. RESULTS (./results) gets gpu.txt, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json,
-# triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving
-# extras are installed, what generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from
-# scripts/make_synthetic.py, to be run as well. Exits with 1 if a check fails; what comes behind it runs all the same.
+# First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3) with
+# NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx FOLDER` has
+# written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml, kernels.txt and
+# kernels.json, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json, triton_experts.json where
+# TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving extras are installed, what
+# generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well. Exits
+# with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 results=$(realpath -m "${1:-results}")
 cd "$(dirname "$0")/.."
@@ -19,6 +21,17 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=c
 cat "$results/gpu.txt"
 
 failed=0
+echo "== kernels"
+"$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/gpu/test_kernels.py -q \
+    --junitxml="$results/kernels.xml" || failed=1
+# A kernel that never ends would wait for itself.
+timeout -k 5 180 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
+    | tee "$results/kernels.txt" || failed=1
+
+if ! "$python" -c "import max.driver" 2> /dev/null; then
+    echo "skipped: MAX's runtime is not installed"
+    exit $failed
+fi
 echo "== tests"
 "$python" -m pytest tests/gpu -q --junitxml="$results/tests.xml" || failed=1
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.ptx_emulator.block import Block
-from tests.ptx_emulator.memory import SHARED_BYTES, GlobalMemory
-from tests.ptx_emulator.program import parse_program
+from tests.ptx_emulator.memory import GlobalMemory
+from tests.ptx_emulator.program import Program, parse_program
 from tests.ptx_emulator.tensor_core import Mode
 
 Argument = NDArray[np.generic] | np.float32 | int
@@ -25,7 +25,7 @@ def launch(
     *,
     grid: tuple[int, int, int],
     threads: int = 0,
-    shared_bytes: int = SHARED_BYTES,
+    shared_bytes: int = 0,
     mode: Mode = Mode.EAGER,
     seed: int = 0,
 ) -> None:
@@ -36,7 +36,7 @@ def launch(
         arguments: arrays, which become buffers that the kernel reads and writes in place, and numbers.
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
-        shared_bytes: what the launch asks for.
+        shared_bytes: dynamic shared memory of a block.
         mode: when tensor cores work.
         seed: of the first block's order of warps and copies.
     """
@@ -50,12 +50,47 @@ def launch(
             parameters.append(int(argument.view(np.uint32)))
         else:
             parameters.append(int(argument))
+    run_grid(
+        program,
+        memory,
+        parameters,
+        grid=grid,
+        threads=threads or program.threads,
+        shared_bytes=shared_bytes,
+        mode=mode,
+        seed=seed,
+    )
+
+
+def run_grid(
+    program: Program,
+    memory: GlobalMemory,
+    parameters: Sequence[int],
+    *,
+    grid: tuple[int, int, int],
+    threads: int,
+    shared_bytes: int,
+    mode: Mode,
+    seed: int = 0,
+) -> None:
+    """Runs all blocks of a program.
+
+    Args:
+        program: what they run.
+        memory: global memory.
+        parameters: a number for each of the program's.
+        grid: blocks in x, y and z.
+        threads: of a block.
+        shared_bytes: dynamic shared memory of a block.
+        mode: when tensor cores work.
+        seed: of the first block's order of warps and copies.
+    """
     for number, (z, y, x) in enumerate(itertools.product(*(range(n) for n in reversed(grid)))):
         Block(
             program,
             memory,
             parameters,
-            threads=threads or program.threads,
+            threads=threads,
             index=(x, y, z),
             grid=grid,
             mode=mode,

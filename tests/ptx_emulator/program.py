@@ -71,7 +71,29 @@ def parse_program(ptx: str) -> Program:
     Raises:
         ValueError: no entry, or more than one.
     """
-    text = re.sub(r"//[^\n]*", "", ptx)
+    program = parse_head(ptx)
+    text = _without_comments(ptx)
+    begin = re.search(r"\.entry[^{]*\{", text)
+    assert begin
+    _declare_shared(text, program)
+    _parse_body(text[begin.end() : _closing_brace(text, begin.end())], program)
+    return program
+
+
+def _without_comments(ptx: str) -> str:
+    return re.sub(r"//[^\n]*", "", ptx)
+
+
+def parse_head(ptx: str) -> Program:
+    """Parses what a launch has to know of a module with one entry: its name, parameters and threads.
+
+    Args:
+        ptx: the module.
+
+    Raises:
+        ValueError: no entry, or more than one.
+    """
+    text = _without_comments(ptx)
     entries = re.findall(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)[^{]*\{", text)
     if len(entries) != 1:
         raise ValueError(f"a module must have one entry, got {len(entries)}")
@@ -85,10 +107,6 @@ def parse_program(ptx: str) -> Program:
             program.parameters[found[3]] = SIZES[found[2]] * int(found[4] or 1)
     if threads := re.search(r"\.maxntid\s+(\d+)", text):
         program.threads = int(threads[1])
-    begin = re.search(r"\.entry[^{]*\{", text)
-    assert begin
-    _declare_shared(text, program)
-    _parse_body(text[begin.end() : _closing_brace(text, begin.end())], program)
     return program
 
 

@@ -1,4 +1,4 @@
-"""The compiled kernels for any GPU, run in the PTX emulator, against NumPy."""
+"""The compiled kernels for any GPU against NumPy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import tolerances
+from tests.custom_ops.mxfp4.launch import launch
 from tests.measure import RelativeError, relative_error
-from tests.ptx_emulator.launch import launch
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.reference import moe, mxfp4, sm90_tiles
 
@@ -77,7 +77,6 @@ def group(ptx: str, ids: NDArray[np.int32], experts: int) -> tuple[Any, Any, Any
         [order, places, offsets, ids, ids.size, experts],
         grid=(experts, 1, 1),
         threads=256,
-        shared_bytes=2048,
     )
     return order, places, offsets
 

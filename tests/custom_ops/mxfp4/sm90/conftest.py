@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.custom_ops.mxfp4.ptx import emit
+from tests.custom_ops.mxfp4.ptx import SM90, emit
 
 
 @pytest.fixture(scope="session")
 def kernels() -> dict[str, str]:
     """PTX by the variant's name."""
-    return emit(Path(__file__).parent / "emit.mojo")
+    return emit(SM90)

@@ -1,14 +1,37 @@
-"""Prints the PTX of the Hopper kernels' variants, each behind a line `// variant NAME`."""
+"""Prints the PTX of the Hopper kernels' variants, each behind a line `// variant NAME` and lines of what a launch needs.
+"""
 
 from max.gpu.host.compile import get_gpu_target
 from std.compile import compile_info
 
-from mxfp4.sm90.config import DECODE_8, DECODE_16, MIDDLE_32, MIDDLE_64, PREFILL_128, Sm90Config
+from mxfp4.layouts.sm90_tiles import TILE_ROWS
+from mxfp4.sm90.config import (
+    DECODE_8,
+    DECODE_16,
+    MIDDLE_32,
+    MIDDLE_64,
+    PREFILL_128,
+    Sm90Config,
+    choose_config,
+)
 from mxfp4.sm90.grouped_matmul import grouped_matmul_kernel
+
+
+def _chosen_from(config: Sm90Config) -> Int:
+    """Gives the fewest rows to an expert for which a configuration is chosen."""
+    var rows = 1
+    while not choose_config(rows, 1) == config:
+        rows += 1
+    return rows
 
 
 def _emit[config: Sm90Config, gated: Bool](name: String):
     print("// variant", name)
+    print("// shared_bytes", config.shared_bytes())
+    print("// blocks", config.blocks)
+    print("// tokens", config.tokens)
+    print("// block_rows", config.block_row_tiles() * TILE_ROWS)
+    print("// chosen_from", _chosen_from(config))
     print(
         compile_info[
             grouped_matmul_kernel[config, gated],
@@ -18,10 +41,14 @@ def _emit[config: Sm90Config, gated: Bool](name: String):
     )
 
 
+def _emit_both[config: Sm90Config](name: String):
+    _emit[config, False](name)
+    _emit[config, True](name + "_gated")
+
+
 def main():
-    _emit[DECODE_8, False]("decode_8")
-    _emit[DECODE_16, True]("decode_16_gated")
-    _emit[MIDDLE_32, False]("middle_32")
-    _emit[MIDDLE_64, True]("middle_64_gated")
-    _emit[PREFILL_128, False]("prefill_128")
-    _emit[PREFILL_128, True]("prefill_128_gated")
+    _emit_both[DECODE_8]("decode_8")
+    _emit_both[DECODE_16]("decode_16")
+    _emit_both[MIDDLE_32]("middle_32")
+    _emit_both[MIDDLE_64]("middle_64")
+    _emit_both[PREFILL_128]("prefill_128")

@@ -1,4 +1,4 @@
-"""The compiled Hopper kernels, run in the PTX emulator, against float64."""
+"""The compiled Hopper kernels against float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.ptx_emulator.launch import launch
+from tests.custom_ops.mxfp4.launch import launch, needs_emulator
 from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.ptx_emulator.tensor_core import Mode
@@ -42,7 +42,7 @@ class Case:
 def multiply(
     ptx: str, case: Case, *, gated: bool, mode: Mode = Mode.LAZY, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Runs a kernel's blocks one after the other; gives what it wrote and what it should have."""
+    """Runs a kernel; gives what it wrote and what it should have."""
     rng = np.random.default_rng(1)
     experts, rows = len(case.rows), sum(case.rows)
     offsets = np.concatenate([[0], np.cumsum(case.rows)]).astype(np.int32)
@@ -95,11 +95,15 @@ CASES = {
         Case((0, 2), n=96, k=352, grid=1),
         Case((4, 0, 3, 1), n=64, k=320, top_k=4),
     ],
+    "decode_8_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
+    "decode_16": [Case((9, 1), n=64, k=352)],
     "decode_16_gated": [
         Case((17, 1), n=128, k=1280),
         Case((0, 5, 0), n=96, k=224, top_k=5, grid=1),
     ],
     "middle_32": [Case((33, 2), n=192, k=928)],
+    "middle_32_gated": [Case((33,), n=96, k=160)],
+    "middle_64": [Case((65,), n=64, k=160)],
     "middle_64_gated": [Case((65, 3), n=192, k=928, top_k=4)],
     "prefill_128": [Case((130, 5), n=320, k=640)],
     "prefill_128_gated": [Case((9, 0, 131), n=320, k=672, top_k=4, grid=3)],
@@ -114,6 +118,7 @@ def test_products_are_those_of_float64(kernels: dict[str, str], name: str, case:
     assert largest_error(got, want) < OUTPUT_ROUNDING
 
 
+@needs_emulator
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_whatever_comes_first(kernels: dict[str, str], mode: Mode, seed: int) -> None:
@@ -156,7 +161,14 @@ def forget_the_scales_tile(ptx: str) -> str:
     return ptx
 
 
-@pytest.mark.parametrize("fault", [swap_registers, wait_for_nothing, forget_the_scales_tile])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        swap_registers,
+        pytest.param(wait_for_nothing, marks=needs_emulator),
+        forget_the_scales_tile,
+    ],
+)
 def test_a_fault_is_seen(kernels: dict[str, str], fault: Callable[[str], str]) -> None:
     """What an earlier attempt at such a kernel had wrong, put into this one."""
     ptx = kernels["decode_8"]
@@ -165,6 +177,7 @@ def test_a_fault_is_seen(kernels: dict[str, str], fault: Callable[[str], str]) -
     assert not largest_error(got, want) < 0.1
 
 
+@needs_emulator
 def test_a_missing_proxy_fence_is_seen(kernels: dict[str, str]) -> None:
     ptx = kernels["decode_8"].replace("fence.proxy.async.shared::cta;", "")
     with pytest.raises(MemoryAccessError, match="with no proxy fence between"):

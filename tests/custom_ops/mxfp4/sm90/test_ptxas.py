@@ -30,26 +30,22 @@ def find_nvdisasm() -> str | None:
 
 
 REGISTERS = {
-    "decode_8": 80,
-    "decode_16_gated": 80,
-    "middle_32": 80,
-    "middle_64_gated": 128,
-    "prefill_128": 128,
-    "prefill_128_gated": 128,
+    f"{config}{gated}": registers
+    for config, registers in {
+        "decode_8": 80,
+        "decode_16": 80,
+        "middle_32": 80,
+        "middle_64": 128,
+        "prefill_128": 128,
+    }.items()
+    for gated in ("", "_gated")
 }
 """Registers a thread may have when its block is launched: `SM_REGISTERS / (threads * blocks)`, in eights."""
 
 
 NVDISASM = find_nvdisasm()
 
-BUDGET = {
-    "decode_8": 117,
-    "decode_16_gated": 117,
-    "middle_32": 117,
-    "middle_64_gated": 117,
-    "prefill_128": 170,
-    "prefill_128_gated": 170,
-}
+BUDGET = {name: 170 if name.startswith("prefill") else 117 for name in REGISTERS}
 """Instructions that a scheduler may issue for a tile of 64 by 64 weights, to multiply it and to load it.
 
 A multiprocessor's four schedulers issue one a clock each, and each has one of a tile's four warps and one of the four
@@ -59,12 +55,15 @@ limit a tile arrives every 117 clocks: 4.3 TB/s over 132 multiprocessors at 1.75
 room for loading."""
 
 TILES_OF_A_LOADING_WARP = {
-    "decode_8": 3 * 4,
-    "decode_16_gated": 3 * 4,
-    "middle_32": 2 * 2 * 4,
-    "middle_64_gated": 2 * 3 * 2,
-    "prefill_128": 3,
-    "prefill_128_gated": 3,
+    f"{config}{gated}": k_tiles * row_tiles * turns
+    for config, (k_tiles, row_tiles, turns) in {
+        "decode_8": (3, 1, 4),
+        "decode_16": (3, 1, 4),
+        "middle_32": (2, 2, 4),
+        "middle_64": (2, 3, 2),
+        "prefill_128": (1, 3, 1),
+    }.items()
+    for gated in ("", "_gated")
 }
 """Tiles of a stage, times the parts of the loading warpgroup that take turns."""
 

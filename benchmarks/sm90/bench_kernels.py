@@ -1,0 +1,385 @@
+"""Hopper's grouped matmul alone: every configuration at every number of tokens, timed by the card itself.
+
+    ./run python benchmarks/sm90/bench_kernels.py [--output FILE] [--rounds N] [--tokens N ...]
+
+Both matmuls of a layer at 20b's sizes, and at 120b's for few tokens. A round's launches take 16 routings in turn, and
+for 20b four sets of weights, so that no cache holds what comes next; events on the card time them, behind a copy that
+keeps it busy until they are queued. What is counted: bytes of every expert that a token goes to, once, and
+2 * rows * N * K operations. The roof is a copy of 1 GiB, read and written, in the same process. `*` marks the
+configuration that `choose_config` takes, `<` the fastest. Needs NumPy, an NVIDIA driver and Mojo, or in Mojo's
+place the PTX that `python -m tests.custom_ops.mxfp4.ptx` writes, where MXFP4_PTX names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.cuda_driver.driver import (
+    LOCAL_SIZE_BYTES,
+    NUM_REGS,
+    CudaError,
+    Driver,
+    Kernel,
+    Number,
+    open_library,
+)
+from tests.custom_ops.mxfp4.ptx import SM90, emit, facts
+from tests.reference.bfloat16 import decode_bfloat16
+from tests.reference.sm90_tiles import SCALE_OFFSET, TILE, TILE_BYTES
+
+EXPERTS = {"20b": 32, "120b": 128}
+POOL = 128
+"""Experts with weights on the card: 120b's, or 20b's four times."""
+TOKENS = {"20b": (1, 4, 16, 64, 256, 1024, 4096), "120b": (1, 4, 16, 64)}
+TOP_K, LIMIT = 4, 7.0
+ROUTINGS = 16
+REPEATS = 4
+"""Of each routing in a round, where tokens are few and launches short."""
+BYTES_PER_WEIGHT = 17 / 32
+COPY_BYTES = 2**30
+NAN = 0x7FC0
+"""What the output holds before: what a configuration leaves out is seen."""
+COMPARED = 2**20
+"""Outputs that are compared, from the first row on."""
+DIFFERENCE = 2**-7
+"""Of the largest output: other orders of float32 sums, rounded to bfloat16."""
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """One of a layer's two matmuls.
+
+    Args:
+        name: the projection's.
+        n: weight rows of an expert.
+        k: of the product.
+        gated: whether SwiGLU follows, and rows of x are taken by token.
+    """
+
+    name: str
+    n: int
+    k: int
+    gated: bool
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the result."""
+        return self.n // 2 if self.gated else self.n
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of an expert's packed weights."""
+        return -(-self.n // TILE) * -(-self.k // TILE)
+
+
+MATMULS = (Matmul("gate_up", 5760, 2880, True), Matmul("down", 2880, 2880, False))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A compiled configuration.
+
+    Args:
+        config: its name.
+        gated: whether SwiGLU follows.
+        kernel: the compiled module.
+        facts: what the emitting program says of it.
+    """
+
+    config: str
+    gated: bool
+    kernel: Kernel
+    facts: dict[str, int]
+
+    def grid(self, rows: int, experts: int, n: int) -> tuple[int, int, int]:
+        """Gives the blocks of a launch, as `sm90/launch.mojo` does."""
+        row_blocks = -(-n // self.facts["block_rows"])
+        items = (rows // self.facts["tokens"] + min(rows, experts)) * row_blocks
+        return min(items, self.kernel.driver.multiprocessors * self.facts["blocks"]), 1, 1
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Where tokens go, on the card.
+
+    Args:
+        order: address of the routed row at each place.
+        offsets: address of the experts' first places.
+        touched: experts with rows.
+    """
+
+    order: int
+    offsets: int
+    touched: int
+
+
+class Card:
+    """The GPU: what times it, and memory filled with random numbers.
+
+    Args:
+        driver: the GPU.
+        rounds: how often each thing is timed.
+    """
+
+    def __init__(self, driver: Driver, rounds: int) -> None:
+        self.driver, self._rounds = driver, rounds
+        self._first, self._last = driver.create_event(), driver.create_event()
+        self._spare = driver.allocate(2 * COPY_BYTES)
+
+    def fill(self, size: int, pattern: NDArray[Any]) -> int:
+        """Allocates bytes that hold an array over and over."""
+        address = self.driver.allocate(size)
+        filled = min(size, pattern.nbytes)
+        self.driver.upload(address, pattern.reshape(-1).view(np.uint8)[:filled])
+        while filled < size:
+            step = min(filled, size - filled)
+            self.driver.copy(address + filled, address, step)
+            filled += step
+        self.driver.synchronize()
+        return address
+
+    def copy(self) -> None:
+        """Begins the copy that is the roof."""
+        self.driver.copy(self._spare + COPY_BYTES, self._spare, COPY_BYTES)
+
+    def seconds(self, launches: Sequence[Callable[[], None]], of: str = "") -> list[float]:
+        """Times each round's launches, one after the other, sorted; for one launch of the round."""
+        times = []
+        for round_number in range(self._rounds + 1):
+            self.copy()  # keeps the card busy while launches queue up, and its cache full of other things
+            self.driver.record(self._first)
+            for launch in launches:
+                launch()
+            self.driver.record(self._last)
+            self.driver.synchronize(of=of)
+            if round_number:  # the first one warms up
+                times.append(self.driver.seconds(self._first, self._last) / len(launches))
+        return sorted(times)
+
+
+def random_bfloat16(rng: np.random.Generator, elements: int) -> NDArray[np.uint16]:
+    """Normal values of bfloat16, as bits."""
+    bits = rng.standard_normal(elements, dtype=np.float32).view(np.uint32) >> 16
+    return bits.astype(np.uint16)
+
+
+def random_tiles(rng: np.random.Generator, tiles: int) -> NDArray[np.uint8]:
+    """Packed weights: any codes, and scales of 2^-15 to 1."""
+    packed = rng.integers(0, 256, (tiles, TILE_BYTES), dtype=np.uint8)
+    codes = TILE * TILE // 2
+    packed[:, codes:] = rng.integers(112, 128, (tiles, TILE_BYTES - codes)) + SCALE_OFFSET
+    return packed
+
+
+def load_variants(driver: Driver) -> list[Variant]:
+    """Has the driver compile every configuration, narrow ones first."""
+    variants = [
+        Variant(
+            name.removesuffix("_gated"), name.endswith("_gated"), Kernel(driver, ptx), facts(ptx)
+        )
+        for name, ptx in emit(SM90).items()
+    ]
+    return sorted(variants, key=lambda variant: variant.facts["tokens"])
+
+
+def route(card: Card, rng: np.random.Generator, tokens: int, experts: int) -> Routing:
+    """Sends each token to four different experts, drawn alike."""
+    ids = np.array([rng.permutation(experts)[:TOP_K] for _ in range(tokens)]).reshape(-1)
+    counts = np.bincount(ids, minlength=experts)
+    order = np.argsort(ids, kind="stable").astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return Routing(
+        card.fill(order.nbytes, order),
+        card.fill(offsets.nbytes, offsets),
+        int((counts > 0).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """A matmul's tensors on the card: weights and bias of `POOL` experts, x and y of the most rows there are."""
+
+    y: int
+    x: int
+    weights: int
+    bias: int
+
+
+def prepare_buffers(
+    card: Card, rng: np.random.Generator, matmul: Matmul, most_tokens: int
+) -> Buffers:
+    """Random tensors; eight experts' weights over and over, which no cache can know."""
+    rows = TOP_K * most_tokens
+    return Buffers(
+        y=card.driver.allocate(2 * rows * matmul.outputs),
+        x=card.fill(2 * rows * matmul.k, random_bfloat16(rng, 2**20 + 1)),
+        weights=card.fill(POOL * matmul.tiles * TILE_BYTES, random_tiles(rng, 8 * matmul.tiles)),
+        bias=card.fill(2 * POOL * matmul.n, random_bfloat16(rng, 8 * matmul.n)),
+    )
+
+
+def prepare_launches(
+    variant: Variant,
+    matmul: Matmul,
+    buffers: Buffers,
+    routings: Sequence[Routing],
+    tokens: int,
+    experts: int,
+) -> list[Callable[[], None]]:
+    """A launch for each routing, over one set of weights after the other."""
+    rows, launches = TOP_K * tokens, []
+    for number, routing in enumerate(routings):
+        first = number % (POOL // experts) * experts
+        arguments: list[Number] = [
+            *(buffers.y, buffers.x, buffers.weights + first * matmul.tiles * TILE_BYTES),
+            *(buffers.bias + 2 * first * matmul.n, routing.offsets, routing.order),
+            *(rows, experts, matmul.n, matmul.k, TOP_K if matmul.gated else 0, np.float32(LIMIT)),
+        ]
+        launches.append(
+            variant.kernel.prepare(
+                arguments,
+                grid=variant.grid(rows, experts, matmul.n),
+                shared_bytes=variant.facts["shared_bytes"],
+            )
+        )
+    return launches
+
+
+def measure_group(
+    card: Card,
+    variants: Sequence[Variant],
+    matmul: Matmul,
+    buffers: Buffers,
+    routings: Sequence[Routing],
+    tokens: int,
+    experts: int,
+) -> list[dict[str, Any]]:
+    """Times every configuration on the same work, and compares what they give with the first one's."""
+    rows = TOP_K * tokens
+    touched = statistics.mean(routing.touched for routing in routings)
+    weights_of_expert = matmul.n * matmul.k
+    taken = max(
+        variant.facts["chosen_from"]
+        for variant in variants
+        if variant.facts["chosen_from"] <= -(-rows // experts)
+    )
+    reference: NDArray[Any] | None = None
+    cases = []
+    for variant in variants:
+        y = np.full(min(rows * matmul.outputs, COMPARED), NAN, np.uint16)
+        card.driver.upload(buffers.y, y)
+        launches = prepare_launches(variant, matmul, buffers, routings, tokens, experts)
+        repeats = REPEATS if tokens <= 64 else 1
+        times = card.seconds(launches * repeats, of=variant.config)
+        card.driver.download(buffers.y, y)
+        result = decode_bfloat16(y)
+        reference = result if reference is None else reference
+        median = statistics.median(times)
+        cases.append(
+            {
+                "matmul": matmul.name,
+                "tokens": tokens,
+                "experts": touched,
+                "config": variant.config,
+                "chosen": variant.facts["chosen_from"] == taken,
+                "us": [1e6 * t for t in (times[0], median, times[-1])],
+                "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
+                "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,
+                "difference": float(np.abs(result - reference).max() / np.abs(reference).max()),
+            }
+        )
+    return cases
+
+
+def print_group(model: str, cases: Sequence[dict[str, Any]], roof: float) -> None:
+    """Prints a line for each configuration."""
+    fastest = min(case["us"][1] for case in cases)
+    for case in cases:
+        low, median, high = case["us"]
+        print(
+            f"{model:5} {case['matmul']:8} {case['tokens']:6} {case['experts']:7.1f} {case['config']:12}"
+            f"{'*' if case['chosen'] else ' '}{'<' if median == fastest else ' '}"
+            f" {low:9.1f} {median:8.1f} {high:8.1f} {case['GB_per_s']:7.0f} {case['GB_per_s'] / roof:7.0%}"
+            f" {case['TFLOP_per_s']:9.1f}"
+            f"{'' if case['difference'] <= DIFFERENCE else '   DIFFERS'}",
+            flush=True,
+        )
+
+
+def print_variants(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """Prints what the driver's compiler made of each kernel."""
+    kernels = []
+    print("config       gated registers local bytes blocks to a multiprocessor (meant)")
+    for variant in variants:
+        kernel = variant.kernel
+        registers, local = kernel.attribute(NUM_REGS), kernel.attribute(LOCAL_SIZE_BYTES)
+        blocks = kernel.resident_blocks(variant.facts["shared_bytes"])
+        meant = variant.facts["blocks"]
+        print(
+            f"{variant.config:12} {variant.gated!s:5} {registers:9} {local:11} {blocks} ({meant})"
+        )
+        kernels.append(
+            {
+                "config": variant.config,
+                "gated": variant.gated,
+                "registers": registers,
+                "local_bytes": local,
+                "blocks": blocks,
+            }
+        )
+    return kernels
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print a table, and write JSON if asked to; 1 if two configurations give different results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="a JSON file to write")
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, nargs="+", help="default: those of each model")
+    arguments = parser.parse_args(words)
+    try:
+        driver = Driver(open_library())
+    except CudaError as error:
+        parser.error(str(error))
+    card, rng = Card(driver, arguments.rounds), np.random.default_rng(0)
+    variants = load_variants(driver)
+    report: dict[str, Any] = {
+        "gpu": driver.name,
+        "driver": driver.version,
+        "kernels": print_variants(variants),
+    }
+    roof = 2 * COPY_BYTES / statistics.median(card.seconds([card.copy])) / 1e9
+    report["roofs"] = {"copy_GB_per_s": roof}
+    print(f"{driver.name}, copy_GB_per_s {roof:.0f}")
+    print(
+        "model matmul   tokens experts config          us: min   median      max    GB/s of copy   TFLOP/s"
+    )
+    cases: list[dict[str, Any]] = []
+    of_model = {model: arguments.tokens or TOKENS[model] for model in EXPERTS}
+    most_tokens = max(max(tokens) for tokens in of_model.values())
+    buffers = [prepare_buffers(card, rng, matmul, most_tokens) for matmul in MATMULS]
+    for model, experts in EXPERTS.items():
+        for tokens in of_model[model]:
+            routings = [route(card, rng, tokens, experts) for _ in range(ROUTINGS)]
+            for matmul, tensors in zip(MATMULS, buffers, strict=True):
+                of_matmul = [x for x in variants if x.gated == matmul.gated]
+                group = measure_group(card, of_matmul, matmul, tensors, routings, tokens, experts)
+                print_group(model, group, roof)
+                cases += [{"model": model, **case} for case in group]
+            if arguments.output:  # as far as it is, in case that a kernel never ends
+                arguments.output.write_text(json.dumps({**report, "cases": cases}, indent=2) + "\n")
+    return int(not all(case["difference"] <= DIFFERENCE for case in cases))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
