@@ -2,12 +2,15 @@
 
 import sys
 
-from gpt_oss_mxfp4 import cli
+# What makes an import fail: transformers would import torch where it is installed, seconds for nothing. Not in main(), as
+# the processes that a server starts import this module, and no more of it.
+sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+
+from gpt_oss_mxfp4 import cli  # noqa: E402
 
 
 def main() -> int:
-    """Runs the command without torch, which transformers would import where it is installed: seconds for nothing."""
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # what makes an import fail
+    """Runs the command."""
     return cli.main()
 
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
@@ -105,6 +106,17 @@ def temporary_folder() -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _UNFINISHED.remove(folder)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """Ends the process where it stands; what is unfinished or temporary is removed.
+
+    Args:
+        code: its exit code.
+    """
+    for folder in _UNFINISHED:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -232,9 +244,7 @@ def _exit_on_interrupt() -> Iterator[None]:
         while number := os.read(read_fd, 1):
             if number[0] == signal.SIGINT and not any(take() for take in reversed(_TAKERS)):
                 print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr, flush=True)
-                for folder in _UNFINISHED:
-                    shutil.rmtree(folder, ignore_errors=True)
-                os._exit(EXIT_INTERRUPTED)  # the compiler's threads cannot be asked to stop
+                end_at_once(EXIT_INTERRUPTED)  # the compiler's threads cannot be asked to stop
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()

@@ -9,7 +9,7 @@ import signal
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.process import run_command
+from gpt_oss_mxfp4.process import end_at_once, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import load_keys
 from gpt_oss_mxfp4.serving.options import ServeOptions
@@ -35,7 +35,7 @@ def run_serve(options: ServeOptions) -> int:
         # MAX's own variable would take the metrics port away as well, which sends nothing anywhere.
         os.environ["OTEL_SDK_DISABLED"] = "true"
     # Until the loop runs there is nothing to let end. Without a handler the first process of a container hears nothing.
-    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    before = signal.signal(signal.SIGTERM, lambda *_: end_at_once(0))
     try:
         return run_command(functools.partial(_serve, options), verbose=options.verbose)
     finally:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.options import CACHE_LOGGER, Failed, Refused
+from gpt_oss_mxfp4.process import temporary_folder
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import ApiKeys
 from gpt_oss_mxfp4.serving.app import extend
@@ -91,8 +93,20 @@ def serve(
     if not options.verbose:
         tell_errors(progress.note)
     server = _Server(_uvicorn_config(front, settings))
-    with tied_children(options.verbose):
+    with _sockets_removed(), tied_children(options.verbose):
         uvloop.run(_Serving(options, settings, model, app, front, server, progress).run(listening))
+
+
+@contextlib.contextmanager
+def _sockets_removed() -> Iterator[None]:
+    """Has MAX's processes put the sockets that they talk through into a folder of this run's: they remove none."""
+    before = tempfile.tempdir
+    with temporary_folder() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGeneratorSettings:

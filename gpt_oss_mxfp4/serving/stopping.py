@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable
+
+from gpt_oss_mxfp4.process import end_at_once
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,4 +36,4 @@ def on_signals(stop: Callable[[], None]) -> None:
 def _end_at_once(code: int) -> None:
     for child in multiprocessing.active_children():
         child.kill()
-    os._exit(code)
+    end_at_once(code)
