@@ -268,14 +268,11 @@ def measure_group(
     rows = TOP_K * tokens
     touched = statistics.mean(routing.touched for routing in routings)
     weights_of_expert = matmul.n * matmul.k
-    taken = max(
-        variant.facts["chosen_from"]
-        for variant in variants
-        if variant.facts["chosen_from"] <= -(-rows // experts)
-    )
+    chosen_from = [variant.facts[f"chosen_from_{experts}"] for variant in variants]
+    taken = max(rows_from for rows_from in chosen_from if rows_from <= rows)
     reference: NDArray[Any] | None = None
     cases = []
-    for variant in variants:
+    for variant, rows_from in zip(variants, chosen_from, strict=True):
         y = np.full(min(rows * matmul.outputs, COMPARED), NAN, np.uint16)
         card.driver.upload(buffers.y, y)
         launches = prepare_launches(variant, matmul, buffers, routings, tokens, experts)
@@ -291,7 +288,7 @@ def measure_group(
                 "tokens": tokens,
                 "experts": touched,
                 "config": variant.config,
-                "chosen": variant.facts["chosen_from"] == taken,
+                "chosen": rows_from == taken,
                 "us": [1e6 * t for t in (times[0], median, times[-1])],
                 "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
                 "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,

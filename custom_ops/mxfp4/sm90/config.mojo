@@ -110,15 +110,36 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
             self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES) + self.sums_bytes()
         )
 
+    def launch_registers(self) -> Int:
+        """Gives the registers that each thread of a block begins with.
+
+        Returns:
+            Registers, a multiple of 8.
+        """
+        return SM_REGISTERS // (self.threads() * self.blocks) // 8 * 8
+
     def consumer_registers(self) -> Int:
         """Gives the registers that a multiplying thread may have.
+
+        Where loading threads give some up, no more than a block has in all: `setmaxnreg` would wait for them for ever.
 
         Returns:
             Registers, a multiple of 8.
         """
         if self.blocks > 1:
-            return SM_REGISTERS // (self.threads() * self.blocks) // 8 * 8
-        return (SM_REGISTERS // WARPGROUP - PRODUCER_REGISTERS) // self.warpgroups // 8 * 8
+            return self.launch_registers()
+        var of_block = self.launch_registers() * (self.warpgroups + 1)
+        return max(
+            self.launch_registers(), (of_block - PRODUCER_REGISTERS) // self.warpgroups // 8 * 8
+        )
+
+    def moves_registers(self) -> Bool:
+        """Tells whether loading threads give registers to the others.
+
+        Returns:
+            Whether they do.
+        """
+        return self.consumer_registers() > self.launch_registers()
 
     def row_blocks(self, n: Int) -> Int:
         """Gives the blocks along an expert's weight rows.
@@ -145,50 +166,50 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return (rows // self.tokens + min(rows, experts)) * self.row_blocks(n)
 
 
-comptime DECODE_8 = Sm90Config(
+comptime DECODE_1 = Sm90Config(
     tokens=8,
     warpgroups=2,
     row_tiles=1,
     split_k=True,
     k_tiles=3,
-    stages=8,
+    stages=6,
     loading_threads=32,
+    blocks=3,
+)
+"""A token or so: few tiles of outputs, for which more blocks are one round."""
+
+comptime DECODE_8 = Sm90Config(
+    tokens=8,
+    warpgroups=2,
+    row_tiles=1,
+    split_k=True,
+    k_tiles=5,
+    stages=6,
+    loading_threads=64,
     blocks=2,
 )
-"""A row or two to an expert."""
+"""Up to four rows to an expert."""
 
 comptime DECODE_16 = Sm90Config(
     tokens=16,
     warpgroups=2,
     row_tiles=1,
     split_k=True,
-    k_tiles=3,
-    stages=8,
-    loading_threads=32,
-    blocks=2,
-)
-"""Up to eight rows to an expert."""
-
-comptime MIDDLE_32 = Sm90Config(
-    tokens=32,
-    warpgroups=2,
-    row_tiles=1,
-    split_k=False,
-    k_tiles=2,
+    k_tiles=4,
     stages=6,
-    loading_threads=32,
+    loading_threads=64,
     blocks=2,
 )
-"""Up to 32 rows to an expert."""
+"""Up to twelve rows to an expert."""
 
 comptime MIDDLE_64 = Sm90Config(
     tokens=64,
-    warpgroups=3,
+    warpgroups=4,
     row_tiles=1,
     split_k=False,
-    k_tiles=2,
-    stages=7,
-    loading_threads=64,
+    k_tiles=3,
+    stages=4,
+    loading_threads=128,
     blocks=1,
 )
 """Up to 64 rows to an expert."""
@@ -198,8 +219,8 @@ comptime PREFILL_128 = Sm90Config(
     warpgroups=3,
     row_tiles=1,
     split_k=False,
-    k_tiles=1,
-    stages=9,
+    k_tiles=3,
+    stages=3,
     loading_threads=128,
     blocks=1,
 )
@@ -209,7 +230,8 @@ comptime PREFILL_128 = Sm90Config(
 def choose_config(rows: Int, experts: Int) -> Sm90Config:
     """Chooses by the rows that an expert gets if all get the same.
 
-    A tile too wide multiplies zeros, one too narrow decodes weights again for the next rows.
+    A tile too wide multiplies zeros, one too narrow decodes weights again for the next rows. Where one begins to win was
+    measured on an H200 (NOTES F73).
 
     Args:
         rows: Routed rows, P.
@@ -218,13 +240,13 @@ def choose_config(rows: Int, experts: Int) -> Sm90Config:
     Returns:
         The configuration.
     """
+    if rows <= 4:
+        return DECODE_1
     var of_expert = ceildiv(rows, experts)
-    if of_expert <= 2:
+    if of_expert <= 4:
         return DECODE_8
-    if of_expert <= 8:
+    if of_expert <= 12:
         return DECODE_16
-    if of_expert <= 32:
-        return MIDDLE_32
     if of_expert <= 64:
         return MIDDLE_64
     return PREFILL_128

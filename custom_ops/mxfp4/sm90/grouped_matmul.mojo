@@ -27,7 +27,7 @@ One half's products run while the next half is decoded.
 | y | [P, N] or [P, N / 2] | bfloat16 |
 """
 
-from std.math import ceildiv
+from std.math import ceildiv, gcd
 from std.memory import bitcast
 from std.utils import StaticTuple
 
@@ -385,8 +385,16 @@ def _check_config[config: Sm90Config]():
     # A wait tells rounds apart by parity, so nobody may ask for a round while the one before the last is not over. Who
     # multiplies has been through the slot's last round itself; who loads has waited for a later stage of the same warpgroup.
     comptime assert config.stages % config.sharers() == 0, "a slot must stay with one warpgroup"
-    comptime turn_over = (config.stages - config.loaders()) % config.sharers() == 0
-    comptime assert turn_over, "a loading warp's last stage must be of the same warpgroup"
+    comptime turns = config.loaders() * config.sharers() // gcd(config.loaders(), config.sharers())
+    comptime assert (
+        turns <= config.stages
+    ), "loading warps must come back to a warpgroup within a round"
+    # A slot is given back when the next stage's products have begun.
+    comptime assert config.stages >= 2 * config.sharers(), "a warpgroup must have two slots"
+    comptime of_block = config.launch_registers() * (config.warpgroups + 1)
+    comptime moved = config.consumer_registers() * config.warpgroups + PRODUCER_REGISTERS
+    comptime enough = not config.moves_registers() or moved <= of_block
+    comptime assert enough, "registers that a block does not have are waited for, for ever"
 
 
 @__llvm_metadata(
@@ -446,7 +454,7 @@ def grouped_matmul_kernel[
     var schedule = Schedule[config](offsets, experts, rows, n)
     var item = Int32(block_idx.x)
     if group == 0:
-        comptime if config.blocks == 1:
+        comptime if config.moves_registers():
             warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
         var activations = Activations(x, order, Int(rows), Int(k), Int(top_k))
         var loader, in_loader = divmod(Int32(thread), Int32(config.loading_threads))
@@ -458,7 +466,7 @@ def grouped_matmul_kernel[
             _produce(stages, turns, work, activations, tiles, weights, in_loader)
             item += Int32(grid_dim.x)
     else:
-        comptime if config.blocks == 1:
+        comptime if config.moves_registers():
             warpgroup_reg_alloc[config.consumer_registers()]()
         var output = Output[gated](y, bias, Int(n), limit)
         var sharer = group - 1

@@ -5,9 +5,9 @@ from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
 from ..activations import Activations
 from ..pointers import ConstPointer
 from .config import (
+    DECODE_1,
     DECODE_8,
     DECODE_16,
-    MIDDLE_32,
     MIDDLE_64,
     PREFILL_128,
     Sm90Config,
@@ -46,12 +46,12 @@ def enqueue_grouped_matmul[
     if activations.rows == 0 or output.n == 0 or experts == 0:
         return
     var chosen = choose_config(activations.rows, experts)
-    if chosen == DECODE_8:
+    if chosen == DECODE_1:
+        _enqueue[DECODE_1](ctx, output, activations, weights, offsets, experts)
+    elif chosen == DECODE_8:
         _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts)
     elif chosen == DECODE_16:
         _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts)
-    elif chosen == MIDDLE_32:
-        _enqueue[MIDDLE_32](ctx, output, activations, weights, offsets, experts)
     elif chosen == MIDDLE_64:
         _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts)
     else:

@@ -6,9 +6,9 @@ from std.compile import compile_info
 
 from mxfp4.layouts.sm90_tiles import TILE_ROWS
 from mxfp4.sm90.config import (
+    DECODE_1,
     DECODE_8,
     DECODE_16,
-    MIDDLE_32,
     MIDDLE_64,
     PREFILL_128,
     Sm90Config,
@@ -17,10 +17,10 @@ from mxfp4.sm90.config import (
 from mxfp4.sm90.grouped_matmul import grouped_matmul_kernel
 
 
-def _chosen_from(config: Sm90Config) -> Int:
-    """Gives the fewest rows to an expert for which a configuration is chosen."""
+def _chosen_from(config: Sm90Config, experts: Int) -> Int:
+    """Gives the fewest routed rows for which a configuration is chosen."""
     var rows = 1
-    while not choose_config(rows, 1) == config:
+    while not choose_config(rows, experts) == config:
         rows += 1
     return rows
 
@@ -31,7 +31,8 @@ def _emit[config: Sm90Config, gated: Bool](name: String):
     print("// blocks", config.blocks)
     print("// tokens", config.tokens)
     print("// block_rows", config.block_row_tiles() * TILE_ROWS)
-    print("// chosen_from", _chosen_from(config))
+    print("// chosen_from_32", _chosen_from(config, 32))
+    print("// chosen_from_128", _chosen_from(config, 128))
     print(
         compile_info[
             grouped_matmul_kernel[config, gated],
@@ -47,8 +48,8 @@ def _emit_both[config: Sm90Config](name: String):
 
 
 def main():
+    _emit_both[DECODE_1]("decode_1")
     _emit_both[DECODE_8]("decode_8")
     _emit_both[DECODE_16]("decode_16")
-    _emit_both[MIDDLE_32]("middle_32")
     _emit_both[MIDDLE_64]("middle_64")
     _emit_both[PREFILL_128]("prefill_128")

@@ -3,11 +3,12 @@
 from std.testing import TestSuite, assert_equal, assert_true
 
 from mxfp4.sm90.config import (
+    DECODE_1,
     DECODE_8,
     DECODE_16,
-    MIDDLE_32,
     MIDDLE_64,
     PREFILL_128,
+    PRODUCER_REGISTERS,
     SHARED_BYTES,
     SM_REGISTERS,
     Sm90Config,
@@ -17,14 +18,15 @@ from mxfp4.sm90.config import (
 
 def test_rows_to_an_expert_choose() raises:
     # 20b: four routed rows a token, 32 experts.
-    assert_true(choose_config(4, 32) == DECODE_8)
-    assert_true(choose_config(64, 32) == DECODE_8)
-    assert_true(choose_config(65, 32) == DECODE_16)
-    assert_true(choose_config(256, 32) == DECODE_16)
-    assert_true(choose_config(1024, 32) == MIDDLE_32)
+    assert_true(choose_config(4, 32) == DECODE_1)
+    assert_true(choose_config(8, 32) == DECODE_8)
+    assert_true(choose_config(128, 32) == DECODE_8)
+    assert_true(choose_config(129, 32) == DECODE_16)
+    assert_true(choose_config(384, 32) == DECODE_16)
+    assert_true(choose_config(385, 32) == MIDDLE_64)
     assert_true(choose_config(2048, 32) == MIDDLE_64)
     assert_true(choose_config(2049, 32) == PREFILL_128)
-    assert_true(choose_config(0, 32) == DECODE_8)
+    assert_true(choose_config(0, 32) == DECODE_1)
     # 120b: 128 experts.
     assert_true(choose_config(1024, 128) == DECODE_16)
 
@@ -36,26 +38,35 @@ def _fits[config: Sm90Config]() raises:
     assert_equal(config.b_bytes() % 1024, 0)
     assert_equal(config.consumer_registers() % 8, 0)
     assert_true(config.consumer_registers() <= 255)
+    # What loading threads give up is all that there is to take.
+    var taken = config.consumer_registers() * config.warpgroups
+    var kept = PRODUCER_REGISTERS if config.moves_registers() else config.launch_registers()
+    assert_true(taken + kept <= config.launch_registers() * (config.warpgroups + 1))
 
 
 def test_all_configurations_fit() raises:
+    _fits[DECODE_1]()
     _fits[DECODE_8]()
     _fits[DECODE_16]()
-    _fits[MIDDLE_32]()
     _fits[MIDDLE_64]()
     _fits[PREFILL_128]()
 
 
 def test_worked_sizes() raises:
-    # Three warpgroups of a row tile, 128 tokens: 16 KiB of activations, three tiles of weights.
-    assert_equal(PREFILL_128.b_bytes(), 16384)
-    assert_equal(PREFILL_128.a_bytes(), 3 * 2176)
+    # Three warpgroups of a row tile, 128 tokens, three k tiles: 48 KiB of activations, nine tiles of weights.
+    assert_equal(PREFILL_128.b_bytes(), 49152)
+    assert_equal(PREFILL_128.a_bytes(), 9 * 2176)
     assert_equal(PREFILL_128.block_row_tiles(), 3)
     assert_equal(PREFILL_128.row_blocks(2880), 15)
+    assert_equal(PREFILL_128.launch_registers(), 128)
     assert_equal(PREFILL_128.consumer_registers(), 152)
+    # 96 times five warpgroups, less 56, by four.
+    assert_equal(MIDDLE_64.launch_registers(), 96)
+    assert_equal(MIDDLE_64.consumer_registers(), 104)
     assert_equal(DECODE_8.block_row_tiles(), 1)
     assert_equal(DECODE_8.sums_bytes(), 64 * 8 * 4)
     assert_equal(DECODE_8.consumer_registers(), 80)
+    assert_equal(DECODE_1.consumer_registers(), 56)
 
 
 def main() raises:
