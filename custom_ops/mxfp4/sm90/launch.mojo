@@ -17,6 +17,10 @@ from .epilogue import Output
 from .grouped_matmul import grouped_matmul_kernel
 
 
+comptime MAX_ELEMENTS = 1 << 34
+"""Of x: the kernel counts eight at a time, in 32 bits with a sign."""
+
+
 def enqueue_grouped_matmul[
     gated: Bool
 ](
@@ -41,10 +45,17 @@ def enqueue_grouped_matmul[
         experts: E.
 
     Raises:
-        The launch fails.
+        x is too large, or the launch fails.
     """
     if activations.rows == 0 or output.n == 0 or experts == 0:
         return
+    var elements = activations.rows // max(activations.top_k, 1) * activations.k
+    if elements >= MAX_ELEMENTS:
+        raise Error(
+            "mxfp4: on Hopper x must have fewer than 2^34 elements, got ",
+            elements,
+            "; multiply it in parts",
+        )
     var chosen = choose_config(activations.rows, experts)
     if chosen == DECODE_1:
         _enqueue[DECODE_1](ctx, output, activations, weights, offsets, experts)
