@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,11 +40,13 @@ class Server:
         process: the one that was started; its children are MAX's.
         port: that it listens on.
         file: what it writes to standard error.
+        temporary: where it keeps temporary files.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     file: Path
+    temporary: Path
 
     @property
     def url(self) -> str:
@@ -62,6 +65,11 @@ class Server:
         text = httpx.get(f"http://127.0.0.1:{self.port + 1}/metrics").text
         lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
+
+    def left_behind(self) -> list[str]:
+        """Temporary files, but those that MAX keeps for the next run's compiler."""
+        names = [path.name for path in self.temporary.iterdir()]
+        return [name for name in names if not name.startswith(".modular")]
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -113,6 +121,8 @@ def start(*arguments: str, port: int | None = None, key: str = KEY) -> Server:
     port = port or free_ports()
     handle, name = tempfile.mkstemp(prefix="gpt-oss-mxfp4-serve-", suffix=".log")
     atexit.register(Path(name).unlink, missing_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix="serve-"))  # short: sockets go there
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "gpt_oss_mxfp4", "serve", "--port", str(port)),
@@ -120,11 +130,11 @@ def start(*arguments: str, port: int | None = None, key: str = KEY) -> Server:
         ],
         stdout=handle,
         stderr=handle,
-        env=ENVIRONMENT | {"GPT_OSS_MXFP4_API_KEY": key},
+        env=ENVIRONMENT | {"GPT_OSS_MXFP4_API_KEY": key, "TMPDIR": str(temporary)},
         start_new_session=True,
     )
     os.close(handle)
-    return Server(process, port, Path(name))
+    return Server(process, port, Path(name), temporary)
 
 
 def wait_ready(server: Server) -> None:

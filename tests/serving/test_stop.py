@@ -96,6 +96,7 @@ def test_a_signal_lets_running_requests_end_and_a_restart_on_the_port_is_clean(
         assert answer.result() == TOKENS
         assert server.wait() == 0
         wait_ended(children)
+        assert server.left_behind() == []
         assert_quiet(server)
         assert "stopping: 1 running requests get 30 s; a second signal ends at once" in server.log
         assert server.log.endswith("stopped\n")
@@ -107,6 +108,7 @@ def test_a_signal_lets_running_requests_end_and_a_restart_on_the_port_is_clean(
             assert httpx.get(f"{again.url}/ready").json() == {"status": "loading"}
             again.send(signal.SIGTERM)  # while it loads
             assert again.wait() == 0
+            assert again.left_behind() == []
             assert_quiet(again)
         finally:
             stop(again)
@@ -135,6 +137,7 @@ def test_requests_get_no_longer_than_the_drain_allows_and_a_second_signal_ends_a
         server.send(signal.SIGTERM)
         assert server.wait() == 128 + signal.SIGTERM
         wait_ended(children)
+        assert server.left_behind() == []
         assert "Traceback" not in server.log
 
 
