@@ -18,7 +18,10 @@ from tests.custom_ops.mxfp4.sm90.test_grouped_matmul import swap_registers
 @pytest.fixture
 def configs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Two configurations of one small matmul of one small model."""
-    configs = {name: emit(SM90)[name] for name in ("decode_8", "decode_16")}
+    configs = {
+        name: f"// chosen_from_1 {rows}\n{emit(SM90)[name]}"
+        for name, rows in {"decode_8": 1, "decode_16": 3}.items()
+    }
     monkeypatch.setattr(script, "open_library", lambda: StandIn().library())
     monkeypatch.setattr(script, "emit", lambda _: configs)
     monkeypatch.setattr(script, "EXPERTS", {"small": 1})
@@ -40,7 +43,7 @@ def test_every_configuration_is_timed_and_gives_the_same(
     report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
     assert report["roofs"] == {"copy_GB_per_s": pytest.approx(2 * 1024 / 1e-3 / 1e9)}
     assert [case["config"] for case in report["cases"]] == ["decode_8", "decode_16"]
-    # Three rows to an expert; all launches take a millisecond.
+    # Three rows; all launches take a millisecond.
     assert [case["chosen"] for case in report["cases"]] == [False, True]
     for case in report["cases"]:
         assert case["us"] == pytest.approx([1000, 1000, 1000])
