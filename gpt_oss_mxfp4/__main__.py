@@ -2,8 +2,8 @@
 
 import sys
 
-# What makes an import fail: transformers would import torch where it is installed, seconds for nothing. Not in main(), as
-# the processes that a server starts import this module, and no more of it.
+# What makes an import fail: transformers would import torch where it is installed, seconds for nothing.
+# Not in main(): the processes that a server starts import this module, and no more of it.
 sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 from gpt_oss_mxfp4 import cli  # noqa: E402

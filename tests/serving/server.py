@@ -67,9 +67,9 @@ class Server:
         return {name: float(value) for name, _, value in lines}
 
     def left_behind(self) -> list[str]:
-        """Temporary files, but those that MAX keeps for the next run's compiler."""
+        """Temporary files, but the caches of MAX's compiler and of torch."""
         names = [path.name for path in self.temporary.iterdir()]
-        return [name for name in names if not name.startswith(".modular")]
+        return [name for name in names if not name.startswith((".modular", "torchinductor"))]
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
