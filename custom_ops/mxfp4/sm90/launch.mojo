@@ -45,7 +45,7 @@ def enqueue_grouped_matmul[
         experts: E.
 
     Raises:
-        x is too large, or the launch fails.
+        The activations are too large, or the launch fails.
     """
     if activations.rows == 0 or output.n == 0 or experts == 0:
         return
