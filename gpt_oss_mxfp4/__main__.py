@@ -3,7 +3,7 @@
 import sys
 
 # What makes an import fail: transformers would import torch where it is installed, seconds for nothing.
-# Not in main(): the processes that a server starts import this module, and no more of it.
+# Not in main(): the processes that a server starts import this module where the command was run, not `python -m`.
 sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 from gpt_oss_mxfp4 import cli  # noqa: E402

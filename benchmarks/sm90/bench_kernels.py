@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.sm90.cases import BYTES_PER_WEIGHT, LIMIT, Sizes, route_tokens
+from benchmarks.sm90.cases import TOKENS as TOKENS_20B
 from tests.cuda_driver.driver import (
     LOCAL_SIZE_BYTES,
     NUM_REGS,
@@ -40,12 +42,11 @@ from tests.reference.sm90_tiles import SCALE_OFFSET, TILE, TILE_BYTES
 EXPERTS = {"20b": 32, "120b": 128}
 POOL = 128
 """Experts with weights on the card: 120b's, or 20b's four times."""
-TOKENS = {"20b": (1, 4, 16, 64, 256, 1024, 4096), "120b": (1, 4, 16, 64)}
-TOP_K, LIMIT = 4, 7.0
+TOKENS = {"20b": TOKENS_20B, "120b": (1, 4, 16, 64)}
+TOP_K = 4
 ROUTINGS = 16
 REPEATS = 4
 """Of each routing in a round, where tokens are few and launches short."""
-BYTES_PER_WEIGHT = 17 / 32
 COPY_BYTES = 2**30
 NAN = 0x7FC0
 """What the output holds before: what a configuration leaves out is seen."""
@@ -194,14 +195,12 @@ def load_variants(driver: Driver) -> list[Variant]:
 
 def route(card: Card, rng: np.random.Generator, tokens: int, experts: int) -> Routing:
     """Sends each token to four different experts, drawn alike."""
-    ids = np.array([rng.permutation(experts)[:TOP_K] for _ in range(tokens)]).reshape(-1)
-    counts = np.bincount(ids, minlength=experts)
-    order = np.argsort(ids, kind="stable").astype(np.int32)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    sizes = Sizes(experts, TOP_K, hidden=2880, inner=2880)
+    drawn = route_tokens(rng, tokens, sizes)
     return Routing(
-        card.fill(order.nbytes, order),
-        card.fill(offsets.nbytes, offsets),
-        int((counts > 0).sum()),
+        card.fill(drawn.order.nbytes, drawn.order),
+        card.fill(drawn.offsets.nbytes, drawn.offsets),
+        drawn.touched,
     )
 
 

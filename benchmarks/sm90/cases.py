@@ -78,7 +78,11 @@ class Routing:
 
 def draw_routing(tokens: int, sizes: Sizes = GPT_OSS_20B) -> Routing:
     """Sends each token to ``top_k`` different experts, all alike; the same on every side, whatever was drawn before."""
-    rng = np.random.default_rng([SEED, tokens])
+    return route_tokens(np.random.default_rng([SEED, tokens]), tokens, sizes)
+
+
+def route_tokens(rng: np.random.Generator, tokens: int, sizes: Sizes) -> Routing:
+    """Sends each token to ``top_k`` different experts, all alike, as drawn next."""
     choices = [rng.permutation(sizes.experts)[: sizes.top_k] for _ in range(tokens)]
     ids = np.array(choices, int).reshape(-1)
     counts = np.bincount(ids, minlength=sizes.experts)

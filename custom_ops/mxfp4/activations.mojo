@@ -33,6 +33,5 @@ struct Activations(TrivialRegisterPassable):
         var routed = self.order[unsafe_offset=p]
         if routed < 0 or routed >= Int32(self.rows):
             return -1
-        return Int(
-            UInt32(routed) // UInt32(self.top_k)
-        )  # of 32 bits, and unsigned: a GPU divides in many steps
+        # Of 32 bits, and unsigned: a GPU divides in many steps.
+        return Int(UInt32(routed) // UInt32(self.top_k))

@@ -47,6 +47,19 @@ CPU_BATCH_SIZE = 4
 """Sequences at once on a CPU, each with a KV cache of the whole length: 0.8 GB for 20b's 8192 tokens in float32."""
 
 
+@contextlib.contextmanager
+def _sockets_removed() -> Iterator[None]:
+    """Has MAX's processes put the sockets that they talk through into a folder of this run's: they remove none."""
+    before = tempfile.tempdir
+    with temporary_folder() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+@_sockets_removed()
 def serve(
     checkpoint: Checkpoint,
     options: ServeOptions,
@@ -69,47 +82,32 @@ def serve(
         Refused: MAX cannot run the model on this machine.
         Failed: one of its processes ended.
     """
-    with _sockets_removed():
-        settings = Settings(
-            MAX_SERVE_API_TYPES=[APIType.OPENAI],
-            MAX_SERVE_HOST=options.host,
-            MAX_SERVE_PORT=listening.getsockname()[1],
-            MAX_SERVE_METRICS_ENDPOINT_PORT=metrics_port,
-            MAX_SERVE_MAX_REQUEST_BYTES=options.max_body_bytes,
-            MAX_SERVE_LOGS_CONSOLE_LEVEL="INFO" if options.verbose else "CRITICAL",
-            MAX_SERVE_DISABLE_TELEMETRY=False,  # its metrics port too would go; see run_serve
-            MAX_SERVE_GRACEFUL_SHUTDOWN_TIMEOUT_S=options.drain_seconds,
-        )
-        model = _model(checkpoint, options)
-        app = fastapi_app(settings, model)
-        front = Front(
-            app,
-            model=options.served_name,
-            vocab_size=checkpoint.config.vocab_size,
-            keys=keys,
-            max_body_bytes=options.max_body_bytes,
-            tell=progress.note,
-            open_paths=extend(app, options),
-        )
-        if not options.verbose:
-            tell_errors(progress.note)
-        server = _Server(_uvicorn_config(front, settings))
-        with tied_children(options.verbose):
-            uvloop.run(
-                _Serving(options, settings, model, app, front, server, progress).run(listening)
-            )
-
-
-@contextlib.contextmanager
-def _sockets_removed() -> Iterator[None]:
-    """Has MAX's processes put the sockets that they talk through into a folder of this run's: they remove none."""
-    before = tempfile.tempdir
-    with temporary_folder() as folder:
-        tempfile.tempdir = str(folder)
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
+    settings = Settings(
+        MAX_SERVE_API_TYPES=[APIType.OPENAI],
+        MAX_SERVE_HOST=options.host,
+        MAX_SERVE_PORT=listening.getsockname()[1],
+        MAX_SERVE_METRICS_ENDPOINT_PORT=metrics_port,
+        MAX_SERVE_MAX_REQUEST_BYTES=options.max_body_bytes,
+        MAX_SERVE_LOGS_CONSOLE_LEVEL="INFO" if options.verbose else "CRITICAL",
+        MAX_SERVE_DISABLE_TELEMETRY=False,  # its metrics port too would go; see run_serve
+        MAX_SERVE_GRACEFUL_SHUTDOWN_TIMEOUT_S=options.drain_seconds,
+    )
+    model = _model(checkpoint, options)
+    app = fastapi_app(settings, model)
+    front = Front(
+        app,
+        model=options.served_name,
+        vocab_size=checkpoint.config.vocab_size,
+        keys=keys,
+        max_body_bytes=options.max_body_bytes,
+        tell=progress.note,
+        open_paths=extend(app, options),
+    )
+    if not options.verbose:
+        tell_errors(progress.note)
+    server = _Server(_uvicorn_config(front, settings))
+    with tied_children(options.verbose):
+        uvloop.run(_Serving(options, settings, model, app, front, server, progress).run(listening))
 
 
 def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGeneratorSettings:

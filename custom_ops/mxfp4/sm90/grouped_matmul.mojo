@@ -115,7 +115,6 @@ struct _Stages[config: Sm90Config](TrivialRegisterPassable):
         return self.full(Int32(2 * Self.config.stages)).unsafe_bitcast[Float32]()
 
 
-@fieldwise_init
 struct _Turns[stages: Int, step: Int](TrivialRegisterPassable):
     """The stages of one of `step` that take turns: which slot its next one has, and in which round.
 
