@@ -37,7 +37,7 @@ from tests.cuda_driver.driver import (
 )
 from tests.custom_ops.mxfp4.ptx import SM90, emit, facts
 from tests.reference.bfloat16 import decode_bfloat16
-from tests.reference.sm90_tiles import SCALE_OFFSET, TILE, TILE_BYTES
+from tests.reference.sm90_tiles import CODE_BYTES, SCALE_OFFSET, TILE, TILE_BYTES
 
 EXPERTS = {"20b": 32, "120b": 128}
 POOL = 128
@@ -177,8 +177,7 @@ def random_bfloat16(rng: np.random.Generator, elements: int) -> NDArray[np.uint1
 def random_tiles(rng: np.random.Generator, tiles: int) -> NDArray[np.uint8]:
     """Packed weights: any codes, and scales of 2^-15 to 1."""
     packed = rng.integers(0, 256, (tiles, TILE_BYTES), dtype=np.uint8)
-    codes = TILE * TILE // 2
-    packed[:, codes:] = rng.integers(112, 128, (tiles, TILE_BYTES - codes)) + SCALE_OFFSET
+    packed[:, CODE_BYTES:] = rng.integers(112, 128, (tiles, TILE_BYTES - CODE_BYTES)) + SCALE_OFFSET
     return packed
 
 

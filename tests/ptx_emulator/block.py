@@ -219,11 +219,8 @@ class Block:
         elif parts[0] == "selp":
             a, b, predicate = (warp.read(x, mask) for x in operands[1:])
             warp.write(operands[0], np.where(predicate.astype(bool), a, b), mask)
-        elif parts[:3] == ("shfl", "sync", "idx"):
-            values, lane = warp.read(operands[1], mask), warp.read(operands[2], mask)
-            if operands[3:] != ("31", "-1"):  # segments, or a part of the warp
-                raise NotImplementedError(str(instruction))
-            warp.write(operands[0], values[(lane & np.uint64(31)).astype(np.intp)], mask)
+        elif parts[:2] == ("shfl", "sync"):
+            self._shuffle(warp, instruction, mask)
         elif parts[0] == "cvt" and parts[-2] == "bf16x2":
             upper, lower = (
                 arithmetic.convert("bf16", parts[-1], warp.read(x, mask), parts[1:-2])
@@ -248,6 +245,18 @@ class Block:
             if compute is None:
                 raise NotImplementedError(str(instruction))
             warp.write(operands[0], compute(*(warp.read(x, mask) for x in operands[1:])), mask)
+
+    def _shuffle(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        _, _, kind, _ = instruction.parts
+        target, source, by, clamp, members = instruction.operands
+        # Segments of a warp, or a part of it, are not there.
+        if (kind, clamp, members) not in (("idx", "31", "-1"), ("up", "0", "-1")):
+            raise NotImplementedError(str(instruction))
+        amount = warp.read(by, mask).astype(np.int64)
+        lanes = np.arange(LANES)
+        from_lane = amount % LANES if kind == "idx" else lanes - amount
+        from_lane = np.where(from_lane < 0, lanes, from_lane)
+        warp.write(target, warp.read(source, mask)[from_lane], mask)
 
     def _unpack(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
         targets = vector(instruction.operands[0])

@@ -137,6 +137,14 @@ def test_a_lanes_word_goes_to_all() -> None:
     assert (got == np.arange(32)).all()
 
 
+def test_a_lanes_word_comes_from_one_further_down_or_itself() -> None:
+    got = compute("shfl.sync.up.b32 %r3, %r2, 4, 0, -1;", WORDS)
+    assert (got[4:] == WORDS[:-4]).all()
+    assert (got[:4] == WORDS[:4]).all()
+    with pytest.raises(NotImplementedError, match="shfl"):
+        compute("shfl.sync.up.b32 %r3, %r2, 4, 8, -1;", WORDS)
+
+
 def test_lanes_part_and_meet_again() -> None:
     got = compute(
         """

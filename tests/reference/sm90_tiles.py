@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TILE = 64
+CODE_BYTES = TILE * TILE // 2
 TILE_BYTES = 2176
 SCALE_OFFSET = 126
 

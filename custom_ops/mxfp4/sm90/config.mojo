@@ -20,6 +20,15 @@ comptime PRODUCER_REGISTERS = 56
 comptime BARRIER_BYTES = 8
 """Bytes of an mbarrier."""
 
+comptime MAX_EXPERTS = 511
+"""Experts that a block's list has room for."""
+
+comptime LIST_ENTRIES = MAX_EXPERTS + 1
+"""Entries of that list: one for each expert, and the end."""
+
+comptime LIST_BYTES = 16 * LIST_ENTRIES
+"""Bytes of that list."""
+
 
 @fieldwise_init
 struct Sm90Config(Equatable, TrivialRegisterPassable):
@@ -28,9 +37,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     var tokens: Int
     """Rows of activations in a tile: N of wgmma, 8, 16, 32, 64 or 128."""
     var warpgroups: Int
-    """Warpgroups that multiply."""
-    var row_tiles: Int
-    """Tiles of 64 weight rows of each warpgroup."""
+    """Warpgroups that multiply, each a tile of 64 weight rows at a time."""
     var split_k: Bool
     """Whether the warpgroups share the same rows and take turns along k, or have rows of their own."""
     var k_tiles: Int
@@ -72,7 +79,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         Returns:
             Tiles of 64 weight rows.
         """
-        return self.row_tiles * (1 if self.split_k else self.warpgroups)
+        return 1 if self.split_k else self.warpgroups
 
     def b_bytes(self) -> Int:
         """Gives the bytes of activations in a stage.
@@ -98,16 +105,18 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         if not self.split_k:
             return 0
-        return (self.warpgroups - 1) * self.row_tiles * TILE_ROWS * self.tokens * 4
+        return (self.warpgroups - 1) * TILE_ROWS * self.tokens * 4
 
     def shared_bytes(self) -> Int:
         """Gives the shared memory of a block.
 
         Returns:
-            Bytes: stages of activations, stages of weights, two barriers a stage, sums.
+            Bytes: stages of activations, stages of weights, the list of experts, sums, two barriers a stage.
         """
         return (
-            self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES) + self.sums_bytes()
+            self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES)
+            + LIST_BYTES
+            + self.sums_bytes()
         )
 
     def launch_registers(self) -> Int:
@@ -169,7 +178,6 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
 comptime DECODE_1 = Sm90Config(
     tokens=8,
     warpgroups=2,
-    row_tiles=1,
     split_k=True,
     k_tiles=3,
     stages=6,
@@ -181,7 +189,6 @@ comptime DECODE_1 = Sm90Config(
 comptime DECODE_8 = Sm90Config(
     tokens=8,
     warpgroups=2,
-    row_tiles=1,
     split_k=True,
     k_tiles=5,
     stages=6,
@@ -193,7 +200,6 @@ comptime DECODE_8 = Sm90Config(
 comptime DECODE_16 = Sm90Config(
     tokens=16,
     warpgroups=2,
-    row_tiles=1,
     split_k=True,
     k_tiles=4,
     stages=6,
@@ -205,7 +211,6 @@ comptime DECODE_16 = Sm90Config(
 comptime MIDDLE_64 = Sm90Config(
     tokens=64,
     warpgroups=4,
-    row_tiles=1,
     split_k=False,
     k_tiles=3,
     stages=4,
@@ -217,7 +222,6 @@ comptime MIDDLE_64 = Sm90Config(
 comptime PREFILL_128 = Sm90Config(
     tokens=128,
     warpgroups=3,
-    row_tiles=1,
     split_k=False,
     k_tiles=3,
     stages=3,

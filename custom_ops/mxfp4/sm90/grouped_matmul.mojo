@@ -2,6 +2,7 @@
 
 Transposed, so that weights are the operand in registers: D[weight rows, tokens] = W @ x.T.
 
+    one warp:       list the experts that have rows
     one warpgroup:  for each work item, for each stage of k (its warps take turns, where few lines make a stage):
                         wait until the stage is empty
                         weights: one bulk copy a row tile       -> the stage's full barrier counts bytes
@@ -10,7 +11,7 @@ Transposed, so that weights are the operand in registers: D[weight rows, tokens]
                         wait until it is full
                         for each k tile, for each half (32 k, one scale group):
                             wait for the products before last: their fragment's registers are free
-                            decode 2 words a row tile into fragments; 2 wgmma a row tile
+                            decode 2 words into fragments; 2 wgmma
                         the stage before is empty
                     sums to shared memory and on to the first warpgroup, where they split k
                     epilogue
@@ -62,11 +63,18 @@ from ..layouts.sm90_tiles import (
     word_byte,
 )
 from ..pointers import ConstPointer
-from .config import BARRIER_BYTES, PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
+from .config import (
+    BARRIER_BYTES,
+    LIST_BYTES,
+    PRODUCER_REGISTERS,
+    SHARED_BYTES,
+    WARPGROUP,
+    Sm90Config,
+)
 from .decode import decode_scale, decode_word
 from .epilogue import Bf16Pointer, Output
 from .ptx import SharedBarrier, SharedBytes, arrive_behind_copies, copy_16_bytes, copy_bulk, pin
-from .schedule import Schedule, Work
+from .schedule import Schedule, SharedList, Work, list_experts
 
 comptime _COPY_ELEMENTS = 8
 """Elements that one thread copies at once: 16 bytes."""
@@ -78,7 +86,7 @@ comptime _HALF_STEPS = STEPS // 2
 
 @fieldwise_init
 struct _Stages[config: Sm90Config](TrivialRegisterPassable):
-    """Shared memory: activations, weights, barriers, sums."""
+    """Shared memory: activations, weights, the list of experts, barriers, sums."""
 
     var base: SharedBytes
 
@@ -98,10 +106,15 @@ struct _Stages[config: Sm90Config](TrivialRegisterPassable):
         )
 
     @inline(.always)
+    def entries(self) -> SharedList:
+        comptime before = Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
+        return self.base.unsafe_offset(before).unsafe_bitcast[SIMD[DType.int32, 4]]()
+
+    @inline(.always)
     def full(self, slot: Int32) -> SharedBarrier:
+        comptime before = Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
         return self.base.unsafe_offset(
-            Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
-            + Int(slot * BARRIER_BYTES)
+            before + LIST_BYTES + Int(slot * BARRIER_BYTES)
         ).unsafe_bitcast[SharedMemBarrier]()
 
     @inline(.always)
@@ -142,6 +155,65 @@ struct _Turns[stages: Int, step: Int](TrivialRegisterPassable):
             self.parity ^= 1
 
 
+@fieldwise_init
+struct _Rows[config: Sm90Config](TrivialRegisterPassable):
+    """The weight rows of a work item, in tiles."""
+
+    var first: ConstPointer[DType.uint8]
+    """The first tile."""
+    var last: Int32
+    """The item's last row tile that the expert has: it comes again in the place of those past it, whose products are
+    computed and not stored."""
+    var k_tiles: Int32
+    """Tiles along k."""
+
+    def __init__(out self, weights: ConstPointer[DType.uint8], tiles: Sm90Tiles, work: Work):
+        var row_tile = Int(work.row_block) * Self.config.block_row_tiles()
+        self.first = weights.unsafe_offset(tiles.tile_byte(Int(work.expert), row_tile, 0))
+        self.last = Int32(tiles.row_tiles() - 1 - row_tile)
+        self.k_tiles = Int32(tiles.k_tiles())
+
+    @inline(.always)
+    def stages(self) -> Int32:
+        return ceildiv(self.k_tiles, Int32(Self.config.k_tiles))
+
+    @inline(.always)
+    def load(self, stages: _Stages[Self.config], slot: Int32, stage: Int32):
+        """Begins to load a stage's weights, whose bytes its full barrier is told to expect."""
+        var k_tile = stage * Int32(Self.config.k_tiles)
+        var here = min(Int32(Self.config.k_tiles), self.k_tiles - k_tile)
+        var full = stages.full(slot)
+        full[].expect_bytes(here * Int32(Self.config.block_row_tiles() * TILE_BYTES))
+        comptime for i in range(Self.config.block_row_tiles()):
+            copy_bulk(
+                stages.a(slot, Int32(i), 0),
+                self.first.unsafe_offset(
+                    Int((min(Int32(i), self.last) * self.k_tiles + k_tile) * TILE_BYTES)
+                ),
+                Int(here * TILE_BYTES),
+                full,
+            )
+
+
+@inline(.always)
+def _load_ahead[
+    config: Sm90Config
+](
+    stages: _Stages[config],
+    var turns: _Turns[config.stages, config.loaders()],
+    rows: _Rows[config],
+) -> Int32:
+    """Begins to load the first work item's weights into all slots: they wait for no one, not even for the tokens' places.
+
+    Returns:
+        The first stage that is left.
+    """
+    while turns.stage < min(Int32(config.stages), rows.stages()):
+        rows.load(stages, turns.slot, turns.stage)
+        turns.advance()
+    return turns.stage
+
+
 @inline(.always)
 def _produce[
     config: Sm90Config
@@ -150,23 +222,25 @@ def _produce[
     mut turns: _Turns[config.stages, config.loaders()],
     work: Work,
     activations: Activations,
-    tiles: Sm90Tiles,
-    weights: ConstPointer[DType.uint8],
+    rows: _Rows[config],
+    begun: Int32,
     thread: Int32,
 ):
     """Loads the stages of one work item whose turn it is; `thread` counts those that load a stage together.
+
+    The weights of stages before `begun` are on their way already.
     """
     # A thread copies the same chunk of k of several lines; a line is one row of one k tile.
     comptime lines_at_once = config.loading_threads // _CHUNKS
-    comptime rows = config.tokens // lines_at_once
-    comptime assert rows * lines_at_once == config.tokens, "a k tile's lines must be whole rounds"
+    comptime lines = config.tokens // lines_at_once
+    comptime assert lines * lines_at_once == config.tokens, "a k tile's lines must be whole rounds"
     var chunk = thread % _CHUNKS
-    var first_row = thread // _CHUNKS
+    var first_line = thread // _CHUNKS
     var row_chunks = Int32(activations.k // _COPY_ELEMENTS)
     # In chunks, so that 32 bits hold them: registers are scarce here. Below 0, and so all along k, for rows that are none.
-    var sources = Array[Int32, rows](fill=Int32.MIN)
-    comptime for i in range(rows):
-        var place = work.first_row + first_row + Int32(i * lines_at_once)
+    var sources = Array[Int32, lines](fill=Int32.MIN)
+    comptime for i in range(lines):
+        var place = work.first_row + first_line + Int32(i * lines_at_once)
         var token = activations.row(Int(place)) if place < work.end_row else -1
         if token >= 0:
             sources[i] = Int32(token) * row_chunks + chunk
@@ -174,34 +248,17 @@ def _produce[
     comptime alike = max(1, 8 // lines_at_once)
     var targets = Array[Int32, alike](fill=0)
     comptime for i in range(alike):
-        var line = first_row + Int32(i * lines_at_once)
+        var line = first_line + Int32(i * lines_at_once)
         targets[i] = Int32(swizzle_128b(Int(line * LINE_BYTES + chunk * 16)))
-    var k_tiles = Int32(tiles.k_tiles())
-    var row_tile = Int(work.row_block) * config.block_row_tiles()
-    var block = weights.unsafe_offset(tiles.tile_byte(Int(work.expert), row_tile, 0))
-    # Past an expert's last rows its last tile comes again: its products are computed and not stored.
-    var last_tile = Int32(tiles.row_tiles() - 1 - row_tile)
-    while turns.stage * Int32(config.k_tiles) < k_tiles:
-        var k_tile = turns.stage * Int32(config.k_tiles)
+    while turns.stage < rows.stages():
         stages.empty(turns.slot)[].wait(turns.parity ^ 1)
-        var full = stages.full(turns.slot)
-        if thread == 0:
-            var here = min(Int32(config.k_tiles), k_tiles - k_tile)
-            full[].expect_bytes(here * Int32(config.block_row_tiles() * TILE_BYTES))
-            comptime for i in range(config.block_row_tiles()):
-                copy_bulk(
-                    stages.a(turns.slot, Int32(i), 0),
-                    block.unsafe_offset(
-                        Int((min(Int32(i), last_tile) * k_tiles + k_tile) * TILE_BYTES)
-                    ),
-                    Int(here * TILE_BYTES),
-                    full,
-                )
+        if thread == 0 and turns.stage >= begun:
+            rows.load(stages, turns.slot, turns.stage)
         syncwarp()  # nothing else says that the warp copies together again, with thread 0
         var b = stages.b(turns.slot)
-        var k_chunk = k_tile * _CHUNKS
+        var k_chunk = turns.stage * Int32(config.k_tiles * _CHUNKS)
         var left = row_chunks - chunk - k_chunk
-        comptime for i in range(rows):
+        comptime for i in range(lines):
             comptime line = i // alike * alike * lines_at_once
             var target = b.unsafe_offset(Int(targets[i % alike]) + line * LINE_BYTES)
             var at = sources[i] + k_chunk
@@ -212,9 +269,9 @@ def _produce[
                     source.unsafe_offset(tile * TILE_K),
                     at >= 0 and left > Int32(tile * _CHUNKS),
                 )
-        arrive_behind_copies(full)
+        arrive_behind_copies(stages.full(turns.slot))
         turns.advance()
-    turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
+    turns.stage -= rows.stages()
 
 
 @inline(.always)
@@ -249,55 +306,44 @@ def _multiply_tile[
     slot: Int32,
     before: Int32,
     b: SIMD[DType.uint32, 2],
-    mut sums: StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles],
-    first_tile: Int32,
+    mut sums: SIMD[DType.float32, config.tokens // 2],
+    row_tile: Int32,
     warp: Int,
     lane: Int,
 ):
-    """Decodes a tile of 64 k of each row tile and starts its products; in a stage's first tile also gives back the stage
+    """Decodes a tile of 64 rows by 64 k and starts its products; in a stage's first tile also gives back the stage
     before, once its products are done."""
-    comptime Fragments = StaticTuple[SIMD[DType.bfloat16, 8 * _HALF_STEPS], config.row_tiles]
-    var words = StaticTuple[SIMD[DType.uint32, STEPS], config.row_tiles](
-        fill=SIMD[DType.uint32, STEPS](0)
+    var a = stages.a(slot, row_tile, k_tile)
+    var words = (
+        a.unsafe_offset(word_byte(warp, lane, 0))
+        .unsafe_bitcast[UInt32]()
+        .unsafe_load[width=STEPS, alignment=16]()
     )
-    var scales = StaticTuple[UInt32, config.row_tiles](fill=0)
-    comptime for m in range(config.row_tiles):
-        var a = stages.a(slot, first_tile + Int32(m), k_tile)
-        words[m] = (
-            a.unsafe_offset(word_byte(warp, lane, 0))
-            .unsafe_bitcast[UInt32]()
-            .unsafe_load[width=STEPS, alignment=16]()
-        )
-        scales[m] = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
+    var scales = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
     comptime for half in range(2):
         # All but the last half's products are done: the registers of the half before it are free.
         wgmma_wait_group_sync[1]()
         comptime if k_tile == 0 and half == 1:
             if before >= 0 and lane == 0:
                 _ = stages.empty(before)[].arrive()
-        var fragments = Fragments(fill=SIMD[DType.bfloat16, 8 * _HALF_STEPS](0))
-        comptime for m in range(config.row_tiles):
-            var first = decode_scale[half, 0](scales[m])
-            var lower = decode_scale[half, 1](scales[m])
-            fragments[m] = decode_word(pin(words[m][2 * half]), first, lower).join(
-                decode_word(pin(words[m][2 * half + 1]), first, lower)
-            )
+        var first = decode_scale[half, 0](scales)
+        var lower = decode_scale[half, 1](scales)
+        var fragments = decode_word(pin(words[2 * half]), first, lower).join(
+            decode_word(pin(words[2 * half + 1]), first, lower)
+        )
         wgmma_fence_aligned()
         comptime for step in range(_HALF_STEPS):
-            comptime for m in range(config.row_tiles):
-                sums[m] = wgmma_async[
-                    64,
-                    config.tokens,
-                    16,
-                    a_type=DType.bfloat16,
-                    b_type=DType.bfloat16,
-                ](
-                    fragments[m].slice[8, offset=8 * step](),
-                    _behind[k_tile * config.tokens * LINE_BYTES + 32 * (_HALF_STEPS * half + step)](
-                        b
-                    ),
-                    sums[m],
-                )
+            sums = wgmma_async[
+                64,
+                config.tokens,
+                16,
+                a_type=DType.bfloat16,
+                b_type=DType.bfloat16,
+            ](
+                fragments.slice[8, offset=8 * step](),
+                _behind[k_tile * config.tokens * LINE_BYTES + 32 * (_HALF_STEPS * half + step)](b),
+                sums,
+            )
         wgmma_commit_group_sync()
 
 
@@ -308,13 +354,12 @@ def _consume[
     stages: _Stages[config],
     mut turns: _Turns[config.stages, config.sharers()],
     tiles: Sm90Tiles,
-    first_tile: Int32,
+    row_tile: Int32,
     warp: Int,
     lane: Int,
-) -> StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles]:
+) -> SIMD[DType.float32, config.tokens // 2]:
     """Multiplies the stages of one work item whose turn it is."""
-    comptime Sums = SIMD[DType.float32, config.tokens // 2]
-    var sums = StaticTuple[Sums, config.row_tiles](fill=Sums(0))
+    var sums = SIMD[DType.float32, config.tokens // 2](0)
     var k_tiles = Int32(tiles.k_tiles())
     var before = Int32(-1)  # the slot whose last products may still be running
     while True:
@@ -328,13 +373,13 @@ def _consume[
         if here >= Int32(config.k_tiles):
             comptime for k_tile in range(config.k_tiles):
                 _multiply_tile[config, k_tile](
-                    stages, turns.slot, before, b, sums, first_tile, warp, lane
+                    stages, turns.slot, before, b, sums, row_tile, warp, lane
                 )
         else:
             comptime for k_tile in range(config.k_tiles - 1):
                 if Int32(k_tile) < here:
                     _multiply_tile[config, k_tile](
-                        stages, turns.slot, before, b, sums, first_tile, warp, lane
+                        stages, turns.slot, before, b, sums, row_tile, warp, lane
                     )
         before = turns.slot
         turns.advance()
@@ -350,7 +395,7 @@ def _add_up[
     config: Sm90Config
 ](
     stages: _Stages[config],
-    mut sums: StaticTuple[SIMD[DType.float32, config.tokens // 2], config.row_tiles],
+    mut sums: SIMD[DType.float32, config.tokens // 2],
     group: Int,
     thread: Int,
 ):
@@ -360,19 +405,13 @@ def _add_up[
     comptime registers = config.tokens // 2
     var buffer = stages.sums()
     if group > 0:
-        comptime for m in range(config.row_tiles):
-            comptime for i in range(registers):
-                var at = (((group - 1) * config.row_tiles + m) * registers + i) * WARPGROUP
-                buffer[unsafe_offset=at + thread] = sums[m][i]
+        comptime for i in range(registers):
+            buffer[unsafe_offset=((group - 1) * registers + i) * WARPGROUP + thread] = sums[i]
     named_barrier[threads](1)
     if group == 0:
         comptime for other in range(config.warpgroups - 1):
-            comptime for m in range(config.row_tiles):
-                var total = sums[m]
-                comptime for i in range(registers):
-                    var at = ((other * config.row_tiles + m) * registers + i) * WARPGROUP
-                    total[i] += buffer[unsafe_offset=at + thread]
-                sums[m] = total
+            comptime for i in range(registers):
+                sums[i] += buffer[unsafe_offset=(other * registers + i) * WARPGROUP + thread]
     named_barrier[threads](2)  # read before the next item's are written
 
 
@@ -442,28 +481,34 @@ def grouped_matmul_kernel[
     )
     var thread = Int(thread_idx.x)
     var group = thread // WARPGROUP
-    if thread == 0:
+    var lane = thread % 32
+    if thread < 32:
+        list_experts[config](stages.entries(), offsets, experts, rows, n, Int32(lane))
+    elif thread == 32:
         comptime for slot in range(config.stages):
             stages.full(Int32(slot))[].init(Int32(config.loading_threads + 1))
             stages.empty(Int32(slot))[].init(Int32(4 * config.warpgroups // config.sharers()))
         fence_mbarrier_init()
     barrier()
     var tiles = Sm90Tiles(Int(n), Int(k))
-    var lane = thread % 32
-    var schedule = Schedule[config](offsets, experts, rows, n)
+    var schedule = Schedule[config](stages.entries(), n)
     var item = Int32(block_idx.x)
+    var work = schedule.at(item)
     if group == 0:
         comptime if config.moves_registers():
             warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
         var activations = Activations(x, order, Int(rows), Int(k), Int(top_k))
         var loader, in_loader = divmod(Int32(thread), Int32(config.loading_threads))
         var turns = _Turns[config.stages, config.loaders()](loader)
-        while True:
-            var work = schedule.at(item)
-            if work.expert == experts:
-                break
-            _produce(stages, turns, work, activations, tiles, weights, in_loader)
+        var begun = Int32(0)
+        if work.expert >= 0 and in_loader == 0:
+            begun = _load_ahead(stages, turns, _Rows[config](weights, tiles, work))
+        while work.expert >= 0:
+            var of_item = _Rows[config](weights, tiles, work)
+            _produce(stages, turns, work, activations, of_item, begun, in_loader)
+            begun = 0
             item += Int32(grid_dim.x)
+            work = schedule.at(item)
     else:
         comptime if config.moves_registers():
             warpgroup_reg_alloc[config.consumer_registers()]()
@@ -472,16 +517,13 @@ def grouped_matmul_kernel[
         var in_group = thread % WARPGROUP
         var warp = in_group // 32
         var turns = _Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
-        var first_tile = 0 if config.split_k else sharer * config.row_tiles
-        while True:
-            var work = schedule.at(item)
-            if work.expert == experts:
-                break
-            var sums = _consume(stages, turns, tiles, Int32(first_tile), warp, lane)
+        var of_group = 0 if config.split_k else sharer
+        while work.expert >= 0:
+            var sums = _consume(stages, turns, tiles, Int32(of_group), warp, lane)
             comptime if config.split_k:
                 _add_up(stages, sums, sharer, in_group)
             if not config.split_k or sharer == 0:
-                var row_tile = Int(work.row_block) * config.block_row_tiles() + first_tile
-                comptime for m in range(config.row_tiles):
-                    output.store[config.tokens](sums[m], work, row_tile + m, warp, lane)
+                var row_tile = Int(work.row_block) * config.block_row_tiles() + of_group
+                output.store[config.tokens](sums, work, row_tile, warp, lane)
             item += Int32(grid_dim.x)
+            work = schedule.at(item)

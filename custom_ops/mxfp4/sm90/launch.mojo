@@ -8,6 +8,7 @@ from .config import (
     DECODE_1,
     DECODE_8,
     DECODE_16,
+    MAX_EXPERTS,
     MIDDLE_64,
     PREFILL_128,
     Sm90Config,
@@ -45,10 +46,18 @@ def enqueue_grouped_matmul[
         experts: E.
 
     Raises:
-        The activations are too large, or the launch fails.
+        There are too many experts, the activations are too large, or the launch fails.
     """
     if activations.rows == 0 or output.n == 0 or experts == 0:
         return
+    if experts > MAX_EXPERTS:
+        raise Error(
+            "mxfp4: on Hopper there may be ",
+            MAX_EXPERTS,
+            " experts, got ",
+            experts,
+            "; MXFP4_GROUPED_KERNEL=strided takes more",
+        )
     var elements = activations.rows // max(activations.top_k, 1) * activations.k
     if elements >= MAX_ELEMENTS:
         raise Error(

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 MOJO = Path(sys.executable).parent / "mojo"
 SM90 = Path(__file__).parent / "sm90" / "emit.mojo"
+SM90_SCHEDULE = Path(__file__).parent / "sm90" / "emit_schedule.mojo"
 GPU = Path(__file__).parent / "gpu" / "emit.mojo"
 
 
@@ -41,12 +42,17 @@ def compile_variants(program: Path) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+def folder_name(program: Path) -> str:
+    """Gives the name of the folder for a program's PTX."""
+    return program.parent.name + program.stem.removeprefix("emit")
+
+
 @functools.cache
 def emit(program: Path) -> dict[str, str]:
     """Gives PTX by name: what a program prints, or what was written to the folder that MXFP4_PTX names.
 
     Args:
-        program: `SM90` or `GPU`.
+        program: `SM90`, `SM90_SCHEDULE` or `GPU`.
 
     Raises:
         FileNotFoundError: there is nothing of it in that folder.
@@ -54,10 +60,11 @@ def emit(program: Path) -> dict[str, str]:
     folder = os.environ.get("MXFP4_PTX")
     if not folder:
         return compile_variants(program)
-    files = sorted((Path(folder) / program.parent.name).glob("*.ptx"))
+    name = folder_name(program)
+    files = sorted((Path(folder) / name).glob("*.ptx"))
     if not files:
         raise FileNotFoundError(
-            f"MXFP4_PTX={folder} must have {program.parent.name}/*.ptx, as python -m {__name__} writes it"
+            f"MXFP4_PTX={folder} must have {name}/*.ptx, as python -m {__name__} writes it"
         )
     return {file.stem: file.read_text() for file in files}
 
@@ -68,10 +75,10 @@ def facts(ptx: str) -> dict[str, int]:
 
 
 def main() -> None:
-    """Write both programs' PTX to a folder."""
+    """Write all programs' PTX to a folder."""
     folder = Path(sys.argv[1])
-    for program in (SM90, GPU):
-        target = folder / program.parent.name
+    for program in (SM90, SM90_SCHEDULE, GPU):
+        target = folder / folder_name(program)
         target.mkdir(parents=True, exist_ok=True)
         for name, ptx in compile_variants(program).items():
             (target / f"{name}.ptx").write_text(ptx)

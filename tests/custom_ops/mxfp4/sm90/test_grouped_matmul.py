@@ -15,7 +15,7 @@ from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.ptx_emulator.tensor_core import Mode
 from tests.reference.mxfp4 import dequantize
-from tests.reference.sm90_tiles import swizzle
+from tests.reference.sm90_tiles import CODE_BYTES, swizzle
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ def wait_for_nothing(ptx: str) -> str:
 
 def forget_the_scales_tile(ptx: str) -> str:
     """Every k tile of a stage is multiplied by the first one's scales."""
-    first, *others = re.findall(r"ld\.shared\.b32 \t%r\d+, \[%r\d+\+(\d+)\];", ptx)[:3]
+    words = re.findall(r"ld\.shared\.v4\.b32 [^;]*\+(\d+)\];", ptx)
+    first, *others = sorted({int(word) + CODE_BYTES for word in words})
     for other in others:
         ptx = ptx.replace(f"+{other}];", f"+{first}];")
     return ptx

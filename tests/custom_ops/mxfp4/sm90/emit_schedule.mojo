@@ -1,0 +1,56 @@
+"""Prints the PTX of a kernel that does nothing but list experts and write down the work items of its block.
+
+Each is five numbers: item, expert, first row, end of the rows, block of weight rows.
+"""
+
+from max.gpu import block_idx, grid_dim, thread_idx
+from max.gpu.host.compile import get_gpu_target
+from max.gpu.memory import AddressSpace, external_memory
+from max.gpu.sync import syncwarp
+from std.compile import compile_info
+
+from mxfp4.pointers import ConstPointer
+from mxfp4.sm90.config import DECODE_8, LIST_BYTES, PREFILL_128, Sm90Config
+from mxfp4.sm90.schedule import Schedule, list_experts
+
+
+def _walk[
+    config: Sm90Config
+](
+    items: MutPointer[Int32, MutUntrackedOrigin],
+    offsets: ConstPointer[DType.int32],
+    experts: Int32,
+    rows: Int32,
+    n: Int32,
+):
+    var entries = external_memory[
+        SIMD[DType.int32, 4], address_space=AddressSpace.SHARED, alignment=16
+    ]()
+    list_experts[config](entries, offsets, experts, rows, n, Int32(thread_idx.x))
+    syncwarp()
+    var schedule = Schedule[config](entries, n)
+    var item = Int32(block_idx.x)
+    var work = schedule.at(item)
+    while work.expert >= 0:
+        if thread_idx.x == 0:
+            var at = items.unsafe_offset(Int(item) * 5)
+            at[unsafe_offset=0] = item
+            at[unsafe_offset=1] = work.expert
+            at[unsafe_offset=2] = work.first_row
+            at[unsafe_offset=3] = work.end_row
+            at[unsafe_offset=4] = work.row_block
+        item += Int32(grid_dim.x)
+        work = schedule.at(item)
+
+
+def _emit[config: Sm90Config](name: String):
+    print("// variant", name)
+    print("// shared_bytes", LIST_BYTES)
+    print("// tokens", config.tokens)
+    print("// block_row_tiles", config.block_row_tiles())
+    print(compile_info[_walk[config], emission_kind="asm", target=get_gpu_target["sm_90a"]()]().asm)
+
+
+def main():
+    _emit[DECODE_8]("decode_8")
+    _emit[PREFILL_128]("prefill_128")
