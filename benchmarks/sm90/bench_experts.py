@@ -165,7 +165,9 @@ def layers_model(device: Device, weights: list[Buffer]) -> Model:
             # Each layer's limit is another, so that no two are one to the compiler.
             limit = LIMIT + layer / 64
             h = ops.grouped_matmul_swiglu_packed(x, tiles, bias, offsets, order, limit)
-            results.append(ops.grouped_matmul_packed(h, down_tiles, down_bias, offsets))
+            results.append(
+                ops.grouped_matmul_packed(h, down_tiles, down_bias, offsets, x_follows_offsets=True)
+            )
         return results
 
     return load(device, "layers", types, body)

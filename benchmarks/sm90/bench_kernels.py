@@ -5,9 +5,11 @@
 Both matmuls of a layer at 20b's sizes, and at 120b's for few tokens. A round's launches take 16 routings in turn, and
 for 20b four sets of weights, so that no cache holds what comes next; events on the card time them, behind a copy that
 keeps it busy until they are queued. What is counted: bytes of every expert that a token goes to, once, and
-2 * rows * N * K operations. The roof is a copy of 1 GiB, read and written, in the same process. `*` marks the
-configuration that `choose_config` takes, `<` the fastest. Needs NumPy, an NVIDIA driver and Mojo, or in Mojo's
-place the PTX that `python -m tests.custom_ops.mxfp4.ptx` writes, where MXFP4_PTX names it.
+2 * rows * N * K operations. `*` marks the configuration that `choose_config` takes, `<` the fastest. Then a layer: both
+matmuls in those configurations, the second on what the first gives, in turn and as the model launches them: begun
+before the kernel before is over, and waiting for it. The roof is a copy of 1 GiB in the same process. Needs
+NumPy, an NVIDIA driver and Mojo, or in Mojo's place the PTX that `python -m tests.custom_ops.mxfp4.ptx` writes, where
+MXFP4_PTX names it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,8 @@ def prepare_launches(
     routings: Sequence[Routing],
     tokens: int,
     experts: int,
+    *,
+    overlapping: bool = False,
 ) -> list[Callable[[], None]]:
     """A launch for each routing, over one set of weights after the other."""
     rows, launches = TOP_K * tokens, []
@@ -248,9 +252,17 @@ def prepare_launches(
                 arguments,
                 grid=variant.grid(rows, experts, matmul.n),
                 shared_bytes=variant.facts["shared_bytes"],
+                overlapping=overlapping,
             )
         )
     return launches
+
+
+def is_chosen(variant: Variant, variants: Sequence[Variant], rows: int, experts: int) -> bool:
+    """Tells whether `choose_config` takes a variant, as the emitting program says."""
+    chosen_from = [other.facts[f"chosen_from_{experts}"] for other in variants]
+    taken = max(rows_from for rows_from in chosen_from if rows_from <= rows)
+    return variant.facts[f"chosen_from_{experts}"] == taken
 
 
 def measure_group(
@@ -266,11 +278,9 @@ def measure_group(
     rows = TOP_K * tokens
     touched = statistics.mean(routing.touched for routing in routings)
     weights_of_expert = matmul.n * matmul.k
-    chosen_from = [variant.facts[f"chosen_from_{experts}"] for variant in variants]
-    taken = max(rows_from for rows_from in chosen_from if rows_from <= rows)
     reference: NDArray[Any] | None = None
     cases = []
-    for variant, rows_from in zip(variants, chosen_from, strict=True):
+    for variant in variants:
         y = np.full(min(rows * matmul.outputs, COMPARED), NAN, np.uint16)
         card.driver.upload(buffers.y, y)
         launches = prepare_launches(variant, matmul, buffers, routings, tokens, experts)
@@ -286,7 +296,7 @@ def measure_group(
                 "tokens": tokens,
                 "experts": touched,
                 "config": variant.config,
-                "chosen": rows_from == taken,
+                "chosen": is_chosen(variant, variants, rows, experts),
                 "us": [1e6 * t for t in (times[0], median, times[-1])],
                 "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
                 "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,
@@ -294,6 +304,67 @@ def measure_group(
             }
         )
     return cases
+
+
+def measure_layer(
+    card: Card,
+    variants: Sequence[Variant],
+    buffers: Sequence[Buffers],
+    routings: Sequence[Routing],
+    tokens: int,
+    experts: int,
+) -> list[dict[str, Any]]:
+    """Times both matmuls in turn, in the chosen configurations, one after the other and overlapping."""
+    rows = TOP_K * tokens
+    touched = statistics.mean(routing.touched for routing in routings)
+    weights_of_expert = sum(matmul.n * matmul.k for matmul in MATMULS)
+    first, second = buffers
+    tensors = (first, replace(second, x=first.y))
+    layers: list[dict[str, Any]] = []
+    reference: NDArray[Any] | None = None
+    for overlapping in (False, True):
+        y = np.full(min(rows * MATMULS[-1].outputs, COMPARED), NAN, np.uint16)
+        card.driver.upload(second.y, y)
+        in_turn: list[list[Callable[[], None]]] = []
+        for matmul, of_matmul in zip(MATMULS, tensors, strict=True):
+            fitting = [variant for variant in variants if variant.gated == matmul.gated]
+            (chosen,) = (x for x in fitting if is_chosen(x, fitting, rows, experts))
+            in_turn.append(
+                prepare_launches(
+                    *(chosen, matmul, of_matmul, routings, tokens, experts), overlapping=overlapping
+                )
+            )
+        launches = [launch for layer in zip(*in_turn, strict=True) for launch in layer]
+        repeats = REPEATS if tokens <= 64 else 1
+        times = [2 * t for t in card.seconds(launches * repeats, of="a layer")]
+        card.driver.download(second.y, y)
+        reference = y if reference is None else reference
+        median = statistics.median(times)
+        layers.append(
+            {
+                "tokens": tokens,
+                "experts": touched,
+                "overlapping": overlapping,
+                "us": [1e6 * t for t in (times[0], median, times[-1])],
+                "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
+                "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,
+                "same_bits": bool((y == reference).all()),
+            }
+        )
+    return layers
+
+
+def print_layer(model: str, layers: Sequence[dict[str, Any]], roof: float) -> None:
+    """Prints a line for each way."""
+    for layer in layers:
+        low, median, high = layer["us"]
+        print(
+            f"{model:5} layer    {layer['tokens']:6} {layer['experts']:7.1f}"
+            f" {'overlapping' if layer['overlapping'] else 'in turn':14}"
+            f" {low:9.1f} {median:8.1f} {high:8.1f} {layer['GB_per_s']:7.0f} {layer['GB_per_s'] / roof:7.0%}"
+            f" {layer['TFLOP_per_s']:9.1f}{'' if layer['same_bits'] else '   DIFFERS'}",
+            flush=True,
+        )
 
 
 def print_group(model: str, cases: Sequence[dict[str, Any]], roof: float) -> None:
@@ -360,6 +431,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "model matmul   tokens experts config          us: min   median      max    GB/s of copy   TFLOP/s"
     )
     cases: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
     of_model = {model: arguments.tokens or TOKENS[model] for model in EXPERTS}
     most_tokens = max(max(tokens) for tokens in of_model.values())
     buffers = [prepare_buffers(card, rng, matmul, most_tokens) for matmul in MATMULS]
@@ -371,9 +443,14 @@ def main(words: Sequence[str] | None = None) -> int:
                 group = measure_group(card, of_matmul, matmul, tensors, routings, tokens, experts)
                 print_group(model, group, roof)
                 cases += [{"model": model, **case} for case in group]
+            of_layer = measure_layer(card, variants, buffers, routings, tokens, experts)
+            print_layer(model, of_layer, roof)
+            layers += [{"model": model, **layer} for layer in of_layer]
             if arguments.output:  # as far as it is, in case that a kernel never ends
-                arguments.output.write_text(json.dumps({**report, "cases": cases}, indent=2) + "\n")
-    return int(not all(case["difference"] <= DIFFERENCE for case in cases))
+                whole = {**report, "layers": layers, "cases": cases}
+                arguments.output.write_text(json.dumps(whole, indent=2) + "\n")
+    same = all(layer["same_bits"] for layer in layers)
+    return int(not same or any(not case["difference"] <= DIFFERENCE for case in cases))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,11 @@ class Experts(Module):
             self.limit,
         )
         return ops.grouped_matmul_packed(
-            inner, resident(self.down_proj_tiles), self.down_proj_bias, expert_offsets
+            inner,
+            resident(self.down_proj_tiles),
+            self.down_proj_bias,
+            expert_offsets,
+            x_follows_offsets=True,
         )
 
 

@@ -107,6 +107,8 @@ def grouped_matmul_packed(
     tiles: TensorValueLike,
     bias: TensorValueLike,
     expert_offsets: TensorValueLike,
+    *,
+    x_follows_offsets: bool = False,
 ) -> TensorValue:
     """Multiplies as :func:`grouped_matmul` does, on a Hopper GPU's tensor cores straight from packed weights.
 
@@ -115,6 +117,8 @@ def grouped_matmul_packed(
         tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, from ``swizzle(..., paired=False)``.
         bias: [E, N] bfloat16.
         expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
+        x_follows_offsets: whether x comes from :func:`grouped_matmul_swiglu_packed` with the same offsets, or from
+            another op that needs them: the kernel then reads them, and loads weights, while that op still runs.
 
     Returns:
         [P, N] bfloat16. Products are exact, sums float32, and equal runs give equal bits.
@@ -129,6 +133,7 @@ def grouped_matmul_packed(
         x.device,
         [x, tiles, bias, expert_offsets],
         [TensorType(x.dtype, [x.shape[0], bias.shape[1]], x.device)],
+        parameters={"x_follows_offsets": x_follows_offsets},
     )[0].tensor
 
 

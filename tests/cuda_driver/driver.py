@@ -15,6 +15,26 @@ from tests.ptx_emulator.program import parse_head
 Number = np.float32 | int
 Address = ctypes.c_uint64
 
+
+class LaunchAttribute(ctypes.Structure):
+    """CUlaunchAttribute, whose value is a union of 64 bytes."""
+
+    _fields_ = (("id", c_int), ("pad", c_char * 4), ("value", c_int), ("rest", c_char * 60))
+
+
+class LaunchConfig(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_ = (
+        ("grid", c_uint * 3),
+        ("block", c_uint * 3),
+        ("shared_bytes", c_uint),
+        ("stream", c_void_p),
+        ("attributes", POINTER(LaunchAttribute)),
+        ("attribute_count", c_uint),
+    )
+
+
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDriverGetVersion": (POINTER(c_int),),
@@ -39,10 +59,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuFuncGetAttribute": (POINTER(c_int), c_int, c_void_p),
     "cuFuncSetAttribute": (c_void_p, c_int, c_int),
     "cuOccupancyMaxActiveBlocksPerMultiprocessor": (POINTER(c_int), c_void_p, c_int, c_size_t),
-    "cuLaunchKernel": (
-        *(c_void_p, *[c_uint] * 6, c_uint),
-        *(c_void_p, POINTER(c_void_p), POINTER(c_void_p)),
-    ),
+    "cuLaunchKernelEx": (*(POINTER(LaunchConfig), c_void_p, POINTER(c_void_p), POINTER(c_void_p)),),
     "cuEventCreate": (POINTER(c_void_p), c_uint),
     "cuEventRecord": (c_void_p, c_void_p),
     "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
@@ -53,6 +70,8 @@ MULTIPROCESSOR_COUNT = 16
 """CU_DEVICE_ATTRIBUTE_..., as below."""
 LOCAL_SIZE_BYTES, NUM_REGS, MAX_DYNAMIC_SHARED_SIZE_BYTES = 3, 4, 8
 """CU_FUNC_ATTRIBUTE_..."""
+PROGRAMMATIC_STREAM_SERIALIZATION = 6
+"""CU_LAUNCH_ATTRIBUTE_..."""
 ERROR_LOG_BUFFER, ERROR_LOG_BUFFER_SIZE_BYTES = 5, 6
 """CU_JIT_..."""
 LOG_BYTES = 1 << 14
@@ -245,6 +264,7 @@ class Kernel:
         grid: tuple[int, int, int],
         threads: int = 0,
         shared_bytes: int = 0,
+        overlapping: bool = False,
     ) -> Callable[[], None]:
         """Packs a launch's parameters.
 
@@ -253,6 +273,7 @@ class Kernel:
             grid: blocks in x, y and z.
             threads: of a block; what the module says unless given.
             shared_bytes: dynamic shared memory of a block.
+            overlapping: whether it may begin before the kernel before it is over, once that says so.
 
         Returns:
             What begins the launch, each time it is called.
@@ -266,13 +287,18 @@ class Kernel:
         ]
         pointers = (c_void_p * len(storage))(*map(ctypes.addressof, storage))
         self._ask_for(shared_bytes)
-        block = (threads or self.threads, 1, 1)
+        attribute = LaunchAttribute(id=PROGRAMMATIC_STREAM_SERIALIZATION, value=1)
+        config = LaunchConfig(
+            grid=grid,
+            block=(threads or self.threads, 1, 1),
+            shared_bytes=shared_bytes,
+            attributes=ctypes.pointer(attribute),
+            attribute_count=int(overlapping),
+        )
 
         def launch(_kept: Any = storage) -> None:
             self.driver.call(
-                "cuLaunchKernel",
-                *(self._function, *grid, *block, shared_bytes, None, pointers, None),
-                of=self.name,
+                "cuLaunchKernelEx", byref(config), self._function, pointers, None, of=self.name
             )
 
         return launch

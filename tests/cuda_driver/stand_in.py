@@ -175,12 +175,15 @@ class StandIn:
     ) -> None:
         blocks[0] = SHARED_BYTES // max(shared_bytes, 1)
 
-    def cuLaunchKernel(self, function: int, *sizes: Any) -> None:
-        *dimensions, shared_bytes, _, pointers, _ = sizes
+    def cuLaunchKernelEx(self, config: Any, function: int, pointers: Any, extra: None) -> None:
+        launch = config[0]
+        grid, (threads, *others), shared_bytes = launch.grid, launch.block, launch.shared_bytes
         program = self._program(function)
-        threads = dimensions[3]
-        if not all(dimensions) or threads > (program.threads or 1024) or dimensions[4:] != [1, 1]:
+        if not all(grid) or threads > (program.threads or 1024) or others != [1, 1]:
             raise Refusal(INVALID_VALUE)
+        for attribute in launch.attributes[: launch.attribute_count]:
+            if attribute.id != driver.PROGRAMMATIC_STREAM_SERIALIZATION:
+                raise Refusal(INVALID_VALUE)
         if shared_bytes > self._dynamic.get(function, UNASKED_SHARED_BYTES):
             raise Refusal(INVALID_VALUE)
         parameters = [
@@ -193,7 +196,7 @@ class StandIn:
                 program,
                 self._memory,
                 parameters,
-                grid=tuple(dimensions[:3]),
+                grid=tuple(grid),
                 threads=threads,
                 shared_bytes=shared_bytes,
                 mode=Mode.LAZY,

@@ -116,7 +116,7 @@ def moe_stage(
         tiles, bias = gate_up
         h = ops.grouped_matmul_swiglu_packed(x, tiles, bias, offsets, order, limit)
         tiles, bias = down
-        y = ops.grouped_matmul_packed(h, tiles, bias, offsets)
+        y = ops.grouped_matmul_packed(h, tiles, bias, offsets, x_follows_offsets=True)
     else:
         blocks, scales, bias = gate_up
         h = ops.grouped_matmul_swiglu(x, blocks, scales, bias, offsets, order, limit)

@@ -185,6 +185,11 @@ class Block:
             transfers.copy_async(self, warp, instruction, mask)
         elif opcode.startswith("cp.async"):
             transfers.arrive_behind_copies(self, warp, instruction, mask)
+        elif opcode == "griddepcontrol.wait":
+            warp.waited = warp.waited | mask
+        elif opcode == "griddepcontrol.launch_dependents":
+            if not warp.waited[mask].all():
+                raise RuntimeError(f"before the wait for the kernel before: {instruction}")
         elif opcode.startswith("fence.proxy.async"):
             self.shared.fence_proxies(warp.number)
         elif opcode.startswith("ld."):
@@ -265,6 +270,11 @@ class Block:
         for i, target in enumerate(targets):
             part = bits >> np.uint64(i * size) & np.uint64((1 << size) - 1)
             warp.write(target, part, mask)
+
+    @property
+    def waited(self) -> bool:
+        """Whether some lane has waited for the kernel before: then it is over for all."""
+        return any(warp.waited.any() for warp in self.warps)
 
     def read_parameter(self, operand: str) -> int:
         """Gives a parameter, named as in ``[name]``; a part of one is refused."""

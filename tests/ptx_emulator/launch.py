@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ def launch(
     grid: tuple[int, int, int],
     threads: int = 0,
     shared_bytes: int = 0,
+    unfinished: Collection[int] = (),
     mode: Mode = Mode.EAGER,
     seed: int = 0,
 ) -> None:
@@ -37,15 +38,16 @@ def launch(
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
         shared_bytes: dynamic shared memory of a block.
+        unfinished: positions of arrays that the kernel before may use until the kernel has waited for it.
         mode: when tensor cores work.
         seed: of the first block's order of warps and copies.
     """
     program = _parse_once(ptx)
     memory = GlobalMemory()
     parameters = []
-    for name, argument in zip(program.parameters, arguments, strict=True):
+    for position, (name, argument) in enumerate(zip(program.parameters, arguments, strict=True)):
         if isinstance(argument, np.ndarray):
-            parameters.append(memory.add(name, argument))
+            parameters.append(memory.add(name, argument, finished=position not in unfinished))
         elif isinstance(argument, np.float32):
             parameters.append(int(argument.view(np.uint32)))
         else:

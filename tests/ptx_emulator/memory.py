@@ -23,19 +23,24 @@ class MemoryAccessError(Exception):
 
 
 class GlobalMemory:
-    """Buffers far apart."""
+    """Buffers far apart.
+
+    Some are still written by the kernel before, until one waits for that.
+    """
 
     def __init__(self) -> None:
         self._names: list[str] = []
+        self._unfinished: set[str] = set()
         self._begins: list[int] = []
         self._buffers: list[Bytes] = []
 
-    def add(self, name: str, array: NDArray[Any]) -> int:
+    def add(self, name: str, array: NDArray[Any], *, finished: bool = True) -> int:
         """Adds a buffer, which kernels then read and write in place.
 
         Args:
             name: for errors.
             array: contiguous.
+            finished: whether it may be read before the wait for the kernel before.
 
         Returns:
             Its address, a multiple of 256 as allocators give.
@@ -44,19 +49,24 @@ class GlobalMemory:
             raise ValueError(f"{name} must be contiguous")
         end = self._begins[-1] + self._buffers[-1].size if self._begins else _FIRST_ADDRESS
         self._names.append(name)
+        if not finished:
+            self._unfinished.add(name)
         self._begins.append(-(-(end + _GAP) // 256) * 256)
         self._buffers.append(array.reshape(-1).view(np.uint8))
         return self._begins[-1]
 
-    def place(self, addresses: Addresses, size: int) -> tuple[Bytes, NDArray[np.int64]]:
+    def place(
+        self, addresses: Addresses, size: int, *, waited: bool = True
+    ) -> tuple[Bytes, NDArray[np.int64]]:
         """Gives the buffer that all of the accesses lie in, and where in it.
 
         Args:
             addresses: of aligned accesses, at least one.
             size: bytes of each.
+            waited: whether the kernel before is over.
 
         Raises:
-            MemoryAccessError: outside of every buffer, in two at once, or misaligned.
+            MemoryAccessError: outside of every buffer, in two at once, misaligned, or too early.
         """
         which = bisect.bisect_right(self._begins, int(addresses[0])) - 1
         if which < 0:
@@ -68,6 +78,8 @@ class GlobalMemory:
             at = int(offsets[outside][0])
             raise MemoryAccessError(f"{name}: bytes {at}..{at + size - 1} of {buffer.size}")
         check_aligned(name, offsets, size)
+        if name in self._unfinished and not waited:
+            raise MemoryAccessError(f"{name}: the kernel before still writes it")
         return buffer, offsets
 
 

@@ -36,7 +36,7 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
         if space == "shared":
             bits[mask] = block.shared.read(at.astype(np.int64), size)
         elif space == "global":
-            buffer, offsets = block.memory.place(at, size)
+            buffer, offsets = block.memory.place(at, size, waited=bool(warp.waited[mask].all()))
             bits[mask] = join_bytes(buffer[offsets[:, None] + np.arange(size)])
         else:
             raise NotImplementedError(str(instruction))
@@ -60,7 +60,7 @@ def store(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> Non
         if space == "shared":
             block.shared.write(at.astype(np.int64), size, bits, warp.number)
         elif space == "global":
-            buffer, offsets = block.memory.place(at, size)
+            buffer, offsets = block.memory.place(at, size, waited=block.waited)
             buffer[offsets[:, None] + np.arange(size)] = split_bytes(bits, size)
         else:
             raise NotImplementedError(str(instruction))
@@ -86,7 +86,9 @@ def copy_async(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -
     values = np.zeros((targets.size, size), np.uint8)
     for i in range(targets.size):
         if taken[i]:
-            buffer, offset = block.memory.place(sources[i : i + 1], 1)
+            buffer, offset = block.memory.place(
+                sources[i : i + 1], 1, waited=bool(warp.waited[mask][i])
+            )
             end = int(offset[0]) + int(taken[i])
             if end > buffer.size:
                 raise RuntimeError(f"reads past its buffer: {instruction}")
@@ -118,7 +120,7 @@ def copy_bulk(block: Block, warp: Warp, instruction: Instruction, mask: Mask) ->
         to = int(warp.address(target, mask)[lane])
         size = int(warp.read(size_operand, mask)[lane])
         address = warp.address(source, mask)[lane : lane + 1]
-        buffer, offset = block.memory.place(address, 1)
+        buffer, offset = block.memory.place(address, 1, waited=bool(warp.waited[lane]))
         begin = int(offset[0])
         if begin + size > buffer.size or to % 16 or size % 16 or begin % 16:
             raise RuntimeError(f"{size} bytes from {begin} of {buffer.size} to {to}: {instruction}")

@@ -45,6 +45,8 @@ class Warp:
         """The barrier it waits at, and how many threads that counts."""
         self.asked = np.zeros(LANES, bool)
         """Lanes that asked an mbarrier in vain: others of the warp come first, as hardware promises progress to all."""
+        self.waited = np.zeros(LANES, bool)
+        """Lanes that have waited for the kernel before."""
         self._special = special
         self._registers: dict[str, Bits] = {}
         self._written: dict[str, Mask] = {}

@@ -36,7 +36,7 @@ struct GroupedMatmulPacked:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, x_follows_offsets: Bool
     ](
         y: OutputTensor[dtype=DType.bfloat16, rank=2, ...],
         x: InputTensor[dtype=DType.bfloat16, rank=2, ...],
@@ -49,6 +49,7 @@ struct GroupedMatmulPacked:
 
         Parameters:
             target: Where the op runs.
+            x_follows_offsets: Whether what wrote x had waited for `offsets`: weights are then loaded while it still runs.
 
         Args:
             y: [P, N] bfloat16.
@@ -76,6 +77,7 @@ struct GroupedMatmulPacked:
                 data(tiles),
                 data(offsets),
                 tiles.shape()[0],
+                overlapping=x_follows_offsets,
             )
 
 
@@ -133,4 +135,5 @@ struct GroupedMatmulSwigluPacked:
                 data(tiles),
                 data(offsets),
                 tiles.shape()[0],
+                overlapping=True,
             )

@@ -73,7 +73,16 @@ from .config import (
 )
 from .decode import decode_scale, decode_word
 from .epilogue import Bf16Pointer, Output
-from .ptx import SharedBarrier, SharedBytes, arrive_behind_copies, copy_16_bytes, copy_bulk, pin
+from .ptx import (
+    SharedBarrier,
+    SharedBytes,
+    arrive_behind_copies,
+    copy_16_bytes,
+    copy_bulk,
+    let_next_kernel_begin,
+    pin,
+    wait_for_kernels_before,
+)
 from .schedule import Schedule, SharedList, Work, list_experts
 
 comptime _COPY_ELEMENTS = 8
@@ -457,6 +466,9 @@ def grouped_matmul_kernel[
 ):
     """Works through items `block_idx.x`, `block_idx.x + grid_dim.x`, ... of the schedule.
 
+    Launched to overlap with the kernel before it, it loads weights while that one still runs. Gated, it waits for it
+    before all else; otherwise before it reads x, but not before it reads `offsets`.
+
     Parameters:
         config: How the matmul is cut.
         gated: Whether SwiGLU follows.
@@ -482,6 +494,10 @@ def grouped_matmul_kernel[
     var thread = Int(thread_idx.x)
     var group = thread // WARPGROUP
     var lane = thread % 32
+    comptime if gated:
+        # Routing is what the kernel before writes.
+        wait_for_kernels_before()
+        let_next_kernel_begin()
     if thread < 32:
         list_experts[config](stages.entries(), offsets, experts, rows, n, Int32(lane))
     elif thread == 32:
@@ -503,6 +519,10 @@ def grouped_matmul_kernel[
         var begun = Int32(0)
         if work.expert >= 0 and in_loader == 0:
             begun = _load_ahead(stages, turns, _Rows[config](weights, tiles, work))
+        comptime if not gated:
+            # x is what the kernel before writes, and routing what that one has waited for.
+            wait_for_kernels_before()
+            let_next_kernel_begin()
         while work.expert >= 0:
             var of_item = _Rows[config](weights, tiles, work)
             _produce(stages, turns, work, activations, of_item, begun, in_loader)

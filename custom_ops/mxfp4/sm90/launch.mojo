@@ -1,6 +1,11 @@
 """Puts the grouped matmul for Hopper on a device's stream."""
 
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+from max.gpu.host.launch_attribute import (
+    LaunchAttribute,
+    LaunchAttributeID,
+    LaunchAttributeValue,
+)
 
 from ..activations import Activations
 from ..pointers import ConstPointer
@@ -31,6 +36,7 @@ def enqueue_grouped_matmul[
     weights: ConstPointer[DType.uint8],
     offsets: ConstPointer[DType.int32],
     experts: Int,
+    overlapping: Bool,
 ) raises:
     """Multiplies with the configuration that `choose_config` gives.
 
@@ -44,6 +50,8 @@ def enqueue_grouped_matmul[
         weights: Packed, see `Sm90Tiles`.
         offsets: [experts + 1].
         experts: E.
+        overlapping: Whether to begin while the kernel before still runs. Not gated, that one must have waited for whatever
+            wrote `offsets`.
 
     Raises:
         There are too many experts, the activations are too large, or the launch fails.
@@ -67,15 +75,15 @@ def enqueue_grouped_matmul[
         )
     var chosen = choose_config(activations.rows, experts)
     if chosen == DECODE_1:
-        _enqueue[DECODE_1](ctx, output, activations, weights, offsets, experts)
+        _enqueue[DECODE_1](ctx, output, activations, weights, offsets, experts, overlapping)
     elif chosen == DECODE_8:
-        _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts)
+        _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts, overlapping)
     elif chosen == DECODE_16:
-        _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts)
+        _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts, overlapping)
     elif chosen == MIDDLE_64:
-        _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts)
+        _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts, overlapping)
     else:
-        _enqueue[PREFILL_128](ctx, output, activations, weights, offsets, experts)
+        _enqueue[PREFILL_128](ctx, output, activations, weights, offsets, experts, overlapping)
 
 
 def _enqueue[
@@ -87,7 +95,15 @@ def _enqueue[
     weights: ConstPointer[DType.uint8],
     offsets: ConstPointer[DType.int32],
     experts: Int,
+    overlapping: Bool,
 ) raises:
+    var attributes: List[LaunchAttribute] = []
+    if overlapping:
+        attributes.append(
+            LaunchAttribute(
+                LaunchAttributeID.PROGRAMMATIC_STREAM_SERIALIZATION, LaunchAttributeValue(True)
+            )
+        )
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     ctx.enqueue_function[grouped_matmul_kernel[config, gated]](
         output.y,
@@ -108,4 +124,5 @@ def _enqueue[
         block_dim=config.threads(),
         shared_mem_bytes=config.shared_bytes(),
         func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(config.shared_bytes())),
+        attributes=attributes^,
     )

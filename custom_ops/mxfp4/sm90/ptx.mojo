@@ -62,6 +62,24 @@ def arrive_behind_copies(barrier: SharedBarrier):
 
 
 @inline(.always)
+def wait_for_kernels_before():
+    """Waits until the kernels before this one on its stream are over, and what they wrote is seen.
+
+    Only a kernel that is launched to overlap with them has begun before that.
+    """
+    inlined_assembly["griddepcontrol.wait;", NoneType, constraints="~{memory}"]()
+
+
+@inline(.always)
+def let_next_kernel_begin():
+    """Says that the next kernel on the stream, if launched to overlap with this one, may begin once all blocks said so.
+
+    Behind `wait_for_kernels_before`, so that whatever the next one finds begun has waited for all before it.
+    """
+    inlined_assembly["griddepcontrol.launch_dependents;", NoneType, constraints="~{memory}"]()
+
+
+@inline(.always)
 def both_halves[byte: Int](word: UInt32) -> UInt32:
     """Puts a byte of a word into both halves of another.
 

@@ -17,10 +17,11 @@ from tests.custom_ops.mxfp4.sm90.test_grouped_matmul import swap_registers
 
 @pytest.fixture
 def configs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Two configurations of one small matmul of one small model."""
+    """Two configurations of two small matmuls of one small model."""
     configs = {
-        name: f"// chosen_from_1 {rows}\n{emit(SM90)[name]}"
+        name + gated: f"// chosen_from_1 {rows}\n{emit(SM90)[name + gated]}"
         for name, rows in {"decode_8": 1, "decode_16": 3}.items()
+        for gated in ("", "_gated")
     }
     monkeypatch.setattr(script, "open_library", lambda: StandIn().library())
     monkeypatch.setattr(script, "emit", lambda _: configs)
@@ -31,7 +32,8 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(script, "ROUTINGS", 2)
     monkeypatch.setattr(script, "REPEATS", 1)
     monkeypatch.setattr(script, "COPY_BYTES", 1024)
-    monkeypatch.setattr(script, "MATMULS", (script.Matmul("down", 64, 64, False),))
+    matmuls = script.Matmul("gate_up", 128, 64, True), script.Matmul("down", 64, 64, False)
+    monkeypatch.setattr(script, "MATMULS", matmuls)
     return configs
 
 
@@ -42,13 +44,19 @@ def test_every_configuration_is_timed_and_gives_the_same(
     assert script.main(["--rounds", "1", "--output", str(tmp_path / "report.json")]) == 0
     report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
     assert report["roofs"] == {"copy_GB_per_s": pytest.approx(2 * 1024 / 1e-3 / 1e9)}
-    assert [case["config"] for case in report["cases"]] == ["decode_8", "decode_16"]
+    assert [case["config"] for case in report["cases"]] == 2 * ["decode_8", "decode_16"]
     # Three rows; all launches take a millisecond.
-    assert [case["chosen"] for case in report["cases"]] == [False, True]
+    assert [case["chosen"] for case in report["cases"]] == 2 * [False, True]
     for case in report["cases"]:
+        weights = 64 * (128 if case["matmul"] == "gate_up" else 64)
         assert case["us"] == pytest.approx([1000, 1000, 1000])
-        assert case["GB_per_s"] == pytest.approx(64 * 64 * 17 / 32 / 1e-3 / 1e9)
-        assert case["TFLOP_per_s"] == pytest.approx(2 * 3 * 64 * 64 / 1e-3 / 1e12)
+        assert case["GB_per_s"] == pytest.approx(weights * 17 / 32 / 1e-3 / 1e9)
+        assert case["TFLOP_per_s"] == pytest.approx(2 * 3 * weights / 1e-3 / 1e12)
+    assert [layer["overlapping"] for layer in report["layers"]] == [False, True]
+    for layer in report["layers"]:
+        assert layer["us"] == pytest.approx([2000, 2000, 2000])
+        assert layer["GB_per_s"] == pytest.approx(64 * 192 * 17 / 32 / 2e-3 / 1e9)
+        assert layer["same_bits"]
     assert "DIFFERS" not in capsys.readouterr().out
 
 
@@ -58,7 +66,7 @@ def test_a_configuration_that_gives_something_else_is_told(
     configs["decode_16"] = swap_registers(configs["decode_16"])
     assert script.main(["--rounds", "1"]) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("small")]
-    assert [line.endswith("DIFFERS") for line in lines] == [False, True]
+    assert [line.endswith("DIFFERS") for line in lines] == [False, False, False, True, False, False]
 
 
 def test_no_driver_is_one_line(

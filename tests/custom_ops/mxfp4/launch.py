@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -25,6 +25,7 @@ def launch(
     *,
     grid: tuple[int, int, int],
     threads: int = 0,
+    unfinished: Collection[int] = (),
     mode: Mode = Mode.EAGER,
     seed: int = 0,
 ) -> None:
@@ -35,6 +36,7 @@ def launch(
         arguments: arrays, which the kernel reads and writes in place, and numbers.
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
+        unfinished: positions of arrays that the kernel before may use until this one has waited, in the emulator.
         mode: when tensor cores work, in the emulator.
         seed: of the order of warps and copies, in the emulator.
     """
@@ -48,6 +50,7 @@ def launch(
             grid=grid,
             threads=threads,
             shared_bytes=shared_bytes,
+            unfinished=unfinished,
             mode=mode,
             seed=seed,
         )

@@ -17,6 +17,9 @@ from tests.ptx_emulator.tensor_core import Mode
 from tests.reference.mxfp4 import dequantize
 from tests.reference.sm90_tiles import CODE_BYTES, swizzle
 
+Y, X, OFFSETS, ORDER = 0, 1, 4, 5
+"""Positions of arguments."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -62,6 +65,7 @@ def multiply(
             *(rows, experts, case.n, case.k, case.top_k, np.float32(7)),
         ],
         grid=(case.grid, 1, 1),
+        unfinished=(Y, X, OFFSETS, ORDER) if gated else (Y, X),
         mode=mode,
         seed=seed,
     )
@@ -182,6 +186,22 @@ def test_a_fault_is_seen(kernels: dict[str, str], fault: Callable[[str], str]) -
 def test_a_missing_proxy_fence_is_seen(kernels: dict[str, str]) -> None:
     ptx = kernels["decode_8"].replace("fence.proxy.async.shared::cta;", "")
     with pytest.raises(MemoryAccessError, match="with no proxy fence between"):
+        multiply(ptx, Case((5,), n=64, k=576, grid=1), gated=False)
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", ["decode_8", "decode_8_gated"])
+def test_a_missing_wait_for_the_kernel_before_is_seen(kernels: dict[str, str], name: str) -> None:
+    ptx = kernels[name].replace("griddepcontrol.wait;", "")
+    ptx = ptx.replace("griddepcontrol.launch_dependents;", "")
+    with pytest.raises(MemoryAccessError, match="the kernel before still writes it"):
+        multiply(ptx, Case((5,), n=64, k=576, grid=1), gated=name.endswith("gated"))
+
+
+@needs_emulator
+def test_the_next_kernel_begun_too_early_is_seen(kernels: dict[str, str]) -> None:
+    ptx = kernels["decode_8"].replace("griddepcontrol.wait;", "")
+    with pytest.raises(RuntimeError, match="before the wait for the kernel before"):
         multiply(ptx, Case((5,), n=64, k=576, grid=1), gated=False)
 
 
