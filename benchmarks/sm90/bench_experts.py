@@ -130,7 +130,7 @@ def measure_dequantize(device: Device, rng: np.random.Generator, runs: int) -> f
 def pack_layers(device: Device, rng: np.random.Generator) -> list[Buffer]:
     """Random weights, packed on the device: tiles and bias of both matmuls, for each set."""
     buffers = []
-    for n, k, paired in ((2 * INNER, HIDDEN, True), (HIDDEN, INNER, False)):
+    for n, k in ((2 * INNER, HIDDEN), (HIDDEN, INNER)):
         model = load(
             device,
             f"pack_{n}",
@@ -138,7 +138,7 @@ def pack_layers(device: Device, rng: np.random.Generator) -> list[Buffer]:
                 TensorType(DType.uint8, [EXPERTS, n, k // 32, 16], GPU),
                 TensorType(DType.uint8, [EXPERTS, n, k // 32], GPU),
             ],
-            lambda b, s, paired=paired: [ops.swizzle(b, s, paired=paired)],
+            lambda b, s: [ops.swizzle(b, s)],
         )
         for _ in range(WEIGHT_SETS):
             blocks = random_bytes(device, rng, EXPERTS, n, k // 32, 16)

@@ -107,8 +107,8 @@ def _compile(device: Device, session: InferenceSession) -> Model:
             value.tensor.to(target) for value in graph.inputs
         )
         graph.output(
-            ops.swizzle(gate_up_blocks, gate_up_scales, paired=True),
-            ops.swizzle(down_blocks, down_scales, paired=False),
+            ops.swizzle(gate_up_blocks, gate_up_scales),
+            ops.swizzle(down_blocks, down_scales),
         )
     return session.load(graph)
 

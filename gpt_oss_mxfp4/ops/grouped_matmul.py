@@ -114,7 +114,7 @@ def grouped_matmul_packed(
 
     Args:
         x: [P, K] bfloat16 on a GPU, rows sorted by expert; K a multiple of 32.
-        tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, from ``swizzle(..., paired=False)``.
+        tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, from :func:`swizzle`.
         bias: [E, N] bfloat16.
         expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
         x_follows_offsets: whether x comes from :func:`grouped_matmul_swiglu_packed` with the same offsets, or from
@@ -149,7 +149,7 @@ def grouped_matmul_swiglu_packed(
 
     Args:
         x: [T, K] bfloat16 on a GPU, in token order; K a multiple of 32.
-        tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, from ``swizzle(..., paired=True)``.
+        tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, from :func:`swizzle`.
         bias: [E, 2I] bfloat16, gates and ups interleaved.
         expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
         row_order: [P] int32, from :func:`group`; P is a multiple k of T. One outside of 0..P-1 takes a row of zeros.

@@ -101,7 +101,7 @@ def quantize(x: TensorValueLike) -> tuple[TensorValue, TensorValue]:
     )
 
 
-def swizzle(blocks: TensorValueLike, scales: TensorValueLike, *, paired: bool) -> TensorValue:
+def swizzle(blocks: TensorValueLike, scales: TensorValueLike) -> TensorValue:
     """Packs weights as Hopper's grouped matmuls read them: in tiles of 64 rows by 64 k, codes then scales.
 
     ``tiles[e, i, j]`` holds rows 64i..64i+63 and k 64j..64j+63 of expert e, its codes in the order of the tensor
@@ -111,8 +111,6 @@ def swizzle(blocks: TensorValueLike, scales: TensorValueLike, *, paired: bool) -
         blocks: [E, N, K/32, 16] uint8, checkpoint layout.
         scales: [E, N, K/32] uint8 E8M0. Weights whose scale is above 128, that is 2, become infinite or NaN: refuse
             them before, :data:`gpt_oss_mxfp4.mxfp4.MAX_PACKED_SCALE`.
-        paired: whether rows are gates and ups in turn, for :func:`grouped_matmul_swiglu_packed`; they are parted so
-            that one thread has both.
 
     Returns:
         [E, ceil(N / 64), ceil(K / 64), 2176] uint8 on the inputs' device.
@@ -142,7 +140,6 @@ def swizzle(blocks: TensorValueLike, scales: TensorValueLike, *, paired: bool) -
         device,
         [blocks, scales],
         [TensorType(DType.uint8, [experts, *packed_shape(rows, k_groups * GROUP_SIZE)], device)],
-        parameters={"paired": paired},
     )[0].tensor
 
 

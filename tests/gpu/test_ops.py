@@ -85,18 +85,17 @@ def test_dequantize_every_code_and_scale(gpu: Device) -> None:
         np.testing.assert_array_equal(fetch(got), want)
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_swizzle(gpu: Device, paired: bool, rng: np.random.Generator) -> None:
+def test_swizzle(gpu: Device, rng: np.random.Generator) -> None:
     model = load(
-        f"swizzle_{paired}",
+        "swizzle",
         gpu,
         [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
-        lambda b, s: ops.swizzle(b, s, paired=paired),
+        ops.swizzle,
     )
     for n, k in ((128, 192), (96, 32), (5760, 64)):
         weights = random_experts(rng, 2, n, k)
         (got,) = model.execute(send(gpu, weights.blocks), send(gpu, weights.scales))
-        want = sm90_tiles.swizzle(weights.blocks, weights.scales, paired=paired)
+        want = sm90_tiles.swizzle(weights.blocks, weights.scales)
         np.testing.assert_array_equal(fetch(got), want)
 
 
@@ -175,11 +174,11 @@ def gated(gpu: Device, kernel: str) -> Model:
     )
 
 
-def on_device(gpu: Device, kernel: str, weights: moe.ExpertWeights, *, paired: bool) -> list[Any]:
+def on_device(gpu: Device, kernel: str, weights: moe.ExpertWeights) -> list[Any]:
     bias = send(gpu, weights.bias, DType.bfloat16)
     if kernel == "strided":
         return [send(gpu, weights.blocks), send(gpu, weights.scales), bias]
-    return [send(gpu, sm90_tiles.swizzle(weights.blocks, weights.scales, paired=paired)), bias]
+    return [send(gpu, sm90_tiles.swizzle(weights.blocks, weights.scales)), bias]
 
 
 CASES = [
@@ -205,7 +204,7 @@ def test_grouped_matmul(
     x = round_to_bfloat16(rng.standard_normal((rows, k)))
     inputs = [
         send(gpu, x, DType.bfloat16),
-        *on_device(gpu, kernel, weights, paired=False),
+        *on_device(gpu, kernel, weights),
         send(gpu, offsets),
     ]
     if rows:
@@ -233,7 +232,7 @@ def test_grouped_matmul_swiglu(
     order = rng.permutation(rows).astype(np.int32)
     inputs = [
         send(gpu, x, DType.bfloat16),
-        *on_device(gpu, kernel, weights, paired=True),
+        *on_device(gpu, kernel, weights),
         send(gpu, offsets),
         send(gpu, order),
     ]
@@ -256,7 +255,7 @@ def test_sizes_of_20b(
     x = round_to_bfloat16(rng.standard_normal((rows, 2880)))
     inputs = [
         send(gpu, x, DType.bfloat16),
-        *on_device(gpu, kernel, weights, paired=False),
+        *on_device(gpu, kernel, weights),
         send(gpu, offsets),
     ]
     poison(gpu, rows, 2880)
@@ -273,8 +272,8 @@ def test_moe_stage(gpu: Device, kernel: str, tokens: int, rng: np.random.Generat
     logits = rng.standard_normal((tokens, experts), dtype=np.float32)
     packed = kernel == "sm90"
     arrays = [
-        *on_device(gpu, kernel, gate_up, paired=True),
-        *on_device(gpu, kernel, down, paired=False),
+        *on_device(gpu, kernel, gate_up),
+        *on_device(gpu, kernel, down),
     ]
     half = len(arrays) // 2
     model = load(

@@ -33,21 +33,18 @@ def word_bits() -> NDArray[np.intp]:
     return np.where((register == 3) & (bit == 0), place + 8, rotated)
 
 
-def source_rows(paired: bool) -> NDArray[np.intp]:
-    """Checkpoint row of each row of a tile: as they are, or gates (even) above the ups (odd) of the same lanes."""
+def source_rows() -> NDArray[np.intp]:
+    """Checkpoint row of each row of a tile: the even ones above the odd ones of the same lanes."""
     row = np.arange(TILE)
-    if not paired:
-        return row
     return 2 * (row // 16 * 8 + row % 8) + row // 8 % 2
 
 
-def swizzle(blocks: ArrayLike, scales: ArrayLike, *, paired: bool) -> NDArray[np.uint8]:
+def swizzle(blocks: ArrayLike, scales: ArrayLike) -> NDArray[np.uint8]:
     """Packs weights.
 
     Args:
         blocks: [E, N, K/32, 16] uint8, the earlier element in the low nibble.
         scales: [E, N, K/32] uint8, at most 128.
-        paired: whether rows are gates and ups in turn.
 
     Returns:
         [E, ceil(N/64), ceil(K/64), 2176] uint8, zero codes and zero scale bytes where padded.
@@ -63,7 +60,7 @@ def swizzle(blocks: ArrayLike, scales: ArrayLike, *, paired: bool) -> NDArray[np
 
     packed = np.empty((experts, row_tiles, k_tiles, TILE_BYTES), np.uint8)
     row, k = fragment_coordinates()
-    source = source_rows(paired)
+    source = source_rows()
     warp, quarter, group, lower = np.indices((4, 8, 2, 2))
     for e in range(experts):
         for i in range(row_tiles):

@@ -8,9 +8,7 @@ from ..layouts.sm90_tiles import Sm90Tiles
 from ..pointers import ConstPointer
 
 
-def swizzle_kernel[
-    paired: Bool
-](
+def swizzle_kernel(
     packed: MutPointer[UInt8, MutUntrackedOrigin],
     blocks: ConstPointer[DType.uint8],
     scales: ConstPointer[DType.uint8],
@@ -19,9 +17,6 @@ def swizzle_kernel[
 ):
     """Packs one word and perhaps a scale of tile `block_idx.x`.
 
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
-
     Args:
         packed: All tiles.
         blocks: [experts, rows, k / 32, 16].
@@ -29,7 +24,7 @@ def swizzle_kernel[
         rows: Weight rows of an expert.
         k: Elements of a row, a multiple of 32.
     """
-    swizzle_part[paired](
+    swizzle_part(
         packed,
         blocks,
         scales,
@@ -39,9 +34,7 @@ def swizzle_kernel[
     )
 
 
-def enqueue_swizzle[
-    paired: Bool
-](
+def enqueue_swizzle(
     ctx: DeviceContext,
     packed: MutPointer[UInt8, MutUntrackedOrigin],
     blocks: ConstPointer[DType.uint8],
@@ -50,9 +43,6 @@ def enqueue_swizzle[
     experts: Int,
 ) raises:
     """Packs weights on a device.
-
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
 
     Args:
         ctx: The device.
@@ -68,7 +58,7 @@ def enqueue_swizzle[
     var count = experts * tiles.row_tiles() * tiles.k_tiles()
     if count == 0:
         return
-    ctx.enqueue_function[swizzle_kernel[paired]](
+    ctx.enqueue_function[swizzle_kernel](
         packed,
         blocks,
         scales,

@@ -34,11 +34,8 @@ struct TilePlace(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct CheckpointRow[paired: Bool](TrivialRegisterPassable):
+struct CheckpointRow(TrivialRegisterPassable):
     """Where a lane's row of a tile lies in checkpoint order, [experts, rows, k / 32, 16] of codes.
-
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
     """
 
     var row: Int
@@ -58,7 +55,7 @@ struct CheckpointRow[paired: Bool](TrivialRegisterPassable):
             lane: The lane.
             lower: 0 for the lane's first row, 1 for the lower one.
         """
-        var inside = source_row[Self.paired](fragment_row(warp, lane, lower))
+        var inside = source_row(fragment_row(warp, lane, lower))
         var row = tile.row_tile * TILE_ROWS + inside
         self.exists = row < tiles.rows
         self.row = tile.expert * tiles.rows + row
@@ -89,9 +86,7 @@ struct CheckpointRow[paired: Bool](TrivialRegisterPassable):
         return self.row * self.groups + group if self.exists and group < self.groups else -1
 
 
-def swizzle_word[
-    paired: Bool
-](
+def swizzle_word(
     blocks: ConstPointer[DType.uint8],
     tiles: Sm90Tiles,
     tile: TilePlace,
@@ -100,9 +95,6 @@ def swizzle_word[
     step: Int,
 ) -> UInt32:
     """Packs one word of codes.
-
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
 
     Args:
         blocks: [experts, rows, k / 32, 16].
@@ -117,7 +109,7 @@ def swizzle_word[
     """
     var registers = SIMD[DType.uint32, 4](0)
     comptime for register in range(4):
-        var row = CheckpointRow[paired](tiles, tile, warp, lane, a_lower(register))
+        var row = CheckpointRow(tiles, tile, warp, lane, a_lower(register))
         var byte = row.code_byte(tile.k_tile * TILE_K + 16 * step + a_k(lane, register, 0))
         if byte >= 0:
             var codes = blocks[unsafe_offset=byte].cast[DType.uint32]()
@@ -125,9 +117,7 @@ def swizzle_word[
     return gather_word(registers)
 
 
-def swizzle_scale[
-    paired: Bool
-](
+def swizzle_scale(
     scales: ConstPointer[DType.uint8],
     tiles: Sm90Tiles,
     tile: TilePlace,
@@ -137,9 +127,6 @@ def swizzle_scale[
     lower: Int,
 ) -> UInt8:
     """Stores one scale.
-
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
 
     Args:
         scales: [experts, rows, k / 32].
@@ -154,7 +141,7 @@ def swizzle_scale[
         The byte at `scale_byte`; zero in padding. Scales above `MAX_SCALE` give the exponent of infinity: what they would
         scale becomes infinite or NaN, and no finite weight is wrong.
     """
-    var row = CheckpointRow[paired](tiles, tile, warp, lane, lower)
+    var row = CheckpointRow(tiles, tile, warp, lane, lower)
     var byte = row.scale_byte(tile.k_tile * (TILE_K // GROUP_SIZE) + group)
     if byte < 0:
         return 0
@@ -166,9 +153,7 @@ comptime PARTS = CODE_BYTES // 4
 
 
 @inline(.always)
-def swizzle_part[
-    paired: Bool
-](
+def swizzle_part(
     packed: MutPointer[UInt8, MutUntrackedOrigin],
     blocks: ConstPointer[DType.uint8],
     scales: ConstPointer[DType.uint8],
@@ -177,9 +162,6 @@ def swizzle_part[
     part: Int,
 ):
     """Packs one word of a tile, and one scale while there are any.
-
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
 
     Args:
         packed: All tiles, 4-byte aligned, written.
@@ -195,19 +177,17 @@ def swizzle_part[
         number % tiles.k_tiles(),
     )
     var here = packed.unsafe_offset(number * TILE_BYTES)
-    here.unsafe_bitcast[UInt32]()[unsafe_offset=part] = swizzle_word[paired](
+    here.unsafe_bitcast[UInt32]()[unsafe_offset=part] = swizzle_word(
         blocks, tiles, tile, part // (32 * STEPS), part // STEPS % 32, part % STEPS
     )
     if part < SCALE_BYTES:
         # A warp has 8 words of scales, each shared by four lanes.
-        here[unsafe_offset=CODE_BYTES + part] = swizzle_scale[paired](
+        here[unsafe_offset=CODE_BYTES + part] = swizzle_scale(
             scales, tiles, tile, part // 32, part // 4 % 8 * 4, part // 2 % 2, part % 2
         )
 
 
-def unswizzle_word[
-    paired: Bool
-](
+def unswizzle_word(
     word: UInt32,
     blocks: MutPointer[UInt8, MutUntrackedOrigin],
     tiles: Sm90Tiles,
@@ -217,9 +197,6 @@ def unswizzle_word[
     step: Int,
 ):
     """Unpacks one word of codes: four bytes of the checkpoint, which no other word has a part in.
-
-    Parameters:
-        paired: Whether rows are gates and ups in turn.
 
     Args:
         word: The word at `word_byte`.
@@ -232,7 +209,7 @@ def unswizzle_word[
     """
     var registers = spread_word(word)
     comptime for register in range(4):
-        var row = CheckpointRow[paired](tiles, tile, warp, lane, a_lower(register))
+        var row = CheckpointRow(tiles, tile, warp, lane, a_lower(register))
         var byte = row.code_byte(tile.k_tile * TILE_K + 16 * step + a_k(lane, register, 0))
         if byte >= 0:
             var low = gather_code(registers[register] & 0xFFFF)

@@ -157,16 +157,14 @@ def scale_byte(warp: Int, lane: Int, group: Int, lower: Int) -> Int:
 
 
 @inline(.always)
-def source_row[paired: Bool](tile_row: Int) -> Int:
+def source_row(tile_row: Int) -> Int:
     """Gives which of 64 checkpoint rows stands in a tile's row.
 
-    Interleaved gate and up rows are parted so that a lane's first row is a gate and its lower row the up beside it: SwiGLU
-    then has both in one lane. Tile rows 16w + q and 16w + q + 8 are checkpoint rows 2 * (8w + q) and the next.
+    Tile rows 16w + q and 16w + q + 8, a lane's first and its lower one, are checkpoint rows 2 * (8w + q) and the next: a
+    lane's sums are of two neighbouring outputs. SwiGLU then has gate and up in one lane, and a matmul without it stores
+    both as one 4-byte word.
 
-    Worked, paired: tile row 27 = 16 + 11 is the lower row of q = 3 in warp 1 -> 2 * (8 + 3) + 1 = 23.
-
-    Parameters:
-        paired: Whether the rows are gates and ups, one after the other.
+    Worked: tile row 27 = 16 + 11 is the lower row of q = 3 in warp 1 -> 2 * (8 + 3) + 1 = 23.
 
     Args:
         tile_row: The row in the tile.
@@ -174,11 +172,8 @@ def source_row[paired: Bool](tile_row: Int) -> Int:
     Returns:
         The row in the checkpoint, counted from the tile's first.
     """
-    comptime if paired:
-        var warp = tile_row // 16
-        return 2 * (8 * warp + tile_row % 8) + (tile_row // 8) % 2
-    else:
-        return tile_row
+    var warp = tile_row // 16
+    return 2 * (8 * warp + tile_row % 8) + (tile_row // 8) % 2
 
 
 @inline(.always)

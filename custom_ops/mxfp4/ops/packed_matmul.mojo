@@ -107,7 +107,7 @@ struct GroupedMatmulSwigluPacked:
         Args:
             y: [P, I] bfloat16, rows in expert order.
             x: [T, K] bfloat16, rows in token order.
-            tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, gates and ups paired, see `Sm90Tiles`.
+            tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, see `Sm90Tiles`.
             bias: [E, 2I] bfloat16, gates and ups interleaved.
             offsets: [E + 1] int32; rows that they leave out are not written.
             order: [P] int32, the routed row at each place in expert order; one outside of 0..P-1 takes a row of zeros.

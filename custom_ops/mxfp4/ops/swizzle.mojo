@@ -19,7 +19,7 @@ struct Swizzle:
 
     @staticmethod
     def execute[
-        target: StaticString, paired: Bool
+        target: StaticString
     ](
         tiles: OutputTensor[dtype=DType.uint8, rank=4, ...],
         blocks: InputTensor[dtype=DType.uint8, rank=4, ...],
@@ -30,7 +30,6 @@ struct Swizzle:
 
         Parameters:
             target: Where the op runs.
-            paired: Whether rows are gates and ups in turn.
 
         Args:
             tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8.
@@ -66,11 +65,11 @@ struct Swizzle:
             def pack(thread: Int) {imm}:
                 for number in range(count * thread // threads, count * (thread + 1) // threads):
                     for part in range(PARTS):
-                        swizzle_part[paired](packed, blocks_data, scales_data, sizes, number, part)
+                        swizzle_part(packed, blocks_data, scales_data, sizes, number, part)
 
             if threads == 1:
                 pack(0)
             else:
                 sync_parallelize(pack, threads)
         else:
-            enqueue_swizzle[paired](ctx, packed, blocks_data, scales_data, sizes, experts)
+            enqueue_swizzle(ctx, packed, blocks_data, scales_data, sizes, experts)

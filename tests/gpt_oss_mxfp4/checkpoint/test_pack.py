@@ -30,7 +30,7 @@ def test_each_layers_experts_are_packed_and_nothing_else_is_touched(
     weights = adapt(checkpoint)
     packed = pack_experts(checkpoint, weights, CPU(), session)
     for layer in range(checkpoint.config.num_hidden_layers):
-        for projection, paired in (("gate_up_proj", True), ("down_proj", False)):
+        for projection in ("gate_up_proj", "down_proj"):
             name = f"model.layers.{layer}.mlp.experts.{projection}"
             blocks, scales = (
                 np.from_dlpack(weights.pop(f"{name}_{kind}").to_buffer())
@@ -38,7 +38,7 @@ def test_each_layers_experts_are_packed_and_nothing_else_is_touched(
             )
             np.testing.assert_array_equal(
                 np.from_dlpack(packed.pop(f"{name}_tiles")),
-                sm90_tiles.swizzle(blocks, scales, paired=paired),
+                sm90_tiles.swizzle(blocks, scales),
             )
     assert packed == weights
 

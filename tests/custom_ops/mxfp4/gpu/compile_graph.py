@@ -32,8 +32,8 @@ def body(
     b2: TensorValue,
 ) -> tuple[TensorValue, ...]:
     """Both paths of a layer's experts, and the weights in floats."""
-    up = ops.swizzle(w1, s1, paired=True), b1
-    down = ops.swizzle(w2, s2, paired=False), b2
+    up = ops.swizzle(w1, s1), b1
+    down = ops.swizzle(w2, s2), b2
     return (
         moe_stage(x, logits, up, down, top_k=2, limit=7.0, packed=True),
         moe_stage(x, logits, (w1, s1, b1), (w2, s2, b2), top_k=2, limit=7.0, packed=False),

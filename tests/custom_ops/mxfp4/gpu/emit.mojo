@@ -28,5 +28,4 @@ def main():
     _emit[dequantize_kernel[DType.bfloat16]]("dequantize_bfloat16")
     _emit[strided_kernel[False]]("strided")
     _emit[strided_kernel[True]]("strided_gated")
-    _emit[swizzle_kernel[False]]("swizzle")
-    _emit[swizzle_kernel[True]]("swizzle_paired")
+    _emit[swizzle_kernel]("swizzle")

@@ -207,14 +207,13 @@ def test_strided_matmul_leaves_out_rows_of_no_expert(kernels: dict[str, str]) ->
         assert np.isnan(np.delete(got, written, axis=0)).all()
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_swizzle(kernels: dict[str, str], paired: bool, rng: np.random.Generator) -> None:
+def test_swizzle(kernels: dict[str, str], rng: np.random.Generator) -> None:
     blocks = rng.integers(0, 256, (2, 96, 3, 16), dtype=np.uint8)
     scales = rng.integers(0, 129, (2, 96, 3), dtype=np.uint8)
-    want = sm90_tiles.swizzle(blocks, scales, paired=paired)
+    want = sm90_tiles.swizzle(blocks, scales)
     packed = np.full(want.shape, 0xEE, np.uint8)
     launch(
-        kernels["swizzle_paired" if paired else "swizzle"],
+        kernels["swizzle"],
         [packed, blocks, scales, 96, 96],
         grid=(8, 1, 1),
         threads=512,

@@ -61,7 +61,7 @@ def multiply(
     launch(
         ptx,
         [
-            *(y, x, swizzle(blocks, scales, paired=gated), bias, offsets, order),
+            *(y, x, swizzle(blocks, scales), bias, offsets, order),
             *(rows, experts, case.n, case.k, case.top_k, np.float32(7)),
         ],
         grid=(case.grid, 1, 1),
@@ -98,6 +98,7 @@ CASES = {
         Case((1,), n=64, k=64),
         Case((0, 2), n=96, k=352, grid=1),
         Case((4, 0, 3, 1), n=64, k=320, top_k=4),
+        Case((3, 2), n=65, k=96),
     ],
     "decode_1": [Case((3, 0, 9), n=128, k=1280), Case((1,), n=96, k=96)],
     "decode_1_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
