@@ -1,6 +1,8 @@
 """The gated activation of gpt-oss's experts."""
 
-from std.math import exp
+from std.math import exp, recip
+from std.sys import is_nvidia_gpu
+from std.sys._assembly import inlined_assembly
 
 comptime _SWIGLU_ALPHA = Float32(1.702)
 """Slope of the gate's sigmoid. Source: openai/gpt-oss torch/model.py."""
@@ -18,6 +20,9 @@ def swiglu[
 ]:
     """Gives `(up + 1) * gate * sigmoid(1.702 * gate)` of clamped inputs; NaN stays NaN.
 
+    On NVIDIA GPUs the exponential and the reciprocal are approximate instructions, far closer than bfloat16's rounding; a
+    division would be a call.
+
     Parameters:
         width: Lanes.
 
@@ -29,10 +34,19 @@ def swiglu[
     Returns:
         The gated values.
     """
-    comptime Vector = SIMD[DType.float32, width]
-    # Selections, not min and max: a comparison with NaN is false, so NaN passes through.
-    var clamped_gate = gate.gt(limit).select(Vector(limit), gate)
-    var clamped_up = up.gt(limit).select(Vector(limit), up)
-    clamped_up = up.lt(-limit).select(Vector(-limit), clamped_up)
-    var sigmoid = 1 / (1 + exp(-_SWIGLU_ALPHA * clamped_gate))
-    return (clamped_up + 1) * clamped_gate * sigmoid
+    var clamped_gate = _least(gate, limit)
+    var clamped_up = -_least(-_least(up, limit), limit)
+    return (clamped_up + 1) * clamped_gate * recip(1 + exp(-_SWIGLU_ALPHA * clamped_gate))
+
+
+@inline(.always)
+def _least[
+    width: SIMDLength, //
+](x: SIMD[DType.float32, width], limit: Float32) -> SIMD[DType.float32, width]:
+    """Gives the smaller one, or NaN where x is NaN, as `min` does not."""
+    comptime if is_nvidia_gpu():
+        comptime assert width == 1, "a thread has one output at a time"
+        return inlined_assembly[
+            "min.NaN.f32 $0, $1, $2;", Float32, constraints="=f,f,f", has_side_effect=False
+        ](x[0], limit)
+    return x.gt(limit).select(SIMD[DType.float32, width](limit), x)

@@ -115,7 +115,7 @@ def grouped_matmul_packed(
     Args:
         x: [P, K] bfloat16 on a GPU, rows sorted by expert; K a multiple of 32.
         tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, from :func:`swizzle`.
-        bias: [E, N] bfloat16.
+        bias: [E, N] bfloat16, N even.
         expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
         x_follows_offsets: whether x comes from :func:`grouped_matmul_swiglu_packed` with the same offsets, or from
             another op that needs them: the kernel then reads them, and loads weights, while that op still runs.
@@ -214,6 +214,8 @@ def _check_packed(op: str, *inputs: TensorValueLike) -> list[TensorValue]:
     k = x.shape[1]
     if isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
         raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
+    if isinstance(n, StaticDim) and int(n) % 2 != 0:
+        raise ValueError(f"{op}: bias.shape[1] must be even, got {n}")
     shape: list[Dim] = [experts, *packed_shape(n, k)]
     for axis, want in enumerate(shape):
         require_dim(

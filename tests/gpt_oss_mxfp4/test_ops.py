@@ -819,6 +819,7 @@ def test_devices_are_checked_while_the_graph_is_built() -> None:
     ("place", "shape", "message"),
     [
         (0, ["p", 48], "x.shape[1] must be a multiple of 32, got 48"),
+        (2, [4, 63], "bias.shape[1] must be even, got 63"),
         (1, [4, 1, 2, 2176], "tiles.shape[2] must be that of bias and x, packed = 1, got 2"),
         (1, [4, 1, 1, 2048], "tiles.shape[3] must be that of bias and x, packed = 2176, got 2048"),
         (3, [4], "expert_offsets.shape[0] must be bias.shape[0] + 1 = 5, got 4"),

@@ -144,6 +144,7 @@ OPERATIONS: dict[str, Compute] = {
     "neg": _typed(np.negative),
     "abs": _typed(np.abs),
     "min": _typed(np.fmin),
+    "min.NaN": _typed(np.minimum),
     "max": _typed(np.fmax),
     "and": _typed(np.bitwise_and),
     "or": _typed(np.bitwise_or),

@@ -22,6 +22,7 @@ _NOTHING = (
     "setmaxnreg",
     "membar",
     "nanosleep",
+    "prefetch",
     "fence.acq_rel",
 )
 """What orders or provides, and moves no number here: everything happens in order but what `Mode` and `Copies` delay."""

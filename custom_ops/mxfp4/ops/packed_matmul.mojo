@@ -28,6 +28,7 @@ def _check(
     require_equal(op, "tiles.shape[2] = ceil(x.shape[1] / 64)", tiles.shape()[2], sizes.k_tiles())
     require_equal(op, "tiles.shape[3]", tiles.shape()[3], TILE_BYTES)
     require_equal(op, "x.shape[1] modulo 32", k % 32, 0)
+    require_equal(op, "bias.shape[1] modulo 2", bias.shape()[1] % 2, 0)
 
 
 @extensibility.register("mxfp4.grouped_matmul_packed")
@@ -55,7 +56,7 @@ struct GroupedMatmulPacked:
             y: [P, N] bfloat16.
             x: [P, K] bfloat16.
             tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, see `Sm90Tiles`.
-            bias: [E, N] bfloat16.
+            bias: [E, N] bfloat16, N even.
             offsets: [E + 1] int32; rows that they leave out are not written.
             ctx: The device.
 

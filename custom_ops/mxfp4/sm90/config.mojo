@@ -20,11 +20,11 @@ comptime PRODUCER_REGISTERS = 56
 comptime BARRIER_BYTES = 8
 """Bytes of an mbarrier."""
 
-comptime MAX_EXPERTS = 511
+comptime MAX_EXPERTS = 510
 """Experts that a block's list has room for."""
 
-comptime LIST_ENTRIES = MAX_EXPERTS + 1
-"""Entries of that list: one for each expert, and the end."""
+comptime LIST_ENTRIES = MAX_EXPERTS + 2
+"""Entries of that list: one for each expert, and two for the end."""
 
 comptime LIST_BYTES = 16 * LIST_ENTRIES
 """Bytes of that list."""

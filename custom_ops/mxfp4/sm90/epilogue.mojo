@@ -4,6 +4,7 @@ from ..layouts.fragments import d_column, d_lower, fragment_row
 from ..layouts.sm90_tiles import TILE_ROWS, source_row
 from ..pointers import ConstPointer
 from ..swiglu import swiglu
+from .ptx import prefetch
 from .schedule import Work
 
 comptime Bf16Pointer = MutPointer[BFloat16, MutUntrackedOrigin]
@@ -14,6 +15,8 @@ comptime Bf16Pointer = MutPointer[BFloat16, MutUntrackedOrigin]
 struct Output[gated: Bool](TrivialRegisterPassable):
     """The output tensor and what is applied before it.
 
+    A lane has two neighbouring weight rows of a tile, the first of which is even: what belongs to both is one word.
+
     Parameters:
         gated: Whether rows are gates and ups, and SwiGLU makes one output of two.
     """
@@ -21,11 +24,21 @@ struct Output[gated: Bool](TrivialRegisterPassable):
     var y: Bf16Pointer
     """Output, [P, n] or, gated, [P, n / 2]; 4-byte aligned."""
     var bias: ConstPointer[DType.bfloat16]
-    """Bias, [experts, n]."""
+    """Bias, [experts, n]; 4-byte aligned."""
     var n: Int
-    """Weight rows of an expert."""
+    """Weight rows of an expert, an even number."""
     var limit: Float32
     """Clamp of SwiGLU."""
+
+    @inline(.always)
+    def prefetch_bias(self, work: Work, row_tile: Int32):
+        """Has a row tile's bias in the second-level cache by the time that it is asked for.
+
+        Args:
+            work: The tile of outputs.
+            row_tile: The tile of 64 weight rows.
+        """
+        prefetch(self._bias(work, min(Int(row_tile) * TILE_ROWS, self.n - 1)))
 
     @inline(.always)
     def store[
@@ -34,7 +47,7 @@ struct Output[gated: Bool](TrivialRegisterPassable):
         self,
         sums: SIMD[DType.float32, columns // 2],
         work: Work,
-        row_tile: Int,
+        row_tile: Int32,
         warp: Int,
         lane: Int,
     ):
@@ -50,38 +63,26 @@ struct Output[gated: Bool](TrivialRegisterPassable):
             warp: The warp in its warpgroup.
             lane: The lane.
         """
-        var first = row_tile * TILE_ROWS + source_row(fragment_row(warp, lane, 0))
-        var lower = first + 1
-        var bias = self.bias.unsafe_offset(Int(work.expert) * self.n)
-        var has_first, has_lower = first < self.n, lower < self.n
-        var first_bias = bias[unsafe_offset=first].cast[DType.float32]() if has_first else Float32(
-            0
-        )
-        var lower_bias = bias[unsafe_offset=lower].cast[DType.float32]() if has_lower else Float32(
-            0
-        )
-        # The first row is even: where n is too, both outputs are one aligned word.
-        var one_word = has_lower and self.n % 2 == 0
-        # Both factors of a row's place have 32 bits: one wide multiplication. With multiples of a row's outputs, added to
-        # where the first row lies, ptxas spills registers: it keeps them from tile to tile.
-        var outputs = UInt32(self.n // 2 if Self.gated else self.n)
-        var first_output = self.y.unsafe_offset(first // 2 if Self.gated else first)
+        comptime rows = 2 if Self.gated else 1
+        var row = Int(row_tile) * TILE_ROWS + source_row(fragment_row(warp, lane, 0))
+        if row >= self.n:
+            return
+        # Both factors of a place have 32 bits: one wide multiplication. Multiples of `outputs` alone would be the same for
+        # all items, and ptxas keeps such things in registers that it does not have.
+        var outputs = UInt32(self.n // rows)
+        var y = self.y.unsafe_offset(row // rows)
+        var bias = self._bias(work, row).unsafe_load[width=2, alignment=4]().cast[DType.float32]()
         comptime for i in range(columns // 2):
             comptime if d_lower(i) == 0:
-                var row = UInt32(work.first_row) + UInt32(d_column(lane, i))
-                if row < UInt32(work.end_row):
-                    var y = first_output.unsafe_offset(Int(row) * Int(outputs))
-                    var a = sums[i] + first_bias
-                    var b = sums[i + 2] + lower_bias
+                var token = UInt32(work.first_row) + UInt32(d_column(lane, i))
+                if token < UInt32(work.end_row):
+                    var at = y.unsafe_offset(Int(token) * Int(outputs))
+                    var both = SIMD[DType.float32, 2](sums[i], sums[i + 2]) + bias
                     comptime if Self.gated:
-                        if has_lower:
-                            y[] = swiglu(a, b, self.limit).cast[DType.bfloat16]()
+                        at[] = swiglu(both[0], both[1], self.limit).cast[DType.bfloat16]()
                     else:
-                        var both = SIMD[DType.float32, 2](a, b).cast[DType.bfloat16]()
-                        if one_word:
-                            y.unsafe_store[alignment=4](0, both)
-                        else:
-                            if has_first:
-                                y[] = both[0]
-                            if has_lower:
-                                y[unsafe_offset=1] = both[1]
+                        at.unsafe_store[alignment=4](0, both.cast[DType.bfloat16]())
+
+    @inline(.always)
+    def _bias(self, work: Work, row: Int) -> ConstPointer[DType.bfloat16]:
+        return self.bias.unsafe_offset(Int(work.expert) * self.n + row)

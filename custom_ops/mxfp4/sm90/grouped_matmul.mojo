@@ -177,9 +177,9 @@ struct _Rows[config: Sm90Config](TrivialRegisterPassable):
     """Tiles along k."""
 
     def __init__(out self, weights: ConstPointer[DType.uint8], tiles: Sm90Tiles, work: Work):
-        var row_tile = Int(work.row_block) * Self.config.block_row_tiles()
-        self.first = weights.unsafe_offset(tiles.tile_byte(Int(work.expert), row_tile, 0))
-        self.last = Int32(tiles.row_tiles() - 1 - row_tile)
+        var row_tile = _row_tile[Self.config](work, 0)
+        self.first = weights.unsafe_offset(tiles.tile_byte(Int(work.expert), Int(row_tile), 0))
+        self.last = Int32(tiles.row_tiles()) - 1 - row_tile
         self.k_tiles = Int32(tiles.k_tiles())
 
     @inline(.always)
@@ -424,6 +424,12 @@ def _add_up[
     named_barrier[threads](2)  # read before the next item's are written
 
 
+@inline(.always)
+def _row_tile[config: Sm90Config](work: Work, of_block: Int32) -> Int32:
+    """Gives which of an expert's row tiles is one of a block's."""
+    return work.row_block * Int32(config.block_row_tiles()) + of_block
+
+
 def _check_config[config: Sm90Config]():
     # Each block's shared memory costs another KiB of the multiprocessor's.
     comptime fits = config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
@@ -509,7 +515,6 @@ def grouped_matmul_kernel[
     var tiles = Sm90Tiles(Int(n), Int(k))
     var schedule = Schedule[config](stages.entries(), n)
     var item = Int32(block_idx.x)
-    var work = schedule.at(item)
     if group == 0:
         comptime if config.moves_registers():
             warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
@@ -517,18 +522,18 @@ def grouped_matmul_kernel[
         var loader, in_loader = divmod(Int32(thread), Int32(config.loading_threads))
         var turns = _Turns[config.stages, config.loaders()](loader)
         var begun = Int32(0)
-        if work.expert >= 0 and in_loader == 0:
-            begun = _load_ahead(stages, turns, _Rows[config](weights, tiles, work))
+        if schedule.has(item) and in_loader == 0:
+            begun = _load_ahead(stages, turns, _Rows[config](weights, tiles, schedule.work(item)))
         comptime if not gated:
             # x is what the kernel before writes, and routing what that one has waited for.
             wait_for_kernels_before()
             let_next_kernel_begin()
-        while work.expert >= 0:
+        while schedule.has(item):
+            var work = schedule.work(item)
             var of_item = _Rows[config](weights, tiles, work)
             _produce(stages, turns, work, activations, of_item, begun, in_loader)
             begun = 0
             item += Int32(grid_dim.x)
-            work = schedule.at(item)
     else:
         comptime if config.moves_registers():
             warpgroup_reg_alloc[config.consumer_registers()]()
@@ -537,13 +542,16 @@ def grouped_matmul_kernel[
         var in_group = thread % WARPGROUP
         var warp = in_group // 32
         var turns = _Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
-        var of_group = 0 if config.split_k else sharer
-        while work.expert >= 0:
-            var sums = _consume(stages, turns, tiles, Int32(of_group), warp, lane)
+        var of_group = Int32(0 if config.split_k else sharer)
+        while schedule.has(item):
+            var begun = schedule.work(item)
+            output.prefetch_bias(begun, _row_tile[config](begun, of_group))
+            var sums = _consume(stages, turns, tiles, of_group, warp, lane)
             comptime if config.split_k:
                 _add_up(stages, sums, sharer, in_group)
             if not config.split_k or sharer == 0:
-                var row_tile = Int(work.row_block) * config.block_row_tiles() + of_group
-                output.store[config.tokens](sums, work, row_tile, warp, lane)
+                var work = schedule.work(item)
+                output.store[config.tokens](
+                    sums, work, _row_tile[config](work, of_group), warp, lane
+                )
             item += Int32(grid_dim.x)
-            work = schedule.at(item)

@@ -62,6 +62,16 @@ def arrive_behind_copies(barrier: SharedBarrier):
 
 
 @inline(.always)
+def prefetch(source: ImmPointer[BFloat16, _]):
+    """Has a line of global memory brought to the second-level cache.
+
+    Args:
+        source: Where it lies.
+    """
+    inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l"](Int64(Int(source)))
+
+
+@inline(.always)
 def wait_for_kernels_before():
     """Waits until the kernels before this one on its stream are over, and what they wrote is seen.
 

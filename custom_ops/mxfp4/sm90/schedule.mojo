@@ -10,11 +10,11 @@ from .config import LIST_ENTRIES, Sm90Config
 
 comptime _LANES = 32
 comptime _Entry = SIMD[DType.int32, 4]
-"""An expert: the first item behind its own, its number, its first row, the end of its rows."""
+"""An expert: its first item, its number, its first row, the end of its rows."""
 comptime SharedList = Pointer[
     mut=True, _Entry, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""Entries in the order of experts, then one with all further items and expert -1."""
+"""Entries in the order of experts, then one with all further items and expert -1, then one that no item reaches."""
 
 
 @fieldwise_init
@@ -22,7 +22,7 @@ struct Work(TrivialRegisterPassable):
     """A tile of outputs."""
 
     var expert: Int32
-    """Whose weights; negative where there is no more work."""
+    """Whose weights."""
     var first_row: Int32
     """First row of activations."""
     var end_row: Int32
@@ -65,7 +65,7 @@ def list_experts[
     Args:
         entries: Room for `LIST_ENTRIES`.
         offsets: Expert offsets, [experts + 1]; where they do not ascend, experts have no rows.
-        experts: E, below `LIST_ENTRIES`.
+        experts: E, up to `MAX_EXPERTS`.
         rows: P: no row at or past it is listed.
         n: Weight rows of an expert.
         lane: The lane.
@@ -89,62 +89,73 @@ def list_experts[
     for expert in range(first, end):
         var next = starts[expert + 1]
         if next > start:
-            item += ceildiv(next - start, Int32(config.tokens)) * row_blocks
             entries[unsafe_offset=Int(place)] = _Entry(item, expert, start, next)
+            item += ceildiv(next - start, Int32(config.tokens)) * row_blocks
             place += 1
         start = next
     if lane == _LANES - 1:
-        entries[unsafe_offset=Int(place)] = _Entry(Int32.MAX, -1, 0, 0)
+        entries[unsafe_offset=Int(place)] = _Entry(item, -1, 0, 0)
+        entries[unsafe_offset=Int(place) + 1] = _Entry(Int32.MAX, -1, 0, 0)
 
 
 struct Schedule[config: Sm90Config](TrivialRegisterPassable):
     """Work items in order of expert, rows of activations, weight rows: neighbours share activations, then weights.
 
-    Items are asked for in ascending order, so each warp goes through the list once.
+    Items are asked for in ascending order, so each warp goes through the list once. What there is to know of an item is
+    read from the list whenever it is needed: registers are scarcer than time between items.
 
     Parameters:
         config: How the matmul is cut.
     """
 
-    var next: SharedList
-    """The entry behind the one that it stands at."""
-    var row_blocks: Int32
+    var entry: SharedList
+    """That of the last item asked for, or the first one."""
+    var row_blocks: UInt32
     """Blocks of weight rows."""
-    var first_item: Int32
-    """The first item of the expert that it stands at."""
-    var entry: _Entry
-    """What is listed of that expert."""
 
     def __init__(out self, entries: SharedList, n: Int32):
-        """Begins before the first expert.
+        """Begins at the first expert.
 
         Args:
             entries: From `list_experts`.
             n: Weight rows of an expert.
         """
-        self.next = entries
-        self.row_blocks = Int32(Self.config.row_blocks(Int(n)))
-        self.first_item = 0
-        self.entry = _Entry(0)
+        self.entry = entries
+        self.row_blocks = UInt32(Self.config.row_blocks(Int(n)))
 
     @inline(.always)
-    def at(mut self, item: Int32) -> Work:
+    def has(mut self, item: Int32) -> Bool:
+        """Goes on to an item's expert.
+
+        Args:
+            item: The item's number, not below that of an earlier call.
+
+        Returns:
+            Whether there are so many items.
+        """
+        while item >= self.entry.unsafe_offset(1).unsafe_bitcast[Int32]()[]:
+            self.entry = self.entry.unsafe_offset(1)
+        return self._load()[1] >= 0
+
+    @inline(.always)
+    def work(self, item: Int32) -> Work:
         """Gives a work item.
 
         Args:
-            item: Its number, not below that of an earlier call.
+            item: Its number, which there is.
 
         Returns:
-            The item; its expert is negative if there are not so many.
+            The item.
         """
-        while item >= self.entry[0]:
-            self.first_item = self.entry[0]
-            self.entry = self.next[]
-            self.next = self.next.unsafe_offset(1)
-        var row_tile, row_block = divmod(UInt32(item - self.first_item), UInt32(self.row_blocks))
+        var entry = self._load()
+        var row_tile, row_block = divmod(UInt32(item - entry[0]), self.row_blocks)
         return Work(
-            self.entry[1],
-            self.entry[2] + Int32(row_tile) * Int32(Self.config.tokens),
-            self.entry[3],
+            entry[1],
+            entry[2] + Int32(row_tile) * Int32(Self.config.tokens),
+            entry[3],
             Int32(row_block),
         )
+
+    @inline(.always)
+    def _load(self) -> _Entry:
+        return self.entry.unsafe_bitcast[Int32]().unsafe_load[width=4, alignment=16]()

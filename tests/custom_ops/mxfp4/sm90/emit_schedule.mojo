@@ -23,15 +23,16 @@ def _walk[
     rows: Int32,
     n: Int32,
 ):
+    # Not where shared memory begins: LLVM counts from the entry before the first one.
     var entries = external_memory[
         SIMD[DType.int32, 4], address_space=AddressSpace.SHARED, alignment=16
-    ]()
+    ]().unsafe_offset(1)
     list_experts[config](entries, offsets, experts, rows, n, Int32(thread_idx.x))
     syncwarp()
     var schedule = Schedule[config](entries, n)
     var item = Int32(block_idx.x)
-    var work = schedule.at(item)
-    while work.expert >= 0:
+    while schedule.has(item):
+        var work = schedule.work(item)
         if thread_idx.x == 0:
             var at = items.unsafe_offset(Int(item) * 5)
             at[unsafe_offset=0] = item
@@ -40,12 +41,11 @@ def _walk[
             at[unsafe_offset=3] = work.end_row
             at[unsafe_offset=4] = work.row_block
         item += Int32(grid_dim.x)
-        work = schedule.at(item)
 
 
 def _emit[config: Sm90Config](name: String):
     print("// variant", name)
-    print("// shared_bytes", LIST_BYTES)
+    print("// shared_bytes", 16 + LIST_BYTES)
     print("// tokens", config.tokens)
     print("// block_row_tiles", config.block_row_tiles())
     print(compile_info[_walk[config], emission_kind="asm", target=get_gpu_target["sm_90a"]()]().asm)

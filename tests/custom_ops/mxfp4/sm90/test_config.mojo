@@ -59,8 +59,9 @@ def test_worked_sizes() raises:
     assert_equal(PREFILL_128.block_row_tiles(), 3)
     assert_equal(PREFILL_128.row_blocks(2880), 15)
     assert_equal(PREFILL_128.launch_registers(), 128)
+    # 128 times four warpgroups, less 56, by three.
     assert_equal(PREFILL_128.consumer_registers(), 152)
-    # 96 times five warpgroups, less 56, by four.
+    # 96 times five warpgroups, less 56, by four, in eights.
     assert_equal(MIDDLE_64.launch_registers(), 96)
     assert_equal(MIDDLE_64.consumer_registers(), 104)
     assert_equal(DECODE_8.block_row_tiles(), 1)

@@ -32,6 +32,7 @@ class Case:
         top_k: 0 where x is in expert order.
         grid: blocks.
         bad_order: what to put into the last place of the row order, if anything.
+        no_number: whether some of the bias is NaN.
     """
 
     rows: tuple[int, ...]
@@ -40,6 +41,7 @@ class Case:
     top_k: int = 0
     grid: int = 2
     bad_order: int = 0
+    no_number: bool = False
 
 
 def multiply(
@@ -52,6 +54,8 @@ def multiply(
     blocks = rng.integers(0, 256, (experts, case.n, case.k // 32, 16), dtype=np.uint8)
     scales = rng.integers(115, 129, (experts, case.n, case.k // 32), dtype=np.uint8)
     bias = encode_bfloat16(rng.normal(size=(experts, case.n))).astype(np.uint16)
+    if case.no_number:
+        bias[:, :4:3] = 0x7FC0  # of a gate, and of another output's up
     tokens = rows // case.top_k if case.top_k else rows
     x = encode_bfloat16(rng.normal(size=(tokens, case.k)) / 64).astype(np.uint16)
     order = rng.permutation(rows).astype(np.int32)
@@ -98,7 +102,7 @@ CASES = {
         Case((1,), n=64, k=64),
         Case((0, 2), n=96, k=352, grid=1),
         Case((4, 0, 3, 1), n=64, k=320, top_k=4),
-        Case((3, 2), n=65, k=96),
+        Case((3, 2), n=66, k=96),
     ],
     "decode_1": [Case((3, 0, 9), n=128, k=1280), Case((1,), n=96, k=96)],
     "decode_1_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
@@ -140,6 +144,16 @@ def test_a_row_order_that_leaves_the_rows_reads_nothing(kernels: dict[str, str],
     case = Case((4, 0, 3, 1), n=64, k=320, top_k=4, bad_order=bad)
     got, want = multiply(kernels["decode_8"], case, gated=False)
     assert largest_error(got[:-1], want[:-1]) < OUTPUT_ROUNDING
+
+
+@pytest.mark.parametrize("name", ["decode_8", "decode_8_gated"])
+def test_a_bias_that_is_no_number_shows(kernels: dict[str, str], name: str) -> None:
+    """Clamps are no place for it to vanish."""
+    gated = name.endswith("gated")
+    case = Case((3,), n=64, k=64, top_k=3 if gated else 0, grid=1, no_number=True)
+    got, want = multiply(kernels[name], case, gated=gated)
+    assert np.isnan(got).any()
+    assert (np.isnan(got) == np.isnan(want)).all()
 
 
 def test_no_rows_write_nothing(kernels: dict[str, str]) -> None:
