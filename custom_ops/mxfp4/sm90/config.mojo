@@ -150,6 +150,14 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         return self.consumer_registers() > self.launch_registers()
 
+    def narrow_tokens(self) -> Int:
+        """Gives the rows of activations up to which a tile is multiplied as a narrow one.
+
+        Returns:
+            N of wgmma there: half of `tokens` where products take longer than decoding, else `tokens`.
+        """
+        return self.tokens // 2 if self.tokens >= 64 else self.tokens
+
     def row_blocks(self, n: Int) -> Int:
         """Gives the blocks along an expert's weight rows.
 

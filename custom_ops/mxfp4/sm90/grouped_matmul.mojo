@@ -16,7 +16,8 @@ Transposed, so that weights are the operand in registers: D[weight rows, tokens]
                     sums to shared memory and on to the first warpgroup, where they split k
                     epilogue
 
-One half's products run while the next half is decoded.
+One half's products run while the next half is decoded. Tiles with rows for half their width or less are multiplied as
+narrow ones, where products take longer than decoding.
 
 | tensor | shape | dtype, layout |
 |---|---|---|
@@ -253,6 +254,7 @@ def _produce[
         var token = activations.row(Int(place)) if place < work.end_row else -1
         if token >= 0:
             sources[i] = Int32(token) * row_chunks + chunk
+    var narrow = work.rows() <= Int32(config.narrow_tokens())
     # Lines eight apart are swizzled alike.
     comptime alike = max(1, 8 // lines_at_once)
     var targets = Array[Int32, alike](fill=0)
@@ -268,6 +270,10 @@ def _produce[
         var k_chunk = turns.stage * Int32(config.k_tiles * _CHUNKS)
         var left = row_chunks - chunk - k_chunk
         comptime for i in range(lines):
+            # A narrow tile's products read no lines past its own.
+            comptime if i * lines_at_once >= config.narrow_tokens():
+                if narrow:
+                    break
             comptime line = i // alike * alike * lines_at_once
             var target = b.unsafe_offset(Int(targets[i % alike]) + line * LINE_BYTES)
             var at = sources[i] + k_chunk
@@ -309,13 +315,13 @@ def _behind[bytes: Int](described: SIMD[DType.uint32, 2]) -> WGMMADescriptor[DTy
 
 @inline(.always)
 def _multiply_tile[
-    config: Sm90Config, k_tile: Int
+    config: Sm90Config, tokens: Int, k_tile: Int
 ](
     stages: _Stages[config],
     slot: Int32,
     before: Int32,
     b: SIMD[DType.uint32, 2],
-    mut sums: SIMD[DType.float32, config.tokens // 2],
+    mut sums: SIMD[DType.float32, tokens // 2],
     row_tile: Int32,
     warp: Int,
     lane: Int,
@@ -344,7 +350,7 @@ def _multiply_tile[
         comptime for step in range(_HALF_STEPS):
             sums = wgmma_async[
                 64,
-                config.tokens,
+                tokens,
                 16,
                 a_type=DType.bfloat16,
                 b_type=DType.bfloat16,
@@ -358,7 +364,7 @@ def _multiply_tile[
 
 @inline(.always)
 def _consume[
-    config: Sm90Config
+    config: Sm90Config, tokens: Int
 ](
     stages: _Stages[config],
     mut turns: _Turns[config.stages, config.sharers()],
@@ -366,9 +372,10 @@ def _consume[
     row_tile: Int32,
     warp: Int,
     lane: Int,
-) -> SIMD[DType.float32, config.tokens // 2]:
-    """Multiplies the stages of one work item whose turn it is."""
-    var sums = SIMD[DType.float32, config.tokens // 2](0)
+) -> SIMD[DType.float32, tokens // 2]:
+    """Multiplies the stages of one work item whose turn it is, the first `tokens` rows of activations.
+    """
+    var sums = SIMD[DType.float32, tokens // 2](0)
     var k_tiles = Int32(tiles.k_tiles())
     var before = Int32(-1)  # the slot whose last products may still be running
     while True:
@@ -381,13 +388,13 @@ def _consume[
         # A whole stage is one run without branches, which would move descriptors out of uniform registers.
         if here >= Int32(config.k_tiles):
             comptime for k_tile in range(config.k_tiles):
-                _multiply_tile[config, k_tile](
+                _multiply_tile[config, tokens, k_tile](
                     stages, turns.slot, before, b, sums, row_tile, warp, lane
                 )
         else:
             comptime for k_tile in range(config.k_tiles - 1):
                 if Int32(k_tile) < here:
-                    _multiply_tile[config, k_tile](
+                    _multiply_tile[config, tokens, k_tile](
                         stages, turns.slot, before, b, sums, row_tile, warp, lane
                     )
         before = turns.slot
@@ -401,17 +408,12 @@ def _consume[
 
 @inline(.always)
 def _add_up[
-    config: Sm90Config
-](
-    stages: _Stages[config],
-    mut sums: SIMD[DType.float32, config.tokens // 2],
-    group: Int,
-    thread: Int,
-):
+    config: Sm90Config, tokens: Int
+](stages: _Stages[config], mut sums: SIMD[DType.float32, tokens // 2], group: Int, thread: Int,):
     """Hands the sums of all warpgroups to the first, which adds them in order: equal runs give equal bits.
     """
     comptime threads = Int32(WARPGROUP * config.warpgroups)
-    comptime registers = config.tokens // 2
+    comptime registers = tokens // 2
     var buffer = stages.sums()
     if group > 0:
         comptime for i in range(registers):
@@ -546,12 +548,22 @@ def grouped_matmul_kernel[
         while schedule.has(item):
             var begun = schedule.work(item)
             output.prefetch_bias(begun, _row_tile[config](begun, of_group))
-            var sums = _consume(stages, turns, tiles, of_group, warp, lane)
-            comptime if config.split_k:
-                _add_up(stages, sums, sharer, in_group)
-            if not config.split_k or sharer == 0:
-                var work = schedule.work(item)
-                output.store[config.tokens](
-                    sums, work, _row_tile[config](work, of_group), warp, lane
-                )
+
+            @inline(.always)
+            def multiply[tokens: Int]() {mut}:
+                var sums = _consume[config, tokens](stages, turns, tiles, of_group, warp, lane)
+                comptime if config.split_k:
+                    _add_up[config](stages, sums, sharer, in_group)
+                if not config.split_k or sharer == 0:
+                    var work = schedule.work(item)
+                    output.store[tokens](sums, work, _row_tile[config](work, of_group), warp, lane)
+
+            comptime narrow = config.narrow_tokens()
+            comptime if narrow < config.tokens:
+                if begun.rows() <= Int32(narrow):
+                    multiply[narrow]()
+                else:
+                    multiply[config.tokens]()
+            else:
+                multiply[config.tokens]()
             item += Int32(grid_dim.x)

@@ -30,6 +30,15 @@ struct Work(TrivialRegisterPassable):
     var row_block: Int32
     """Block of weight rows."""
 
+    @inline(.always)
+    def rows(self) -> Int32:
+        """Gives the rows of activations from the first on.
+
+        Returns:
+            How many the expert has left, which may be more than a tile has.
+        """
+        return self.end_row - self.first_row
+
 
 @fieldwise_init
 struct _Offsets(TrivialRegisterPassable):

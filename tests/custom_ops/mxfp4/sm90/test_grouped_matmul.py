@@ -112,9 +112,10 @@ CASES = {
         Case((17, 1), n=128, k=1280),
         Case((0, 5, 0), n=96, k=224, top_k=5, grid=1),
     ],
-    "middle_64": [Case((65,), n=64, k=160)],
+    # Tiles of up to half as many rows are multiplied as narrow ones.
+    "middle_64": [Case((65,), n=64, k=160), Case((33, 32), n=64, k=64)],
     "middle_64_gated": [Case((65, 3), n=192, k=928, top_k=4)],
-    "prefill_128": [Case((130, 5), n=320, k=640)],
+    "prefill_128": [Case((130, 5), n=320, k=640), Case((65, 64), n=64, k=64)],
     "prefill_128_gated": [Case((9, 0, 131), n=320, k=672, top_k=4, grid=3)],
 }
 

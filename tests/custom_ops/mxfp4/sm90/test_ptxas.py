@@ -122,25 +122,30 @@ def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path
     # One block to a multiprocessor gives its loading warpgroup's registers to the others.
     assert any(x.startswith("USETMAXREG") for x in names) == (REGISTERS[name] > 80)
     products = [x for x in instructions if x.name.startswith("HGMMA")]
-    tokens = facts(kernels[name])["tokens"]
-    assert {x.name for x in products} == {f"HGMMA.64x{tokens}x16.F32.BF16"}
+    widths = {facts(kernels[name])[fact] for fact in ("tokens", "narrow_tokens")}
+    assert {x.name for x in products} == {f"HGMMA.64x{width}x16.F32.BF16" for width in widths}
     assert all(len(x.fragment()) == 4 for x in products)  # A in registers
     assert early_writes(instructions) == []
-    to_multiply, products_of_stage = loop_with(instructions, ("HGMMA",))
     to_load, _ = loop_with(instructions, ("LDGSTS", "UBLKCP"))
-    of_tile = to_multiply / (products_of_stage / 4), to_load / TILES_OF_A_LOADING_WARP[name]
-    print(f"{name}: {of_tile[0]:.0f} + {of_tile[1]:.0f} instructions a tile")
-    assert sum(of_tile) <= BUDGET[name]
+    for width in widths:
+        to_multiply, products_of_stage = loop_with(instructions, (f"HGMMA.64x{width}x16",))
+        of_tile = to_multiply / (products_of_stage / 4), to_load / TILES_OF_A_LOADING_WARP[name]
+        print(f"{name}: {of_tile[0]:.0f} + {of_tile[1]:.0f} instructions a tile of {width}")
+        assert sum(of_tile) <= BUDGET[name]
 
 
 @needs_nvdisasm
 @pytest.mark.parametrize("name", ["decode_8", "middle_64_gated", "prefill_128"])
 def test_a_wait_that_is_gone_is_seen(kernels: dict[str, str], name: str, tmp_path: Path) -> None:
-    """In the SASS: from PTX without it the assembler may make code that happens to be right."""
+    """In the SASS: from PTX without it the assembler may make code that happens to be right, as this may at some places."""
     instructions = disassemble(kernels[name], tmp_path)
     waits = [i for i, x in enumerate(instructions) if x.name.startswith("WARPGROUP.DEPBAR")]
-    instructions[waits[1]] = replace(instructions[waits[1]], name="NOP", operands=())
-    assert early_writes(instructions)
+    seen = 0
+    for place in waits:
+        without = [*instructions]
+        without[place] = replace(without[place], name="NOP", operands=())
+        seen += bool(early_writes(without))
+    assert seen > len(waits) / 2
 
 
 def test_every_kernel_has_a_plan(kernels: dict[str, str]) -> None:
