@@ -137,7 +137,7 @@ def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path
 @needs_nvdisasm
 @pytest.mark.parametrize("name", ["decode_8", "middle_64_gated", "prefill_128"])
 def test_a_wait_that_is_gone_is_seen(kernels: dict[str, str], name: str, tmp_path: Path) -> None:
-    """In the SASS: from PTX without it the assembler may make code that happens to be right, as this may at some places."""
+    """In the SASS, where most are needed: from PTX without it the assembler may make code that happens to be right."""
     instructions = disassemble(kernels[name], tmp_path)
     waits = [i for i, x in enumerate(instructions) if x.name.startswith("WARPGROUP.DEPBAR")]
     seen = 0
