@@ -1,9 +1,13 @@
-"""Every op through a MAX graph against its NumPy twin; sizes stay symbolic, so a graph is compiled once."""
+"""Every op through a MAX graph against its NumPy twin; sizes stay symbolic, so a graph is compiled once.
+
+Each section plans its graphs above its tests, and the first test that needs one has them all compiled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 from max.driver import Buffer
 from max.dtype import DType
 from max.engine import InferenceSession, Model
-from max.graph import DeviceRef, Graph, TensorType, TensorValue
+from max.graph import DeviceRef, Graph, KernelLibrary, Module, TensorType, TensorValue
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.ops.dense import QUANTIZED_DTYPES
@@ -24,18 +28,32 @@ from tests.reference.bfloat16 import decode_bfloat16, encode_bfloat16
 CPU = DeviceRef.CPU()
 LIMIT = 7.0
 
+Inputs = list[tuple[DType, list[Any]]]
+Build = Callable[..., tuple[TensorValue, ...] | TensorValue]
+Models = dict[str, Model]
 
-def compile_graph(
-    session: InferenceSession,
-    name: str,
-    inputs: list[tuple[DType, list[Any]]],
-    build: Callable[..., tuple[TensorValue, ...] | TensorValue],
-) -> Model:
-    types = [TensorType(dtype, shape, CPU) for dtype, shape in inputs]
-    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
-        result = build(*(value.tensor for value in graph.inputs))
-        graph.output(*(result if isinstance(result, tuple) else (result,)))
-    return session.load(graph)
+PLANS: dict[str, tuple[Inputs, Build]] = {}
+"""Inputs of every graph, and what it makes of them."""
+
+
+def plan(name: str, inputs: Inputs, build: Build) -> None:
+    assert name not in PLANS
+    PLANS[name] = inputs, build
+
+
+@pytest.fixture(scope="module")
+def models(session: InferenceSession) -> Models:
+    """Every graph that is planned, compiled together: alone each takes ten seconds or more, however small it is."""
+    library = KernelLibrary()
+    library.load_paths([ops.CUSTOM_OPS])
+    module = Module()
+    for name, (inputs, build) in PLANS.items():
+        types = [TensorType(dtype, shape, CPU) for dtype, shape in inputs]
+        with Graph(name, input_types=types, kernel_library=library, module=module) as graph:
+            result = build(*(value.tensor for value in graph.inputs))
+            graph.output(*(result if isinstance(result, tuple) else (result,)))
+    # A module does not know its graphs' libraries.
+    return session.load_all(module, custom_extensions=library.library_paths())
 
 
 def run(model: Model, *inputs: Any) -> list[Any]:
@@ -60,19 +78,11 @@ def assert_close(got: Any, want: Any, bound: RelativeError) -> None:
 # --- dequantize ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def dequantize_model(session: InferenceSession) -> Model:
-    """Gives float32 and bfloat16 of the same blocks."""
-    shapes: list[tuple[DType, list[Any]]] = [
-        (DType.uint8, ["e", "n", "g", 16]),
-        (DType.uint8, ["e", "n", "g"]),
-    ]
-    return compile_graph(
-        session,
-        "dequantize",
-        shapes,
-        lambda b, s: (ops.dequantize(b, s), ops.dequantize(b, s, DType.bfloat16)),
-    )
+plan(
+    "dequantize",
+    [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
+    lambda b, s: (ops.dequantize(b, s), ops.dequantize(b, s, DType.bfloat16)),
+)
 
 
 def every_code_and_scale() -> tuple[np.ndarray, np.ndarray]:
@@ -82,9 +92,11 @@ def every_code_and_scale() -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(blocks), np.arange(256, dtype=np.uint8).reshape(1, 1, 256)
 
 
-def test_dequantize_every_code_and_scale_bit_for_bit(dequantize_model: Model) -> None:
+def test_dequantize_every_code_and_scale_bit_for_bit(models: Models) -> None:
     blocks, scales = every_code_and_scale()
-    wide, narrow = dequantize_model.execute(Buffer.from_numpy(blocks), Buffer.from_numpy(scales))
+    wide, narrow = models["dequantize"].execute(
+        Buffer.from_numpy(blocks), Buffer.from_numpy(scales)
+    )
     with np.errstate(over="ignore"):
         want = mxfp4.dequantize(blocks, scales).astype(np.float32)
     is_nan = np.isnan(want)
@@ -98,12 +110,12 @@ def test_dequantize_every_code_and_scale_bit_for_bit(dequantize_model: Model) ->
         assert np.isnan(got[is_nan]).all()
 
 
-def test_dequantize_shapes(dequantize_model: Model, rng: np.random.Generator) -> None:
+def test_dequantize_shapes(models: Models, rng: np.random.Generator) -> None:
     """Also scales near 0 on every thread of the pool: subnormals survive MAX's flush-to-zero."""
     for shape in [(2, 3, 5), (1, 1, 1), (4, 64, 90), (0, 3, 2)]:
         blocks = rng.integers(0, 256, (*shape, 16), dtype=np.uint8)
         scales = rng.integers(0, 250, shape, dtype=np.uint8)
-        wide, _ = dequantize_model.execute(Buffer.from_numpy(blocks), Buffer.from_numpy(scales))
+        wide, _ = models["dequantize"].execute(Buffer.from_numpy(blocks), Buffer.from_numpy(scales))
         want = mxfp4.dequantize(blocks, scales).astype(np.float32)
         np.testing.assert_array_equal(wide.to_numpy(), want)
 
@@ -164,75 +176,69 @@ QUANTIZE_INPUTS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def quantize_model(session: InferenceSession) -> Model:
-    return compile_graph(
-        session,
-        "quantize",
-        [(DType.float32, ["e", "n", "k"]), (DType.bfloat16, ["e", "n", "k"])],
-        lambda wide, narrow: (*ops.quantize(wide), *ops.quantize(narrow)),
-    )
+plan(
+    "quantize",
+    [(DType.float32, ["e", "n", "k"]), (DType.bfloat16, ["e", "n", "k"])],
+    lambda wide, narrow: (*ops.quantize(wide), *ops.quantize(narrow)),
+)
 
 
 @pytest.mark.parametrize("name", QUANTIZE_INPUTS)
-def test_quantize(quantize_model: Model, name: str, rng: np.random.Generator) -> None:
+def test_quantize(models: Models, name: str, rng: np.random.Generator) -> None:
     x = QUANTIZE_INPUTS[name](rng)
     with np.errstate(invalid="ignore", over="ignore"):  # NaNs that signal; bfloat16's infinity
         want = [*mxfp4.quantize(x), *mxfp4.quantize(decode_bfloat16(encode_bfloat16(x)))]
-        got = run(quantize_model, x, bfloat16(x))
+        got = run(models["quantize"], x, bfloat16(x))
     for got_bytes, want_bytes in zip(got, want, strict=True):
         np.testing.assert_array_equal(got_bytes, want_bytes)
 
 
 def test_quantize_gives_groups_that_are_not_finite_scale_255_and_codes_0(
-    quantize_model: Model, rng: np.random.Generator
+    models: Models, rng: np.random.Generator
 ) -> None:
     x = not_finite(rng)
-    blocks, scales, *_ = run(quantize_model, x, bfloat16(x))
+    blocks, scales, *_ = run(models["quantize"], x, bfloat16(x))
     bad = ~np.isfinite(x).reshape(4, 3, 2, 32).all(axis=-1)
     assert bad.sum() == 4
     np.testing.assert_array_equal(scales == 255, bad)
     assert not blocks[bad].any()
 
 
-def test_quantize_gives_groups_of_zeros_scale_0_and_keeps_signs(quantize_model: Model) -> None:
+def test_quantize_gives_groups_of_zeros_scale_0_and_keeps_signs(models: Models) -> None:
     x = np.array([0.0, -0.0] * 16, np.float32).reshape(1, 1, 32)
-    blocks, scales, *_ = run(quantize_model, x, bfloat16(x))
+    blocks, scales, *_ = run(models["quantize"], x, bfloat16(x))
     assert scales.tolist() == [[[0]]]
     assert blocks.tolist() == [[[[0x80] * 16]]]
 
 
-@pytest.fixture(scope="module")
-def round_trip_model(session: InferenceSession) -> Model:
-    return compile_graph(
-        session,
-        "round_trip",
-        [(DType.uint8, ["n", "g", 16]), (DType.uint8, ["n", "g"])],
-        lambda b, s: (
-            *ops.quantize(ops.dequantize(b, s)),
-            *ops.quantize(ops.dequantize(b, s, DType.bfloat16)),
-        ),
-    )
+plan(
+    "round_trip",
+    [(DType.uint8, ["n", "g", 16]), (DType.uint8, ["n", "g"])],
+    lambda b, s: (
+        *ops.quantize(ops.dequantize(b, s)),
+        *ops.quantize(ops.dequantize(b, s, DType.bfloat16)),
+    ),
+)
 
 
-def test_quantize_inverts_dequantize(round_trip_model: Model, rng: np.random.Generator) -> None:
+def test_quantize_inverts_dequantize(models: Models, rng: np.random.Generator) -> None:
     """Where a group's largest element is 4 or 6 its scale is the one that quantize picks."""
     # Beyond scale 252 that element leaves float32.
     scales = np.broadcast_to(np.arange(253, dtype=np.uint8), (66, 253))
     codes = rng.integers(0, 16, (66, 253, 32), dtype=np.uint8)
     codes[..., 0] = rng.choice(np.array([6, 7, 14, 15], np.uint8), (66, 253))
     blocks = mxfp4.pack(rng.permuted(codes, axis=-1))
-    got = run(round_trip_model, blocks, scales)
+    got = run(models["round_trip"], blocks, scales)
     for got_bytes, want_bytes in zip(got, [blocks, scales] * 2, strict=True):
         np.testing.assert_array_equal(got_bytes, want_bytes)
 
 
-def test_quantize_refuses_a_partial_group_at_run_time(quantize_model: Model) -> None:
+def test_quantize_refuses_a_partial_group_at_run_time(models: Models) -> None:
     x = np.zeros((2, 3, 48), np.float32)
     with pytest.raises(
         ValueError, match=r"mxfp4.quantize: x.shape\[-1\] must be a multiple of 32, got 48"
     ):
-        run(quantize_model, x, bfloat16(x))
+        run(models["quantize"], x, bfloat16(x))
 
 
 def test_quantize_knows_its_shapes_while_the_graph_is_built() -> None:
@@ -249,33 +255,28 @@ def test_quantize_knows_its_shapes_while_the_graph_is_built() -> None:
 # --- swizzle ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def swizzle_model(session: InferenceSession) -> Model:
-    return compile_graph(
-        session,
-        "swizzle",
-        [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
-        ops.swizzle,
-    )
+plan(
+    "swizzle",
+    [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
+    ops.swizzle,
+)
 
 
 @pytest.mark.parametrize(
     ("experts", "n", "k"), [(2, 128, 192), (1, 64, 64), (3, 97, 32), (0, 64, 64)]
 )
-def test_swizzle(
-    swizzle_model: Model, experts: int, n: int, k: int, rng: np.random.Generator
-) -> None:
+def test_swizzle(models: Models, experts: int, n: int, k: int, rng: np.random.Generator) -> None:
     """Against the packing in NumPy, which the emulated kernels read; rows and k that fill no tile too."""
     blocks = rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8)
     scales = rng.integers(0, 129, (experts, n, k // 32), dtype=np.uint8)
-    (got,) = run(swizzle_model, blocks, scales)
+    (got,) = run(models["swizzle"], blocks, scales)
     np.testing.assert_array_equal(got, sm90_tiles.swizzle(blocks, scales))
 
 
-def test_swizzle_makes_scales_infinite_that_do_not_fit(swizzle_model: Model) -> None:
+def test_swizzle_makes_scales_infinite_that_do_not_fit(models: Models) -> None:
     blocks = np.zeros((1, 64, 2, 16), np.uint8)
     scales = np.resize(np.arange(128, 256), (1, 64, 2)).astype(np.uint8)
-    (tiles,) = run(swizzle_model, blocks, scales)
+    (tiles,) = run(models["swizzle"], blocks, scales)
     stored = tiles[0, 0, 0, 2048:]
     assert sorted(set(stored.tolist())) == [254, 255]  # 2^127, and infinity
     assert (stored == 254).sum() == 1
@@ -288,25 +289,24 @@ ROUTINGS = [(32, 4), (128, 4), (3, 1), (8, 8)]
 """Experts and experts per token: 20b, 120b, one, all."""
 
 
-@pytest.fixture(scope="module")
-def routing(session: InferenceSession) -> Model:
-    """Routes and groups one logits tensor for each of ROUTINGS."""
+def route_and_group_each(*logits: TensorValue) -> tuple[TensorValue, ...]:
+    """One logits tensor for each of ROUTINGS."""
+    results: list[TensorValue] = []
+    for values, (experts, top_k) in zip(logits, ROUTINGS, strict=True):
+        ids, weights = ops.route(values, top_k)
+        results += [ids, weights, *ops.group(ids, experts)]
+    return tuple(results)
 
-    def build(*logits: TensorValue) -> tuple[TensorValue, ...]:
-        results: list[TensorValue] = []
-        for values, (experts, top_k) in zip(logits, ROUTINGS, strict=True):
-            ids, weights = ops.route(values, top_k)
-            results += [ids, weights, *ops.group(ids, experts)]
-        return tuple(results)
 
-    shapes: list[tuple[DType, list[Any]]] = [
-        (DType.float32, [f"t{experts}", experts]) for experts, _ in ROUTINGS
-    ]
-    return compile_graph(session, "routing", shapes, build)
+plan(
+    "routing",
+    [(DType.float32, [f"t{experts}", experts]) for experts, _ in ROUTINGS],
+    route_and_group_each,
+)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 7, 129])
-def test_route_and_group(routing: Model, tokens: int, rng: np.random.Generator) -> None:
+def test_route_and_group(models: Models, tokens: int, rng: np.random.Generator) -> None:
     for make_logits in (
         lambda shape: rng.standard_normal(shape, dtype=np.float32),
         # Few distinct values: ties everywhere, which go to the lower id.
@@ -315,7 +315,7 @@ def test_route_and_group(routing: Model, tokens: int, rng: np.random.Generator) 
         lambda shape: np.full(shape, -1e30, np.float32),
     ):
         logits = [make_logits((tokens, experts)) for experts, _ in ROUTINGS]
-        results = run(routing, *logits)
+        results = run(models["routing"], *logits)
         for i, (experts, top_k) in enumerate(ROUTINGS):
             ids, weights, order, places, offsets = results[5 * i : 5 * i + 5]
             want_ids, want_weights = moe.route(logits[i], top_k)
@@ -327,60 +327,55 @@ def test_route_and_group(routing: Model, tokens: int, rng: np.random.Generator) 
             np.testing.assert_array_equal(offsets, want_offsets)
 
 
-def test_route_survives_nan_and_infinity(routing: Model) -> None:
+def test_route_survives_nan_and_infinity(models: Models) -> None:
     logits = [np.zeros((3, experts), np.float32) for experts, _ in ROUTINGS]
     for values in logits:
         values[0] = np.nan
         values[1, ::2] = np.nan
         values[2, 0] = np.inf
-    results = run(routing, *logits)
+    results = run(models["routing"], *logits)
     for i, (experts, top_k) in enumerate(ROUTINGS):
         ids = results[5 * i]
         assert ((ids >= 0) & (ids < experts)).all()
         assert all(len(set(row)) == top_k for row in ids.tolist())
 
 
-@pytest.fixture(scope="module")
-def group_model(session: InferenceSession) -> Model:
-    return compile_graph(session, "group", [(DType.int32, ["t", 2])], lambda ids: ops.group(ids, 4))
+plan("group", [(DType.int32, ["t", 2])], lambda ids: ops.group(ids, 4))
 
 
 @pytest.mark.parametrize("bad", [-1, 4, 2**31 - 1])
-def test_group_refuses_ids_out_of_range(group_model: Model, bad: int) -> None:
+def test_group_refuses_ids_out_of_range(models: Models, bad: int) -> None:
     with pytest.raises(ValueError, match=rf"moe.group: expert_ids\[3\] must be in 0..3, got {bad}"):
-        run(group_model, np.array([[0, 1], [2, bad]], np.int32))
+        run(models["group"], np.array([[0, 1], [2, bad]], np.int32))
 
 
-@pytest.fixture(scope="module")
-def combine_model(session: InferenceSession) -> Model:
-    shapes: list[tuple[DType, list[Any]]] = [
-        (DType.float32, ["p", "h"]),
-        (DType.int32, ["t", "k"]),
-        (DType.float32, ["t", "k"]),
-    ]
-    return compile_graph(session, "combine", shapes, ops.combine)
+plan(
+    "combine",
+    [(DType.float32, ["p", "h"]), (DType.int32, ["t", "k"]), (DType.float32, ["t", "k"])],
+    ops.combine,
+)
 
 
 @pytest.mark.parametrize(
     ("tokens", "top_k", "hidden"), [(0, 4, 8), (1, 4, 2880), (7, 4, 33), (129, 2, 64)]
 )
 def test_combine(
-    combine_model: Model, tokens: int, top_k: int, hidden: int, rng: np.random.Generator
+    models: Models, tokens: int, top_k: int, hidden: int, rng: np.random.Generator
 ) -> None:
     y = rng.standard_normal((tokens * top_k, hidden), dtype=np.float32)
     places = rng.permutation(tokens * top_k).astype(np.int32).reshape(tokens, top_k)
     weights = rng.random((tokens, top_k), dtype=np.float32)
-    (got,) = run(combine_model, y, places, weights)
+    (got,) = run(models["combine"], y, places, weights)
     assert_close(got, moe.combine(y, places, weights), tolerances.MATMUL)
 
 
 @pytest.mark.parametrize("bad", [-1, 4])
-def test_combine_refuses_a_place_that_is_none(combine_model: Model, bad: int) -> None:
+def test_combine_refuses_a_place_that_is_none(models: Models, bad: int) -> None:
     y, weights = np.zeros((4, 8), np.float32), np.ones((2, 2), np.float32)
     with pytest.raises(
         ValueError, match=rf"moe.combine: row_places must lie in 0\.\.3, got {bad} at 2"
     ):
-        run(combine_model, y, np.array([[0, 1], [bad, 3]], np.int32), weights)
+        run(models["combine"], y, np.array([[0, 1], [bad, 3]], np.int32), weights)
 
 
 # --- grouped matmuls ----------------------------------------------------------------------------------------
@@ -427,7 +422,7 @@ def expert_weights(
     return weights, bfloat16(bias)
 
 
-GROUPED_INPUTS: list[tuple[DType, list[Any]]] = [
+GROUPED_INPUTS: Inputs = [
     (DType.float32, ["x", "k"]),
     (DType.uint8, ["e", "n", "g", 16]),
     (DType.uint8, ["e", "n", "g"]),
@@ -435,33 +430,35 @@ GROUPED_INPUTS: list[tuple[DType, list[Any]]] = [
     (DType.int32, ["o"]),
 ]
 
+ACTIVATIONS: list[Activations] = ["bfloat16", "float32", "int8"]
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32", "int8"])
+for precision in ACTIVATIONS:
+    plan(
+        f"grouped_matmul_{precision}",
+        GROUPED_INPUTS,
+        partial(ops.grouped_matmul, activations=precision),
+    )
+    plan(
+        f"grouped_matmul_swiglu_{precision}",
+        [*GROUPED_INPUTS, (DType.int32, ["p"])],
+        partial(ops.grouped_matmul_swiglu, limit=LIMIT, activations=precision),
+    )
+
+
+@pytest.fixture(scope="module", params=ACTIVATIONS)
 def activations(request: pytest.FixtureRequest) -> Activations:
     value: Activations = request.param
     return value
 
 
 @pytest.fixture(scope="module")
-def grouped_model(session: InferenceSession, activations: Activations) -> Model:
-    return compile_graph(
-        session,
-        f"grouped_matmul_{activations}",
-        GROUPED_INPUTS,
-        lambda x, b, s, bias, o: ops.grouped_matmul(x, b, s, bias, o, activations),
-    )
+def grouped_model(models: Models, activations: Activations) -> Model:
+    return models[f"grouped_matmul_{activations}"]
 
 
 @pytest.fixture(scope="module")
-def swiglu_model(session: InferenceSession, activations: Activations) -> Model:
-    return compile_graph(
-        session,
-        f"grouped_matmul_swiglu_{activations}",
-        [*GROUPED_INPUTS, (DType.int32, ["p"])],
-        lambda x, b, s, bias, o, order: ops.grouped_matmul_swiglu(
-            x, b, s, bias, o, order, LIMIT, activations
-        ),
-    )
+def swiglu_model(models: Models, activations: Activations) -> Model:
+    return models[f"grouped_matmul_swiglu_{activations}"]
 
 
 def offsets_of(counts: tuple[int, ...]) -> np.ndarray:
@@ -590,32 +587,24 @@ def test_swiglu_refuses_a_row_order_out_of_range(
 # --- dense --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def dense_model(session: InferenceSession) -> Model:
-    shapes: list[tuple[DType, list[Any]]] = [
-        (DType.float32, ["t", "k"]),
-        (DType.bfloat16, ["n", "k"]),
-        (DType.bfloat16, ["n"]),
-    ]
-    return compile_graph(
-        session,
-        "dense",
-        shapes,
-        lambda x, w, b: (
-            ops.dense(x, w),
-            ops.dense(x, w, b),
-            ops.dense(x, w, activations="bfloat16"),
-        ),
-    )
+plan(
+    "dense",
+    [(DType.float32, ["t", "k"]), (DType.bfloat16, ["n", "k"]), (DType.bfloat16, ["n"])],
+    lambda x, w, b: (
+        ops.dense(x, w),
+        ops.dense(x, w, b),
+        ops.dense(x, w, activations="bfloat16"),
+    ),
+)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 4, 8, 9, 129])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 33), (32, 2880), (64, 100), (4096, 2880)])
-def test_dense(dense_model: Model, tokens: int, n: int, k: int, rng: np.random.Generator) -> None:
+def test_dense(models: Models, tokens: int, n: int, k: int, rng: np.random.Generator) -> None:
     x = rng.standard_normal((tokens, k), dtype=np.float32)
     w = rng.standard_normal((n, k), dtype=np.float32)
     bias = rng.standard_normal(n, dtype=np.float32)
-    without_bias, with_bias, rounded = run(dense_model, x, bfloat16(w), bfloat16(bias))
+    without_bias, with_bias, rounded = run(models["dense"], x, bfloat16(w), bfloat16(bias))
     w, bias = decode_bfloat16(encode_bfloat16(w)), decode_bfloat16(encode_bfloat16(bias))
     want = dense.linear(x, w)
     assert_close(without_bias, want, tolerances.MATMUL)
@@ -636,22 +625,19 @@ def weights_to_round(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
     return decode_bfloat16(encode_bfloat16(groups.reshape(n, k)))
 
 
-@pytest.fixture(scope="module")
-def quantize_dense_model(session: InferenceSession) -> Model:
-    return compile_graph(
-        session,
-        "quantize_dense_both",
-        [(DType.bfloat16, ["n", "k"])],
-        lambda w: (*ops.quantize_dense(w, "int8"), *ops.quantize_dense(w, "mxfp8")),
-    )
+plan(
+    "quantize_dense",
+    [(DType.bfloat16, ["n", "k"])],
+    lambda w: (*ops.quantize_dense(w, "int8"), *ops.quantize_dense(w, "mxfp8")),
+)
 
 
 @pytest.mark.parametrize(("n", "k"), [(3, 32), (7, 96), (300, 2880)])
 def test_quantize_dense_bit_for_bit(
-    quantize_dense_model: Model, n: int, k: int, rng: np.random.Generator
+    models: Models, n: int, k: int, rng: np.random.Generator
 ) -> None:
     w = weights_to_round(rng, n, k)
-    int8, int8_scales, e4m3, e8m0 = quantize_dense_model.execute(bfloat16(w))
+    int8, int8_scales, e4m3, e8m0 = models["quantize_dense"].execute(bfloat16(w))
     want_int8, want_int8_scales = dense.quantize_int8(w)
     want_e4m3, want_e8m0 = dense.quantize_mxfp8(w)
     np.testing.assert_array_equal(int8_scales.view(DType.uint16).to_numpy(), want_int8_scales)
@@ -660,31 +646,32 @@ def test_quantize_dense_bit_for_bit(
     np.testing.assert_array_equal(e4m3.to_numpy(), want_e4m3)
 
 
-@pytest.fixture(scope="module", params=["int8", "mxfp8"])
-def form(request: pytest.FixtureRequest) -> str:
-    value: str = request.param
-    return value
-
-
-@pytest.fixture(scope="module")
-def quantized_dense_model(session: InferenceSession, form: str) -> Model:
-    values, scales = QUANTIZED_DTYPES[form]
-    inputs: list[tuple[DType, list[Any]]] = [
-        (DType.float32, ["t", "k"]),
-        (values, ["n", "k"]),
-        (scales, ["n", "g"]),
-        (DType.bfloat16, ["n"]),
-    ]
-    return compile_graph(
-        session,
-        f"quantized_dense_{form}",
-        inputs,
+for weights_form, (value_dtype, scale_dtype) in QUANTIZED_DTYPES.items():
+    plan(
+        f"quantized_dense_{weights_form}",
+        [
+            (DType.float32, ["t", "k"]),
+            (value_dtype, ["n", "k"]),
+            (scale_dtype, ["n", "g"]),
+            (DType.bfloat16, ["n"]),
+        ],
         lambda x, v, s, b: (
             ops.quantized_dense(x, v, s),
             ops.quantized_dense(x, v, s, b, "bfloat16"),
             ops.quantized_dense(x, v, s, None, "int8"),
         ),
     )
+
+
+@pytest.fixture(scope="module", params=QUANTIZED_DTYPES)
+def form(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+@pytest.fixture(scope="module")
+def quantized_dense_model(models: Models, form: str) -> Model:
+    return models[f"quantized_dense_{form}"]
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 4, 8, 29, 129])
@@ -713,20 +700,22 @@ def test_quantized_dense(
     assert_close(int8, dense.linear(x, rounded, None, least), tolerances.MATMUL)
 
 
-def test_every_e4m3_code_multiplies_exactly(session: InferenceSession) -> None:
+plan(
+    "quantized_dense_codes",
+    [(DType.float32, ["t", "k"]), (DType.uint8, ["n", "k"]), (DType.uint8, ["n", "g"])],
+    lambda x, v, s: (
+        ops.quantized_dense(x, v, s),
+        ops.quantized_dense(x, v, s, None, "bfloat16"),
+    ),
+)
+
+
+def test_every_e4m3_code_multiplies_exactly(models: Models) -> None:
     """By one, at scales where products are far from subnormal; 0x7F and 0xFF, NaN, are none that rounding makes."""
     codes = np.delete(np.arange(256, dtype=np.uint8), [0x7F, 0xFF])
     values = np.zeros((codes.size, 32), np.uint8)
     values[:, 11] = codes
-    model = compile_graph(
-        session,
-        "quantized_dense_codes",
-        [(DType.float32, ["t", "k"]), (DType.uint8, ["n", "k"]), (DType.uint8, ["n", "g"])],
-        lambda x, v, s: (
-            ops.quantized_dense(x, v, s),
-            ops.quantized_dense(x, v, s, None, "bfloat16"),
-        ),
-    )
+    model = models["quantized_dense_codes"]
     for tokens in (1, 9, 40):
         for scale in (60, 127, 200):
             scales = np.full((codes.size, 1), scale, np.uint8)
@@ -738,9 +727,7 @@ def test_every_e4m3_code_multiplies_exactly(session: InferenceSession) -> None:
 # --- what is refused while the graph is built ---------------------------------------------------------------
 
 
-def build_error(
-    inputs: list[tuple[DType, list[Any]]], build: Callable[..., Any], device: DeviceRef = CPU
-) -> str:
+def build_error(inputs: Inputs, build: Callable[..., Any], device: DeviceRef = CPU) -> str:
     types = [TensorType(dtype, shape, device) for dtype, shape in inputs]
     with (
         pytest.raises(ValueError, match=":") as error,
@@ -751,7 +738,7 @@ def build_error(
 
 
 def test_sizes_are_checked_while_the_graph_is_built() -> None:
-    inputs: list[tuple[DType, list[Any]]] = [
+    inputs: Inputs = [
         (DType.float32, ["p", 96]),
         (DType.uint8, [4, 64, 2, 16]),
         (DType.uint8, [4, 64, 2]),
@@ -800,7 +787,7 @@ def test_devices_are_checked_while_the_graph_is_built() -> None:
     assert message == (
         "mxfp4.quantize: has no GPU kernel, got inputs on gpu:0; move them to the CPU first"
     )
-    packed: list[tuple[DType, list[Any]]] = [
+    packed: Inputs = [
         (DType.bfloat16, ["p", 64]),
         (DType.uint8, [4, 1, 1, 2176]),
         (DType.bfloat16, [4, 64]),
@@ -828,7 +815,7 @@ def test_devices_are_checked_while_the_graph_is_built() -> None:
 def test_packed_sizes_are_checked_while_the_graph_is_built(
     place: int, shape: list[Any], message: str
 ) -> None:
-    inputs: list[tuple[DType, list[Any]]] = [
+    inputs: Inputs = [
         (DType.bfloat16, ["p", 64]),
         (DType.uint8, [4, 1, 1, 2176]),
         (DType.bfloat16, [4, 64]),
