@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from max import tree
 from max.driver import Buffer
 from max.dtype import DType
-from max.engine import InferenceSession
-from max.graph import DeviceRef, Graph, TensorType, TensorValue
+from max.engine import InferenceSession, Model
+from max.graph import DeviceRef, Graph, KernelLibrary, Module, TensorType, TensorValue
 from max.graph.ops import constant
 from max.nn.attention import MHAMaskVariant
 from max.nn.kernels import flash_attention_ragged, rope_split_store_ragged
@@ -83,47 +82,56 @@ def max_attention(
     )
 
 
-class CachedAttention:
-    """Store and attend in one graph, as a layer does; nothing is rotated."""
+def cache_of(case: Heads) -> KVCacheParams:
+    return KVCacheConfig(enable_prefix_caching=False).to_params(
+        dtype=DType.float32,
+        n_kv_heads=case.kv_heads,
+        head_dim=HEAD_DIM,
+        num_layers=3,
+        devices=[CPU],
+        window_size=case.window,
+    )
 
-    def __init__(
-        self, session: InferenceSession, case: Heads, attend: Callable[..., TensorValue]
-    ) -> None:
-        self.kv_params = KVCacheConfig(enable_prefix_caching=False).to_params(
-            dtype=DType.float32,
-            n_kv_heads=case.kv_heads,
-            head_dim=HEAD_DIM,
-            num_layers=3,
-            devices=[CPU],
-            window_size=case.window,
-        )
-        width = (case.heads + 2 * case.kv_heads) * HEAD_DIM
-        types = [
-            TensorType(DType.float32, ["tokens", width], CPU),
-            TensorType(DType.uint32, ["offsets"], CPU),
-            TensorType(DType.float32, [case.heads], CPU),
-            TensorType(DType.float32, [LENGTH, HEAD_DIM], CPU),
-            *tree.leaves(self.kv_params.get_symbolic_inputs()),
-        ]
-        with Graph("attention", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
-            qkv, offsets, sinks, table = (value.tensor for value in graph.inputs[:4])
-            leaves = iter(graph.inputs[4:])
-            [cache] = tree.leaves(
-                self.kv_params.unflatten_kv_inputs(leaves), leaf=KVCacheInputsPerDevice
-            )
-            layer = constant(1, DType.uint32, device=CPU)
-            queries = rope_split_store_ragged(
-                self.kv_params, qkv, offsets, table, cache, layer, case.heads, interleaved=False
-            ).reshape((-1, case.heads, HEAD_DIM))
-            graph.output(attend(self.kv_params, queries, cache, layer, offsets, sinks, case.window))
-        self.model = session.load(graph)
+
+def build(
+    case: Heads, attend: Callable[..., TensorValue], module: Module, library: KernelLibrary
+) -> str:
+    """Store and attend in one graph, as a layer does; nothing is rotated. Gives the graph's name."""
+    kv_params = cache_of(case)
+    width = (case.heads + 2 * case.kv_heads) * HEAD_DIM
+    types = [
+        TensorType(DType.float32, ["tokens", width], CPU),
+        TensorType(DType.uint32, ["offsets"], CPU),
+        TensorType(DType.float32, [case.heads], CPU),
+        TensorType(DType.float32, [LENGTH, HEAD_DIM], CPU),
+        *tree.leaves(kv_params.get_symbolic_inputs()),
+    ]
+    name = f"attention_{case.heads}_{case.kv_heads}_{case.window}"
+    with Graph(name, input_types=types, kernel_library=library, module=module) as graph:
+        qkv, offsets, sinks, table = (value.tensor for value in graph.inputs[:4])
+        leaves = iter(graph.inputs[4:])
+        [cache] = tree.leaves(kv_params.unflatten_kv_inputs(leaves), leaf=KVCacheInputsPerDevice)
+        layer = constant(1, DType.uint32, device=CPU)
+        queries = rope_split_store_ragged(
+            kv_params, qkv, offsets, table, cache, layer, case.heads, interleaved=False
+        ).reshape((-1, case.heads, HEAD_DIM))
+        graph.output(attend(kv_params, queries, cache, layer, offsets, sinks, case.window))
+    return name
+
+
+class CachedAttention:
+    """A graph that is compiled, and its cache."""
+
+    def __init__(self, session: InferenceSession, case: Heads, model: Model) -> None:
+        kv_params = cache_of(case)
+        self.model = model
         self.manager = load_kv_manager(
-            params=self.kv_params,
+            params=kv_params,
             max_batch_size=BATCH,
             max_seq_len=LENGTH,
             session=session,
             available_cache_memory=kv_cache_memory_size(
-                self.kv_params, 2**28, BATCH, LENGTH, is_di_enabled=False, model_name=""
+                kv_params, 2**28, BATCH, LENGTH, is_di_enabled=False, model_name=""
             ),
             is_di_enabled=False,
             model_name="",
@@ -149,9 +157,22 @@ class CachedAttention:
         return out.to_numpy().copy()
 
 
+def compile_together(
+    session: InferenceSession, cases: Sequence[Heads], attend: Callable[..., TensorValue]
+) -> dict[Heads, CachedAttention]:
+    """Alone each takes ten seconds or more, however small it is."""
+    library = KernelLibrary()
+    library.load_paths([ops.CUSTOM_OPS])
+    module = Module()
+    names = {case: build(case, attend, module, library) for case in cases}
+    # A module does not know its graphs' libraries.
+    models = session.load_all(module, custom_extensions=library.library_paths())
+    return {case: CachedAttention(session, case, models[name]) for case, name in names.items()}
+
+
 @pytest.fixture(scope="module")
-def compiled(session: InferenceSession) -> Callable[[Heads], CachedAttention]:
-    return functools.cache(lambda heads: CachedAttention(session, heads, our_attention))
+def compiled(session: InferenceSession) -> dict[Heads, CachedAttention]:
+    return compile_together(session, [FULL, SLIDING, NARROW], our_attention)
 
 
 def run_steps(
@@ -215,21 +236,21 @@ def assert_attends(got: np.ndarray, case: Heads, sequence: np.ndarray, sinks: np
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "all_steps"), CASES.values(), ids=CASES)
 def test_attention_matches_the_reference(
-    compiled: Callable[[Heads], CachedAttention],
+    compiled: dict[Heads, CachedAttention],
     rng: np.random.Generator,
     case: Heads,
     all_steps: Sequence[Sequence[int]],
 ) -> None:
     sequences, sinks = random_case(rng, case, [sum(steps) for steps in all_steps])
-    results = run_steps(compiled(case), case, all_steps, sequences, sinks)
+    results = run_steps(compiled[case], case, all_steps, sequences, sinks)
     for got, sequence in zip(results, sequences, strict=True):
         assert_attends(got, case, sequence, sinks)
 
 
 def test_offsets_that_do_not_cover_the_queries_are_refused(
-    compiled: Callable[[Heads], CachedAttention],
+    compiled: dict[Heads, CachedAttention],
 ) -> None:
-    attention = compiled(NARROW)
+    attention = compiled[NARROW]
     context = TextContext(
         request_id=RequestID(), max_length=LENGTH, tokens=TokenBuffer(np.zeros(5, dtype=np.int64))
     )
@@ -250,6 +271,6 @@ def test_maxs_own_kernel_counts_the_sink_once_per_128_keys(
 ) -> None:
     """Why there is an op of our own (NOTES N8): 200 keys are two blocks. When this fails, MAX is mended."""
     sequences, sinks = random_case(rng, FULL, [200])
-    attention = CachedAttention(session, FULL, max_attention)
+    attention = compile_together(session, [FULL], max_attention)[FULL]
     [got] = run_steps(attention, FULL, [[200]], sequences, sinks)
     assert_attends(got, FULL, sequences[0], sinks + np.float32(np.log(2)))
