@@ -25,7 +25,7 @@ echo "== kernels"
 "$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/sm90/test_schedule.py \
     tests/custom_ops/mxfp4/gpu/test_kernels.py -q --junitxml="$results/kernels.xml" || failed=1
 # A kernel that never ends would wait for itself.
-timeout -k 5 180 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
+timeout -k 5 300 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
     | tee "$results/kernels.txt" || failed=1
 
 if ! "$python" -c "import max.driver" 2> /dev/null; then

@@ -117,8 +117,8 @@ def grouped_matmul_packed(
         tiles: [E, ceil(N / 64), ceil(K / 64), 2176] uint8, from :func:`swizzle`.
         bias: [E, N] bfloat16, N even.
         expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
-        x_follows_offsets: whether x comes from :func:`grouped_matmul_swiglu_packed` with the same offsets, or from
-            another op that needs them: the kernel then reads them, and loads weights, while that op still runs.
+        x_follows_offsets: whether x comes straight from :func:`grouped_matmul_swiglu_packed` with the same offsets, and
+            ``tiles`` and ``bias`` are weights: the kernel then reads offsets and tiles while that op still runs.
 
     Returns:
         [P, N] bfloat16. Products are exact, sums float32, and equal runs give equal bits.

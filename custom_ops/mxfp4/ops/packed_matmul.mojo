@@ -50,7 +50,8 @@ struct GroupedMatmulPacked:
 
         Parameters:
             target: Where the op runs.
-            x_follows_offsets: Whether what wrote x had waited for `offsets`: weights are then loaded while it still runs.
+            x_follows_offsets: Whether x comes straight from `GroupedMatmulSwigluPacked` with the same offsets, and tiles and
+                bias are weights: offsets and tiles are then read while that one still runs.
 
         Args:
             y: [P, N] bfloat16.

@@ -31,14 +31,15 @@ struct Output[gated: Bool](TrivialRegisterPassable):
     """Clamp of SwiGLU."""
 
     @inline(.always)
-    def prefetch_bias(self, work: Work, row_tile: Int32):
-        """Has a row tile's bias in the second-level cache by the time that it is asked for.
+    def prefetch_bias(self, work: Work, row_tile: Int32, warp: Int):
+        """Has the bias of a warp's 16 rows, a sector of memory, in the second-level cache by the time it is asked for.
 
         Args:
             work: The tile of outputs.
             row_tile: The tile of 64 weight rows.
+            warp: The warp in its warpgroup.
         """
-        prefetch(self._bias(work, min(Int(row_tile) * TILE_ROWS, self.n - 1)))
+        prefetch(self._bias(work, min(Int(row_tile) * TILE_ROWS + 16 * warp, self.n - 1)))
 
     @inline(.always)
     def store[

@@ -251,7 +251,9 @@ def _produce[
     var sources = Array[Int32, lines](fill=Int32.MIN)
     comptime for i in range(lines):
         var place = work.first_row + first_line + Int32(i * lines_at_once)
-        var token = activations.row(Int(place)) if place < work.end_row else -1
+        # Unsigned: lying offsets may make more items than 32 bits count.
+        var within = UInt32(place) < UInt32(work.end_row)
+        var token = activations.row(Int(place)) if within else -1
         if token >= 0:
             sources[i] = Int32(token) * row_chunks + chunk
     var narrow = work.rows() <= Int32(config.narrow_tokens())
@@ -546,8 +548,8 @@ def grouped_matmul_kernel[
         var turns = _Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
         var of_group = Int32(0 if config.split_k else sharer)
         while schedule.has(item):
-            var begun = schedule.work(item)
-            output.prefetch_bias(begun, _row_tile[config](begun, of_group))
+            var coming = schedule.work(item)
+            output.prefetch_bias(coming, _row_tile[config](coming, of_group), warp)
 
             @inline(.always)
             def multiply[tokens: Int]() {mut}:
@@ -560,7 +562,7 @@ def grouped_matmul_kernel[
 
             comptime narrow = config.narrow_tokens()
             comptime if narrow < config.tokens:
-                if begun.rows() <= Int32(narrow):
+                if coming.rows() <= Int32(narrow):
                     multiply[narrow]()
                 else:
                     multiply[config.tokens]()

@@ -50,8 +50,8 @@ def enqueue_grouped_matmul[
         weights: Packed, see `Sm90Tiles`.
         offsets: [experts + 1].
         experts: E.
-        overlapping: Whether to begin while the kernel before still runs. Not gated, that one must have waited for whatever
-            wrote `offsets`.
+        overlapping: Whether to begin while the kernel before still runs. Weights and bias must be older than that one; and
+            where not gated so must be `offsets`: it must have waited for what wrote them before it let this one begin.
 
     Raises:
         There are too many experts, the activations are too large, or the launch fails.
@@ -98,7 +98,8 @@ def _enqueue[
     overlapping: Bool,
 ) raises:
     var attributes: List[LaunchAttribute] = []
-    if overlapping:
+    # Without k nothing would be waited for before y is written.
+    if overlapping and activations.k > 0:
         attributes.append(
             LaunchAttribute(
                 LaunchAttributeID.PROGRAMMATIC_STREAM_SERIALIZATION, LaunchAttributeValue(True)
