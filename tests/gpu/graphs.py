@@ -1,4 +1,4 @@
-"""Graphs of this package's ops for a device, and arrays to and from it."""
+"""The graphs of the GPU tests, all of this package's ops in them, and arrays to and from a device."""
 
 from __future__ import annotations
 
@@ -8,40 +8,138 @@ from typing import Any
 import numpy as np
 from max.driver import CPU, Buffer, Device
 from max.dtype import DType
-from max.engine import InferenceSession, Model
-from max.graph import DeviceRef, Graph, TensorType, TensorValue
+from max.graph import DeviceRef, Graph, KernelLibrary, Module, TensorType, TensorValue
 from numpy.typing import NDArray
 
 from gpt_oss_mxfp4 import ops
 from tests.reference.bfloat16 import decode_bfloat16, encode_bfloat16
 
+LIMIT = 7.0
+
+EXPERTS, TOP_K, HIDDEN, INNER = 8, 4, 128, 192
+"""Of the whole stage, whose weights have sizes that the graph knows."""
+
 Inputs = Sequence[tuple[DType, Sequence[str | int]]]
+Body = Callable[..., TensorValue | tuple[TensorValue, ...]]
+
+BLOCKS: Inputs = [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])]
+
+GROUPED: Inputs = [
+    (DType.bfloat16, ["rows", "k"]),
+    (DType.uint8, ["experts", "n", "groups", 16]),
+    (DType.uint8, ["experts", "n", "groups"]),
+    (DType.bfloat16, ["experts", "n"]),
+    (DType.int32, ["offsets"]),
+]
+"""Inputs of the grouped matmul on the checkpoint's layout."""
+
+GROUPED_PACKED: Inputs = [
+    (DType.bfloat16, ["rows", "k"]),
+    (DType.uint8, ["experts", "row_tiles", "k_tiles", 2176]),
+    (DType.bfloat16, ["experts", "n"]),
+    (DType.int32, ["offsets"]),
+]
+"""Inputs of the grouped matmul on packed weights."""
+
+ORDER = (DType.int32, ["routed"])
+"""The row order, which both grouped matmuls with SwiGLU take last."""
+
+STAGE: Inputs = [(DType.bfloat16, ["t", HIDDEN]), (DType.float32, ["t", EXPERTS])]
+"""Inputs of the whole stage before its weights."""
+
+STAGE_WEIGHTS: Inputs = [
+    (DType.uint8, [EXPERTS, 2 * INNER, HIDDEN // 32, 16]),
+    (DType.uint8, [EXPERTS, 2 * INNER, HIDDEN // 32]),
+    (DType.bfloat16, [EXPERTS, 2 * INNER]),
+    (DType.uint8, [EXPERTS, HIDDEN, INNER // 32, 16]),
+    (DType.uint8, [EXPERTS, HIDDEN, INNER // 32]),
+    (DType.bfloat16, [EXPERTS, HIDDEN]),
+]
+
+STAGE_TILES: Inputs = [
+    (DType.uint8, [EXPERTS, 2 * INNER // 64, HIDDEN // 64, 2176]),
+    (DType.bfloat16, [EXPERTS, 2 * INNER]),
+    (DType.uint8, [EXPERTS, HIDDEN // 64, INNER // 64, 2176]),
+    (DType.bfloat16, [EXPERTS, HIDDEN]),
+]
 
 
-def build(
-    name: str,
-    device: DeviceRef,
-    inputs: Inputs,
-    body: Callable[..., TensorValue | tuple[TensorValue, ...]],
-) -> Graph:
-    """Makes a graph whose inputs and outputs all lie on one device."""
-    types = [TensorType(dtype, shape, device) for dtype, shape in inputs]
-    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
-        result = body(*(value.tensor for value in graph.inputs))
-        graph.output(*(result if isinstance(result, tuple) else (result,)))
-    return graph
-
-
-def load(
-    name: str,
-    device: Device,
-    inputs: Inputs,
-    body: Callable[..., TensorValue | tuple[TensorValue, ...]],
-) -> Model:
-    """Compiles a graph for a device that is there."""
-    return InferenceSession(devices=[device]).load(
-        build(name, DeviceRef.from_device(device), inputs, body)
+def _dequantize(blocks: TensorValue, scales: TensorValue) -> tuple[TensorValue, ...]:
+    return ops.dequantize(blocks, scales, DType.float32), ops.dequantize(
+        blocks, scales, DType.bfloat16
     )
+
+
+def _route(experts: int) -> Body:
+    def body(logits: TensorValue) -> tuple[TensorValue, ...]:
+        ids, weights = ops.route(logits, TOP_K)
+        return ids, weights, *ops.group(ids, experts)
+
+    return body
+
+
+def _swiglu(
+    x: TensorValue,
+    blocks: TensorValue,
+    scales: TensorValue,
+    bias: TensorValue,
+    offsets: TensorValue,
+    order: TensorValue,
+) -> TensorValue:
+    return ops.grouped_matmul_swiglu(x, blocks, scales, bias, offsets, order, LIMIT)
+
+
+def _swiglu_packed(
+    x: TensorValue, tiles: TensorValue, bias: TensorValue, offsets: TensorValue, order: TensorValue
+) -> TensorValue:
+    return ops.grouped_matmul_swiglu_packed(x, tiles, bias, offsets, order, LIMIT)
+
+
+def _stage(x: TensorValue, logits: TensorValue, *weights: TensorValue) -> TensorValue:
+    """A layer's experts: route, group, both matmuls, combine."""
+    ids, shares = ops.route(logits, TOP_K)
+    order, places, offsets = ops.group(ids, EXPERTS)
+    if len(weights) == len(STAGE_TILES):
+        gate_up, gate_up_bias, down, down_bias = weights
+        h = _swiglu_packed(x, gate_up, gate_up_bias, offsets, order)
+        y = ops.grouped_matmul_packed(h, down, down_bias, offsets, x_follows_offsets=True)
+    else:
+        blocks, scales, bias = weights[:3]
+        h = _swiglu(x, blocks, scales, bias, offsets, order)
+        blocks, scales, bias = weights[3:]
+        y = ops.grouped_matmul(h, blocks, scales, bias, offsets)
+    return ops.combine(y, places, shares)
+
+
+GRAPHS: dict[str, tuple[Inputs, Body]] = {
+    "dequantize": (BLOCKS, _dequantize),
+    "swizzle": (BLOCKS, ops.swizzle),
+    "routing_32": ([(DType.float32, ["t", 32])], _route(32)),
+    "routing_128": ([(DType.float32, ["t", 128])], _route(128)),
+    "combine": (
+        [(DType.bfloat16, ["p", "h"]), (DType.int32, ["t", "k"]), (DType.float32, ["t", "k"])],
+        ops.combine,
+    ),
+    "strided": (GROUPED, ops.grouped_matmul),
+    "sm90": (GROUPED_PACKED, ops.grouped_matmul_packed),
+    "strided_swiglu": ([*GROUPED, ORDER], _swiglu),
+    "sm90_swiglu": ([*GROUPED_PACKED, ORDER], _swiglu_packed),
+    "strided_stage": ([*STAGE, *STAGE_WEIGHTS], _stage),
+    "sm90_stage": ([*STAGE, *STAGE_TILES], _stage),
+}
+"""Inputs of each graph, and what it makes of them."""
+
+
+def build(device: DeviceRef) -> tuple[Module, KernelLibrary]:
+    """Makes all graphs, inputs and outputs on one device, to be compiled together: alone, each takes half a minute."""
+    library, module = KernelLibrary(), Module()
+    library.load_paths([ops.CUSTOM_OPS])
+    for name, (inputs, body) in GRAPHS.items():
+        types = [TensorType(dtype, shape, device) for dtype, shape in inputs]
+        with Graph(name, input_types=types, kernel_library=library, module=module) as graph:
+            result = body(*(value.tensor for value in graph.inputs))
+            graph.output(*(result if isinstance(result, tuple) else (result,)))
+    return module, library
 
 
 def send(device: Device, array: NDArray[Any], dtype: DType | None = None) -> Buffer:
@@ -65,61 +163,3 @@ def poison(device: Device, *shape: int) -> None:
     buffers = [Buffer.from_numpy(nan).to(device) for _ in range(4)]
     device.synchronize()
     del buffers
-
-
-GROUPED: Inputs = [
-    (DType.bfloat16, ["rows", "k"]),
-    (DType.uint8, ["experts", "n", "groups", 16]),
-    (DType.uint8, ["experts", "n", "groups"]),
-    (DType.bfloat16, ["experts", "n"]),
-    (DType.int32, ["offsets"]),
-]
-"""Inputs of the grouped matmul on the checkpoint's layout."""
-
-GROUPED_PACKED: Inputs = [
-    (DType.bfloat16, ["rows", "k"]),
-    (DType.uint8, ["experts", "row_tiles", "k_tiles", 2176]),
-    (DType.bfloat16, ["experts", "n"]),
-    (DType.int32, ["offsets"]),
-]
-"""Inputs of the grouped matmul on packed weights."""
-
-ORDER = (DType.int32, ["routed"])
-"""The row order, which both grouped matmuls with SwiGLU take last."""
-
-
-def moe_stage(
-    x: TensorValue,
-    logits: TensorValue,
-    gate_up: Sequence[Any],
-    down: Sequence[Any],
-    *,
-    top_k: int,
-    limit: float,
-    packed: bool,
-) -> TensorValue:
-    """Adds a layer's experts: route, group, both matmuls, combine.
-
-    Args:
-        x: [T, H].
-        logits: [T, E] float32.
-        gate_up: blocks, scales and bias, or tiles and bias.
-        down: the same.
-        top_k: experts of a token.
-        limit: clamp of SwiGLU.
-        packed: whether weights are tiles.
-    """
-    experts = int(gate_up[0].shape[0])
-    ids, weights = ops.route(logits, top_k)
-    order, places, offsets = ops.group(ids, experts)
-    if packed:
-        tiles, bias = gate_up
-        h = ops.grouped_matmul_swiglu_packed(x, tiles, bias, offsets, order, limit)
-        tiles, bias = down
-        y = ops.grouped_matmul_packed(h, tiles, bias, offsets, x_follows_offsets=True)
-    else:
-        blocks, scales, bias = gate_up
-        h = ops.grouped_matmul_swiglu(x, blocks, scales, bias, offsets, order, limit)
-        blocks, scales, bias = down
-        y = ops.grouped_matmul(h, blocks, scales, bias, offsets)
-    return ops.combine(y, places, weights)

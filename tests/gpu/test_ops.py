@@ -13,18 +13,18 @@ if os.environ.get("MXFP4_GPU_TESTS") != "1":  # before MAX is imported, which ta
 
 from max.driver import Device
 from max.dtype import DType
-from max.engine import Model
+from max.engine import InferenceSession, Model
 from max.graph import DeviceRef
 
-from gpt_oss_mxfp4 import ops
 from tests import tolerances
 from tests.gpu.graphs import (
-    GROUPED,
-    GROUPED_PACKED,
-    ORDER,
+    EXPERTS,
+    HIDDEN,
+    INNER,
+    LIMIT,
+    TOP_K,
+    build,
     fetch,
-    load,
-    moe_stage,
     poison,
     send,
 )
@@ -33,8 +33,6 @@ from tests.reference import moe, mxfp4, sm90_tiles
 from tests.reference.bfloat16 import round_to_bfloat16
 
 pytestmark = pytest.mark.gpu
-
-LIMIT = 7.0
 
 OUTPUT_MAXIMUM = 2**-8
 """Of the largest output: bfloat16 has eight bits, and everything before is exact or float32."""
@@ -53,6 +51,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+@pytest.fixture(scope="module")
+def models(gpu: Device) -> dict[str, Model]:
+    """Every graph, compiled for the device."""
+    module, library = build(DeviceRef.from_device(gpu))
+    session = InferenceSession(devices=[gpu])
+    return session.load_all(module, custom_extensions=library.library_paths())
+
+
 def random_experts(rng: np.random.Generator, experts: int, n: int, k: int) -> moe.ExpertWeights:
     return moe.ExpertWeights(
         rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8),
@@ -68,30 +74,18 @@ def assert_right(got: Any, want: Any) -> None:
     assert np.sqrt(np.square(difference).mean() / np.square(want).mean()) <= OUTPUT_RMS
 
 
-def test_dequantize_every_code_and_scale(gpu: Device) -> None:
+def test_dequantize_every_code_and_scale(gpu: Device, models: dict[str, Model]) -> None:
     codes = (np.arange(32) + np.arange(512)[:, None]) % 16
-    blocks = mxfp4.pack(codes.astype(np.uint8)).reshape(512, 1, 16)
-    scales = np.repeat(np.arange(256), 2).astype(np.uint8).reshape(512, 1)
+    blocks = mxfp4.pack(codes.astype(np.uint8)).reshape(1, 512, 1, 16)
+    scales = np.repeat(np.arange(256), 2).astype(np.uint8).reshape(1, 512, 1)
     with np.errstate(over="ignore"):
         want = mxfp4.dequantize(blocks, scales).astype(np.float32)
-    for dtype in (DType.float32, DType.bfloat16):
-        model = load(
-            f"dequantize_{dtype}",
-            gpu,
-            [(DType.uint8, ["n", "g", 16]), (DType.uint8, ["n", "g"])],
-            lambda b, s, dtype=dtype: ops.dequantize(b, s, dtype),
-        )
-        (got,) = model.execute(send(gpu, blocks), send(gpu, scales))
+    for got in models["dequantize"].execute(send(gpu, blocks), send(gpu, scales)):
         np.testing.assert_array_equal(fetch(got), want)
 
 
-def test_swizzle(gpu: Device, rng: np.random.Generator) -> None:
-    model = load(
-        "swizzle",
-        gpu,
-        [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])],
-        ops.swizzle,
-    )
+def test_swizzle(gpu: Device, models: dict[str, Model], rng: np.random.Generator) -> None:
+    model = models["swizzle"]
     for n, k in ((128, 192), (96, 32), (5760, 64)):
         weights = random_experts(rng, 2, n, k)
         (got,) = model.execute(send(gpu, weights.blocks), send(gpu, weights.scales))
@@ -99,17 +93,15 @@ def test_swizzle(gpu: Device, rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(fetch(got), want)
 
 
-@pytest.mark.parametrize(("experts", "top_k"), [(32, 4), (128, 4)])
-def test_routing(gpu: Device, experts: int, top_k: int, rng: np.random.Generator) -> None:
-    def body(logits: Any) -> Any:
-        ids, weights = ops.route(logits, top_k)
-        return (ids, weights, *ops.group(ids, experts))
-
-    model = load(f"routing_{experts}", gpu, [(DType.float32, ["t", experts])], body)
+@pytest.mark.parametrize("experts", [32, 128])
+def test_routing(
+    gpu: Device, models: dict[str, Model], experts: int, rng: np.random.Generator
+) -> None:
+    model = models[f"routing_{experts}"]
     for tokens in (1, 7, 64, 1000, 8192, 0):
         logits = rng.integers(-8, 9, (tokens, experts)).astype(np.float32) / 4  # many ties
         ids, weights, order, places, offsets = map(fetch, model.execute(send(gpu, logits)))
-        want_ids, want_weights = moe.route(logits, top_k)
+        want_ids, want_weights = moe.route(logits, TOP_K)
         np.testing.assert_array_equal(ids, want_ids)
         if tokens:
             error = relative_error(weights, want_weights)
@@ -118,13 +110,8 @@ def test_routing(gpu: Device, experts: int, top_k: int, rng: np.random.Generator
             np.testing.assert_array_equal(got, want)
 
 
-def test_combine(gpu: Device, rng: np.random.Generator) -> None:
-    model = load(
-        "combine",
-        gpu,
-        [(DType.bfloat16, ["p", "h"]), (DType.int32, ["t", "k"]), (DType.float32, ["t", "k"])],
-        ops.combine,
-    )
+def test_combine(gpu: Device, models: dict[str, Model], rng: np.random.Generator) -> None:
+    model = models["combine"]
     for tokens, hidden in ((1, 2880), (7, 33), (1000, 2880)):
         y = round_to_bfloat16(rng.standard_normal((4 * tokens, hidden)))
         places = rng.permutation(4 * tokens).astype(np.int32).reshape(tokens, 4)
@@ -150,30 +137,6 @@ def kernel(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def plain(gpu: Device, kernel: str) -> Model:
-    if kernel == "strided":
-        return load("strided", gpu, GROUPED, ops.grouped_matmul)
-    return load("packed", gpu, GROUPED_PACKED, ops.grouped_matmul_packed)
-
-
-@pytest.fixture(scope="module")
-def gated(gpu: Device, kernel: str) -> Model:
-    if kernel == "strided":
-        return load(
-            "strided_swiglu",
-            gpu,
-            [*GROUPED, ORDER],
-            lambda x, w, s, b, o, r: ops.grouped_matmul_swiglu(x, w, s, b, o, r, LIMIT),
-        )
-    return load(
-        "packed_swiglu",
-        gpu,
-        [*GROUPED_PACKED, ORDER],
-        lambda x, w, b, o, r: ops.grouped_matmul_swiglu_packed(x, w, b, o, r, LIMIT),
-    )
-
-
 def on_device(gpu: Device, kernel: str, weights: moe.ExpertWeights) -> list[Any]:
     bias = send(gpu, weights.bias, DType.bfloat16)
     if kernel == "strided":
@@ -192,8 +155,8 @@ CASES = [
 @pytest.mark.parametrize(("rows", "experts", "kind"), CASES)
 def test_grouped_matmul(
     gpu: Device,
+    models: dict[str, Model],
     kernel: str,
-    plain: Model,
     rows: int,
     experts: int,
     kind: str,
@@ -209,18 +172,18 @@ def test_grouped_matmul(
     ]
     if rows:
         poison(gpu, rows, n)
-    got = fetch(plain.execute(*inputs)[0])
+    got = fetch(models[kernel].execute(*inputs)[0])
     assert got.shape == (rows, n)
     if rows:
         assert_right(got, moe.grouped_matmul(x, weights, offsets))
-        np.testing.assert_array_equal(got, fetch(plain.execute(*inputs)[0]))
+        np.testing.assert_array_equal(got, fetch(models[kernel].execute(*inputs)[0]))
 
 
 @pytest.mark.parametrize(("rows", "experts", "kind"), [case for case in CASES if case[0] % 4 == 0])
 def test_grouped_matmul_swiglu(
     gpu: Device,
+    models: dict[str, Model],
     kernel: str,
-    gated: Model,
     rows: int,
     experts: int,
     kind: str,
@@ -238,16 +201,16 @@ def test_grouped_matmul_swiglu(
     ]
     if rows:
         poison(gpu, rows, n // 2)
-    got = fetch(gated.execute(*inputs)[0])
+    got = fetch(models[f"{kernel}_swiglu"].execute(*inputs)[0])
     assert got.shape == (rows, n // 2)
     if rows:
         assert_right(got, moe.grouped_matmul_swiglu(x, weights, offsets, order, LIMIT))
-        np.testing.assert_array_equal(got, fetch(gated.execute(*inputs)[0]))
+        np.testing.assert_array_equal(got, fetch(models[f"{kernel}_swiglu"].execute(*inputs)[0]))
 
 
 @pytest.mark.parametrize("rows", [4, 64, 4096])
 def test_sizes_of_20b(
-    gpu: Device, kernel: str, plain: Model, rows: int, rng: np.random.Generator
+    gpu: Device, models: dict[str, Model], kernel: str, rows: int, rng: np.random.Generator
 ) -> None:
     experts = 4  # each as large as 20b's, and fewer, for NumPy's sake
     weights = random_experts(rng, experts, 2880, 2880)
@@ -259,37 +222,25 @@ def test_sizes_of_20b(
         send(gpu, offsets),
     ]
     poison(gpu, rows, 2880)
-    got = fetch(plain.execute(*inputs)[0])
+    got = fetch(models[kernel].execute(*inputs)[0])
     assert_right(got, moe.grouped_matmul(x, weights, offsets))
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 300])
-def test_moe_stage(gpu: Device, kernel: str, tokens: int, rng: np.random.Generator) -> None:
-    experts, hidden, inner, top_k = 8, 128, 192, 4
-    gate_up = random_experts(rng, experts, 2 * inner, hidden)
-    down = random_experts(rng, experts, hidden, inner)
-    x = round_to_bfloat16(rng.standard_normal((tokens, hidden)) / 8)
-    logits = rng.standard_normal((tokens, experts), dtype=np.float32)
-    packed = kernel == "sm90"
-    arrays = [
+def test_moe_stage(
+    gpu: Device, models: dict[str, Model], kernel: str, tokens: int, rng: np.random.Generator
+) -> None:
+    gate_up = random_experts(rng, EXPERTS, 2 * INNER, HIDDEN)
+    down = random_experts(rng, EXPERTS, HIDDEN, INNER)
+    x = round_to_bfloat16(rng.standard_normal((tokens, HIDDEN)) / 8)
+    logits = rng.standard_normal((tokens, EXPERTS), dtype=np.float32)
+    (got,) = models[f"{kernel}_stage"].execute(
+        send(gpu, x, DType.bfloat16),
+        send(gpu, logits),
         *on_device(gpu, kernel, gate_up),
         *on_device(gpu, kernel, down),
-    ]
-    half = len(arrays) // 2
-    model = load(
-        f"moe_{kernel}_{tokens}",
-        gpu,
-        [
-            (DType.bfloat16, [tokens, hidden]),
-            (DType.float32, [tokens, experts]),
-            *((a.dtype, list(a.shape)) for a in arrays),
-        ],
-        lambda x, logits, *w: moe_stage(
-            x, logits, w[:half], w[half:], top_k=top_k, limit=LIMIT, packed=packed
-        ),
     )
-    (got,) = model.execute(send(gpu, x, DType.bfloat16), send(gpu, logits), *arrays)
-    ids, weights = moe.route(logits, top_k)
+    ids, weights = moe.route(logits, TOP_K)
     error = relative_error(
         fetch(got), moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
     )

@@ -1,4 +1,4 @@
-"""Compiles every op that has a GPU kernel for a Hopper GPU that is not here.
+"""Compiles the GPU tests' graphs, every op that has a GPU kernel in them, for a Hopper GPU that is not here.
 
 A program of its own: MAX counts virtual devices for a whole process.
 """
@@ -11,60 +11,21 @@ from max.driver import (
     set_virtual_device_count,
     set_virtual_device_target_arch,
 )
-from max.dtype import DType
 from max.engine import InferenceSession
-from max.graph import DeviceRef, TensorValue
+from max.graph import DeviceRef
 
-from gpt_oss_mxfp4 import ops
-from tests.gpu.graphs import build, moe_stage
-
-EXPERTS, HIDDEN, INNER = 4, 128, 64
-
-
-def body(
-    x: TensorValue,
-    logits: TensorValue,
-    w1: TensorValue,
-    s1: TensorValue,
-    b1: TensorValue,
-    w2: TensorValue,
-    s2: TensorValue,
-    b2: TensorValue,
-) -> tuple[TensorValue, ...]:
-    """Both paths of a layer's experts, and the weights in floats."""
-    up = ops.swizzle(w1, s1), b1
-    down = ops.swizzle(w2, s2), b2
-    return (
-        moe_stage(x, logits, up, down, top_k=2, limit=7.0, packed=True),
-        moe_stage(x, logits, (w1, s1, b1), (w2, s2, b2), top_k=2, limit=7.0, packed=False),
-        ops.dequantize(w1, s1, DType.float32),
-        ops.dequantize(w2, s2, DType.bfloat16),
-    )
+from tests.gpu.graphs import build
 
 
 def main() -> None:
-    """Compile, and say so."""
+    """Compile, and say what."""
     set_virtual_device_api("cuda")
     set_virtual_device_count(1)
     set_virtual_device_target_arch("sm_90a")
-    graph = build(
-        "experts",
-        DeviceRef.GPU(),
-        [
-            (DType.bfloat16, ["t", HIDDEN]),
-            (DType.float32, ["t", EXPERTS]),
-            (DType.uint8, [EXPERTS, 2 * INNER, HIDDEN // 32, 16]),
-            (DType.uint8, [EXPERTS, 2 * INNER, HIDDEN // 32]),
-            (DType.bfloat16, [EXPERTS, 2 * INNER]),
-            (DType.uint8, [EXPERTS, HIDDEN, INNER // 32, 16]),
-            (DType.uint8, [EXPERTS, HIDDEN, INNER // 32]),
-            (DType.bfloat16, [EXPERTS, HIDDEN]),
-        ],
-        body,
-    )
+    module, library = build(DeviceRef.GPU())
     session = InferenceSession(devices=[Accelerator()])
-    session.init_all(session.compile(graph))  # compiling goes on in the background until then
-    print("compiled")
+    models = session.load_all(module, custom_extensions=library.library_paths())
+    print(*models)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every op with a GPU kernel compiles as part of a graph, for a Hopper GPU that need not be here."""
+"""The GPU tests' graphs, with every op that has a GPU kernel, compile for a Hopper GPU that need not be here."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ def test_every_op_compiles_for_hopper() -> None:
         env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "compiled\n"
+    assert "sm90_stage" in done.stdout.split()
