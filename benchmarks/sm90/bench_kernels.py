@@ -265,6 +265,18 @@ def is_chosen(variant: Variant, variants: Sequence[Variant], rows: int, experts:
     return variant.facts[f"chosen_from_{experts}"] == taken
 
 
+def describe_times(
+    times: Sequence[float], rows: int, touched: float, weights_of_expert: int
+) -> dict[str, Any]:
+    """Least, median and most, and what the median is in bytes of touched experts and in operations."""
+    median = statistics.median(times)
+    return {
+        "us": [1e6 * t for t in (times[0], median, times[-1])],
+        "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
+        "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,
+    }
+
+
 def measure_group(
     card: Card,
     variants: Sequence[Variant],
@@ -289,7 +301,6 @@ def measure_group(
         card.driver.download(buffers.y, y)
         result = decode_bfloat16(y)
         reference = result if reference is None else reference
-        median = statistics.median(times)
         cases.append(
             {
                 "matmul": matmul.name,
@@ -297,9 +308,7 @@ def measure_group(
                 "experts": touched,
                 "config": variant.config,
                 "chosen": is_chosen(variant, variants, rows, experts),
-                "us": [1e6 * t for t in (times[0], median, times[-1])],
-                "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
-                "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,
+                **describe_times(times, rows, touched, weights_of_expert),
                 "difference": float(np.abs(result - reference).max() / np.abs(reference).max()),
             }
         )
@@ -339,15 +348,12 @@ def measure_layer(
         times = [2 * t for t in card.seconds(launches * repeats, of="a layer")]
         card.driver.download(second.y, y)
         reference = y if reference is None else reference
-        median = statistics.median(times)
         layers.append(
             {
                 "tokens": tokens,
                 "experts": touched,
                 "overlapping": overlapping,
-                "us": [1e6 * t for t in (times[0], median, times[-1])],
-                "GB_per_s": touched * weights_of_expert * BYTES_PER_WEIGHT / median / 1e9,
-                "TFLOP_per_s": 2 * rows * weights_of_expert / median / 1e12,
+                **describe_times(times, rows, touched, weights_of_expert),
                 "same_bits": bool((y == reference).all()),
             }
         )

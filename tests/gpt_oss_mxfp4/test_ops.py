@@ -15,28 +15,27 @@ import pytest
 from max.driver import Buffer
 from max.dtype import DType
 from max.engine import InferenceSession, Model
-from max.graph import DeviceRef, Graph, KernelLibrary, Module, TensorType, TensorValue
+from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.ops.dense import QUANTIZED_DTYPES
 from gpt_oss_mxfp4.options import Activations
 from tests import tolerances
 from tests.measure import RelativeError, relative_error
+from tests.modules import Body, Inputs, load_together
 from tests.reference import dense, moe, mxfp4, sm90_tiles
 from tests.reference.bfloat16 import decode_bfloat16, encode_bfloat16
 
 CPU = DeviceRef.CPU()
 LIMIT = 7.0
 
-Inputs = list[tuple[DType, list[Any]]]
-Build = Callable[..., tuple[TensorValue, ...] | TensorValue]
 Models = dict[str, Model]
 
-PLANS: dict[str, tuple[Inputs, Build]] = {}
+PLANS: dict[str, tuple[Inputs, Body]] = {}
 """Inputs of every graph, and what it makes of them."""
 
 
-def plan(name: str, inputs: Inputs, build: Build) -> None:
+def plan(name: str, inputs: Inputs, build: Body) -> None:
     assert name not in PLANS
     PLANS[name] = inputs, build
 
@@ -44,16 +43,7 @@ def plan(name: str, inputs: Inputs, build: Build) -> None:
 @pytest.fixture(scope="module")
 def models(session: InferenceSession) -> Models:
     """Every graph that is planned, compiled together: alone each takes ten seconds or more, however small it is."""
-    library = KernelLibrary()
-    library.load_paths([ops.CUSTOM_OPS])
-    module = Module()
-    for name, (inputs, build) in PLANS.items():
-        types = [TensorType(dtype, shape, CPU) for dtype, shape in inputs]
-        with Graph(name, input_types=types, kernel_library=library, module=module) as graph:
-            result = build(*(value.tensor for value in graph.inputs))
-            graph.output(*(result if isinstance(result, tuple) else (result,)))
-    # A module does not know its graphs' libraries.
-    return session.load_all(module, custom_extensions=library.library_paths())
+    return load_together(session, PLANS, CPU)
 
 
 def run(model: Model, *inputs: Any) -> list[Any]:
@@ -738,7 +728,7 @@ def build_error(inputs: Inputs, build: Callable[..., Any], device: DeviceRef = C
 
 
 def test_sizes_are_checked_while_the_graph_is_built() -> None:
-    inputs: Inputs = [
+    inputs: list[tuple[DType, list[Any]]] = [
         (DType.float32, ["p", 96]),
         (DType.uint8, [4, 64, 2, 16]),
         (DType.uint8, [4, 64, 2]),
@@ -815,7 +805,7 @@ def test_devices_are_checked_while_the_graph_is_built() -> None:
 def test_packed_sizes_are_checked_while_the_graph_is_built(
     place: int, shape: list[Any], message: str
 ) -> None:
-    inputs: Inputs = [
+    inputs: list[tuple[DType, list[Any]]] = [
         (DType.bfloat16, ["p", 64]),
         (DType.uint8, [4, 1, 1, 2176]),
         (DType.bfloat16, [4, 64]),

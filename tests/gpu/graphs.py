@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from max.driver import CPU, Buffer, Device
 from max.dtype import DType
-from max.graph import DeviceRef, Graph, KernelLibrary, Module, TensorType, TensorValue
+from max.graph import TensorValue
 from numpy.typing import NDArray
 
 from gpt_oss_mxfp4 import ops
+from tests.modules import Body, Inputs
 from tests.reference.bfloat16 import decode_bfloat16, encode_bfloat16
 
 LIMIT = 7.0
@@ -19,8 +19,6 @@ LIMIT = 7.0
 EXPERTS, TOP_K, HIDDEN, INNER = 8, 4, 128, 192
 """Of the whole stage, whose weights have sizes that the graph knows."""
 
-Inputs = Sequence[tuple[DType, Sequence[str | int]]]
-Body = Callable[..., TensorValue | tuple[TensorValue, ...]]
 
 BLOCKS: Inputs = [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])]
 
@@ -128,18 +126,6 @@ GRAPHS: dict[str, tuple[Inputs, Body]] = {
     "sm90_stage": ([*STAGE, *STAGE_TILES], _stage),
 }
 """Inputs of each graph, and what it makes of them."""
-
-
-def build(device: DeviceRef) -> tuple[Module, KernelLibrary]:
-    """Makes all graphs, inputs and outputs on one device, to be compiled together: alone, each takes half a minute."""
-    library, module = KernelLibrary(), Module()
-    library.load_paths([ops.CUSTOM_OPS])
-    for name, (inputs, body) in GRAPHS.items():
-        types = [TensorType(dtype, shape, device) for dtype, shape in inputs]
-        with Graph(name, input_types=types, kernel_library=library, module=module) as graph:
-            result = body(*(value.tensor for value in graph.inputs))
-            graph.output(*(result if isinstance(result, tuple) else (result,)))
-    return module, library
 
 
 def send(device: Device, array: NDArray[Any], dtype: DType | None = None) -> Buffer:

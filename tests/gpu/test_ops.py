@@ -19,16 +19,17 @@ from max.graph import DeviceRef
 from tests import tolerances
 from tests.gpu.graphs import (
     EXPERTS,
+    GRAPHS,
     HIDDEN,
     INNER,
     LIMIT,
     TOP_K,
-    build,
     fetch,
     poison,
     send,
 )
 from tests.measure import RelativeError, relative_error
+from tests.modules import load_together
 from tests.reference import moe, mxfp4, sm90_tiles
 from tests.reference.bfloat16 import round_to_bfloat16
 
@@ -54,9 +55,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="module")
 def models(gpu: Device) -> dict[str, Model]:
     """Every graph, compiled for the device."""
-    module, library = build(DeviceRef.from_device(gpu))
-    session = InferenceSession(devices=[gpu])
-    return session.load_all(module, custom_extensions=library.library_paths())
+    return load_together(InferenceSession(devices=[gpu]), GRAPHS, DeviceRef.from_device(gpu))
 
 
 def random_experts(rng: np.random.Generator, experts: int, n: int, k: int) -> moe.ExpertWeights:

@@ -14,7 +14,8 @@ from max.driver import (
 from max.engine import InferenceSession
 from max.graph import DeviceRef
 
-from tests.gpu.graphs import build
+from tests.gpu.graphs import GRAPHS
+from tests.modules import load_together
 
 
 def main() -> None:
@@ -22,10 +23,8 @@ def main() -> None:
     set_virtual_device_api("cuda")
     set_virtual_device_count(1)
     set_virtual_device_target_arch("sm_90a")
-    module, library = build(DeviceRef.GPU())
     session = InferenceSession(devices=[Accelerator()])
-    models = session.load_all(module, custom_extensions=library.library_paths())
-    print(*models)
+    print(*load_together(session, GRAPHS, DeviceRef.GPU()))
 
 
 if __name__ == "__main__":
