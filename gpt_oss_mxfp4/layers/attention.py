@@ -69,10 +69,9 @@ class Attention(Module):
         Returns:
             [T, hidden] of x's dtype.
         """
-        qkv = concat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], axis=-1)
         queries = rope_split_store_ragged(
             self.kv_params,
-            qkv,
+            self._project(x),
             row_offsets,
             rope_table,
             cache,
@@ -100,3 +99,13 @@ class Attention(Module):
                 sink_weights=self.sinks.cast(x.dtype),
             )
         return self.o_proj(attended.reshape((x.shape[0], -1)))
+
+    def _project(self, x: TensorValue) -> TensorValue:
+        """Gives queries, keys and values of x [T, hidden] side by side."""
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        if x.device.is_cpu():
+            return concat([layer(x) for layer in layers], axis=-1)
+        # A GPU launches one kernel for four; MAX joins the weights once, when it loads them.
+        return ops.dense(
+            x, concat([layer.weight for layer in layers]), concat([layer.bias for layer in layers])
+        )

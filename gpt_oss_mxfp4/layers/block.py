@@ -51,4 +51,4 @@ class Block(Module):
     ) -> TensorValue:
         """Gives [T, hidden] of x's dtype; arguments as :meth:`Attention.__call__`."""
         h = x + self.self_attn(self.input_layernorm(x), cache, cache_layer, rope_table, row_offsets)
-        return h + self.mlp(self.post_attention_layernorm(h))
+        return self.mlp(self.post_attention_layernorm(h), residual=h)

@@ -110,7 +110,7 @@ def resident(weight: Weight) -> TensorValue:
 
 
 class MoE(Module):
-    """Router and experts: ``y[t] = sum over the top k experts e of weight[t, e] * expert_e(x[t])``.
+    """Router and experts: ``y[t] = residual[t] + sum over the top k experts e of weight[t, e] * expert_e(x[t])``.
 
     Args:
         config: the model's sizes.
@@ -125,8 +125,9 @@ class MoE(Module):
         self.router = Dense(config.hidden_size, self.num_experts, device, EXACT, bias=True)
         self.experts = Experts(config, device, options)
 
-    def __call__(self, x: TensorValue) -> TensorValue:
-        """Gives [T, hidden] of x's dtype for x [T, hidden]."""
+    def __call__(self, x: TensorValue, residual: TensorValue) -> TensorValue:
+        """Gives [T, hidden] for x and residual, both [T, hidden] of its dtype."""
         expert_ids, weights = ops.route(self.router(x).cast(DType.float32), self.top_k)
         row_order, row_places, expert_offsets = ops.group(expert_ids, self.num_experts)
-        return ops.combine(self.experts(x, row_order, expert_offsets), row_places, weights)
+        y = self.experts(x, row_order, expert_offsets)
+        return ops.combine(y, row_places, weights, residual)

@@ -84,29 +84,38 @@ def group(
 
 
 def combine(
-    y: TensorValueLike, row_places: TensorValueLike, weights: TensorValueLike
+    y: TensorValueLike,
+    row_places: TensorValueLike,
+    weights: TensorValueLike,
+    residual: TensorValueLike,
 ) -> TensorValue:
-    """Sums each token's experts: ``out[t] = sum_j weights[t, j] * y[row_places[t, j]]``.
+    """Sums each token's experts: ``out[t] = residual[t] + sum_j weights[t, j] * y[row_places[t, j]]``.
 
     Args:
         y: [P, H] float32 on a CPU, bfloat16 on a GPU, rows sorted by expert.
         row_places: [T, k] int32, from :func:`group`.
         weights: [T, k] float32, from :func:`route`.
+        residual: [T, H] of y's dtype.
 
     Returns:
-        [T, H] of y's dtype, summed in float32; the sum runs over j upwards, so a token's result does not depend on its
-        batch.
+        [T, H] of y's dtype, summed in float32 and rounded once; the sum runs over j upwards, the residual last, so a
+        token's result does not depend on its batch.
 
     Raises:
         ValueError: wrong rank or dtype; at run time, on the CPU, a place outside of 0..P-1. On a GPU such a row is left
             out.
     """
     op = "moe.combine"
-    y, row_places, weights = TensorValue(y), TensorValue(row_places), TensorValue(weights)
-    device = common_device(op, y, row_places, weights)
+    y, row_places, weights, residual = (
+        TensorValue(value) for value in (y, row_places, weights, residual)
+    )
+    device = common_device(op, y, row_places, weights, residual)
     require(op, "y", y, 2, activation_dtype(device))
     require(op, "row_places", row_places, 2, DType.int32)
     require(op, "weights", weights, 2, DType.float32)
+    require(op, "residual", residual, 2, y.dtype)
+    require_dim(op, "residual.shape[0]", residual.shape[0], "weights.shape[0]", weights.shape[0])
+    require_dim(op, "residual.shape[1]", residual.shape[1], "y.shape[1]", y.shape[1])
     for axis in range(2):
         require_dim(
             op,
@@ -118,6 +127,6 @@ def combine(
     return ops.custom(
         op,
         device,
-        [y, row_places, weights],
-        [TensorType(y.dtype, [weights.shape[0], y.shape[1]], device)],
+        [y, row_places, weights, residual],
+        [TensorType(y.dtype, residual.shape, device)],
     )[0].tensor

@@ -57,9 +57,10 @@ class StagedGptOss(GptOss):
             attention = layer.self_attn(
                 attention_input, caches[kind], place, rope_table, row_offsets
             )
-            moe_input = layer.post_attention_layernorm(h + attention)
-            experts = layer.mlp(moe_input)
-            h = h + attention + experts
+            h = h + attention
+            moe_input = layer.post_attention_layernorm(h)
+            experts = layer.mlp(moe_input, residual=h - h)
+            h = layer.mlp(moe_input, residual=h)
             logits = layer.mlp.router(moe_input)
             stages += [attention_input, attention, moe_input, logits]
             stages += [*route(logits, layer.mlp.top_k), experts, h]

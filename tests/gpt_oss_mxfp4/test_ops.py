@@ -339,11 +339,13 @@ def test_group_refuses_ids_out_of_range(models: Models, bad: int) -> None:
         run(models["group"], np.array([[0, 1], [2, bad]], np.int32))
 
 
-plan(
-    "combine",
-    [(DType.float32, ["p", "h"]), (DType.int32, ["t", "k"]), (DType.float32, ["t", "k"])],
-    ops.combine,
-)
+COMBINED: Inputs = [
+    (DType.float32, ["p", "h"]),
+    (DType.int32, ["t", "k"]),
+    (DType.float32, ["t", "k"]),
+    (DType.float32, ["residuals", "width"]),
+]
+plan("combine", COMBINED, ops.combine)
 
 
 @pytest.mark.parametrize(
@@ -355,8 +357,30 @@ def test_combine(
     y = rng.standard_normal((tokens * top_k, hidden), dtype=np.float32)
     places = rng.permutation(tokens * top_k).astype(np.int32).reshape(tokens, top_k)
     weights = rng.random((tokens, top_k), dtype=np.float32)
-    (got,) = run(models["combine"], y, places, weights)
-    assert_close(got, moe.combine(y, places, weights), tolerances.MATMUL)
+    residual = rng.standard_normal((tokens, hidden), dtype=np.float32)
+    (got,) = run(models["combine"], y, places, weights, residual)
+    assert_close(got, residual + moe.combine(y, places, weights), tolerances.MATMUL)
+
+
+def test_combine_adds_the_residual_last(models: Models) -> None:
+    """So the sum over experts is the same whatever it is added to."""
+    y = np.array([[1.0], [2.0**-24]], np.float32)
+    places, weights = np.array([[0, 1]], np.int32), np.ones((1, 2), np.float32)
+    (got,) = run(models["combine"], y, places, weights, np.array([[-1.0]], np.float32))
+    assert got.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((3, 8), r"residual.shape\[0\] = T must be 2"), ((2, 7), r"residual.shape\[1\]")],
+)
+def test_combine_refuses_a_residual_of_another_shape(
+    models: Models, shape: tuple[int, int], message: str
+) -> None:
+    y, weights = np.zeros((4, 8), np.float32), np.ones((2, 2), np.float32)
+    places = np.arange(4, dtype=np.int32).reshape(2, 2)
+    with pytest.raises(ValueError, match=message):
+        run(models["combine"], y, places, weights, np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("bad", [-1, 4])
@@ -365,7 +389,13 @@ def test_combine_refuses_a_place_that_is_none(models: Models, bad: int) -> None:
     with pytest.raises(
         ValueError, match=rf"moe.combine: row_places must lie in 0\.\.3, got {bad} at 2"
     ):
-        run(models["combine"], y, np.array([[0, 1], [bad, 3]], np.int32), weights)
+        run(
+            models["combine"],
+            y,
+            np.array([[0, 1], [bad, 3]], np.int32),
+            weights,
+            np.zeros((2, 8), np.float32),
+        )
 
 
 # --- grouped matmuls ----------------------------------------------------------------------------------------

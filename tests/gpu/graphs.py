@@ -94,7 +94,7 @@ def _swiglu_packed(
 
 
 def _stage(x: TensorValue, logits: TensorValue, *weights: TensorValue) -> TensorValue:
-    """A layer's experts: route, group, both matmuls, combine."""
+    """A layer's experts: route, group, both matmuls, combine; added to what they take."""
     ids, shares = ops.route(logits, TOP_K)
     order, places, offsets = ops.group(ids, EXPERTS)
     if len(weights) == len(STAGE_TILES):
@@ -106,7 +106,7 @@ def _stage(x: TensorValue, logits: TensorValue, *weights: TensorValue) -> Tensor
         h = _swiglu(x, blocks, scales, bias, offsets, order)
         blocks, scales, bias = weights[3:]
         y = ops.grouped_matmul(h, blocks, scales, bias, offsets)
-    return ops.combine(y, places, shares)
+    return ops.combine(y, places, shares, x)
 
 
 GRAPHS: dict[str, tuple[Inputs, Body]] = {
@@ -115,7 +115,12 @@ GRAPHS: dict[str, tuple[Inputs, Body]] = {
     "routing_32": ([(DType.float32, ["t", 32])], _route(32)),
     "routing_128": ([(DType.float32, ["t", 128])], _route(128)),
     "combine": (
-        [(DType.bfloat16, ["p", "h"]), (DType.int32, ["t", "k"]), (DType.float32, ["t", "k"])],
+        [
+            (DType.bfloat16, ["p", "h"]),
+            (DType.int32, ["t", "k"]),
+            (DType.float32, ["t", "k"]),
+            (DType.bfloat16, ["t", "h"]),
+        ],
         ops.combine,
     ),
     "strided": (GROUPED, ops.grouped_matmul),

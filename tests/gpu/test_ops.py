@@ -115,8 +115,14 @@ def test_combine(gpu: Device, models: dict[str, Model], rng: np.random.Generator
         y = round_to_bfloat16(rng.standard_normal((4 * tokens, hidden)))
         places = rng.permutation(4 * tokens).astype(np.int32).reshape(tokens, 4)
         weights = rng.random((tokens, 4), dtype=np.float32)
-        (got,) = model.execute(send(gpu, y, DType.bfloat16), send(gpu, places), send(gpu, weights))
-        assert_right(fetch(got), moe.combine(y, places, weights))
+        residual = round_to_bfloat16(rng.standard_normal((tokens, hidden)))
+        (got,) = model.execute(
+            send(gpu, y, DType.bfloat16),
+            send(gpu, places),
+            send(gpu, weights),
+            send(gpu, residual, DType.bfloat16),
+        )
+        assert_right(fetch(got), residual + moe.combine(y, places, weights))
 
 
 def routed(rng: np.random.Generator, rows: int, experts: int, kind: str) -> np.ndarray:
@@ -241,7 +247,7 @@ def test_moe_stage(
     )
     ids, weights = moe.route(logits, TOP_K)
     error = relative_error(
-        fetch(got), moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
+        fetch(got), x + moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
     )
     assert error.maximum <= STAGE.maximum, error
     assert error.rms <= STAGE.rms, error

@@ -27,6 +27,7 @@ def launch(
     threads: int = 0,
     shared_bytes: int = 0,
     unfinished: Collection[int] = (),
+    fresh: Collection[int] = (),
     mode: Mode = Mode.EAGER,
     seed: int = 0,
 ) -> None:
@@ -39,6 +40,7 @@ def launch(
         threads: of a block; what the module says unless given.
         shared_bytes: dynamic shared memory of a block.
         unfinished: positions of arrays that the kernel before may use until the kernel has waited for it.
+        fresh: positions of arrays that were written so shortly before that one that caches may have older lines.
         mode: when tensor cores work.
         seed: of the first block's order of warps and copies.
     """
@@ -47,7 +49,10 @@ def launch(
     parameters = []
     for position, (name, argument) in enumerate(zip(program.parameters, arguments, strict=True)):
         if isinstance(argument, np.ndarray):
-            parameters.append(memory.add(name, argument, finished=position not in unfinished))
+            finished = position not in unfinished
+            parameters.append(
+                memory.add(name, argument, finished=finished, fresh=position in fresh)
+            )
         elif isinstance(argument, np.float32):
             parameters.append(int(argument.view(np.uint32)))
         else:

@@ -25,22 +25,27 @@ class MemoryAccessError(Exception):
 class GlobalMemory:
     """Buffers far apart.
 
-    Some are still written by the kernel before, until one waits for that.
+    Until one waits for the kernel before, some are still written by it, and of some others, written shortly before, a
+    first-level cache may have older lines.
     """
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._unfinished: set[str] = set()
+        self._fresh: set[str] = set()
         self._begins: list[int] = []
         self._buffers: list[Bytes] = []
 
-    def add(self, name: str, array: NDArray[Any], *, finished: bool = True) -> int:
+    def add(
+        self, name: str, array: NDArray[Any], *, finished: bool = True, fresh: bool = False
+    ) -> int:
         """Adds a buffer, which kernels then read and write in place.
 
         Args:
             name: for errors.
             array: contiguous.
             finished: whether it may be read before the wait for the kernel before.
+            fresh: whether that must be past the first-level cache.
 
         Returns:
             Its address, a multiple of 256 as allocators give.
@@ -51,12 +56,14 @@ class GlobalMemory:
         self._names.append(name)
         if not finished:
             self._unfinished.add(name)
+        if fresh:
+            self._fresh.add(name)
         self._begins.append(-(-(end + _GAP) // 256) * 256)
         self._buffers.append(array.reshape(-1).view(np.uint8))
         return self._begins[-1]
 
     def place(
-        self, addresses: Addresses, size: int, *, waited: bool = True
+        self, addresses: Addresses, size: int, *, waited: bool = True, cached: bool = False
     ) -> tuple[Bytes, NDArray[np.int64]]:
         """Gives the buffer that all of the accesses lie in, and where in it.
 
@@ -64,6 +71,7 @@ class GlobalMemory:
             addresses: of aligned accesses, at least one.
             size: bytes of each.
             waited: whether the kernel before is over.
+            cached: whether the access is one of the first-level cache.
 
         Raises:
             MemoryAccessError: outside of every buffer, in two at once, misaligned, or too early.
@@ -80,6 +88,8 @@ class GlobalMemory:
         check_aligned(name, offsets, size)
         if name in self._unfinished and not waited:
             raise MemoryAccessError(f"{name}: the kernel before still writes it")
+        if name in self._fresh and cached and not waited:
+            raise MemoryAccessError(f"{name}: the first-level cache may have older lines")
         return buffer, offsets
 
 

@@ -18,8 +18,9 @@ _VECTORS = {"v2": 2, "v4": 4, "v8": 8}
 
 
 def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
-    """``ld.{param,global,shared}``."""
-    space, type_name = instruction.parts[1].partition("::")[0], instruction.parts[-1]
+    """``ld.{param,global,shared}``, ``ld.volatile.global``."""
+    volatile = instruction.parts[1] == "volatile"
+    space, type_name = instruction.parts[1 + volatile].partition("::")[0], instruction.parts[-1]
     targets, size = vector(instruction.operands[0]), width(type_name) // 8
     if len(targets) != max(_VECTORS.get(part, 1) for part in instruction.parts):
         raise NotImplementedError(str(instruction))
@@ -36,7 +37,8 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
         if space == "shared":
             bits[mask] = block.shared.read(at.astype(np.int64), size)
         elif space == "global":
-            buffer, offsets = block.memory.place(at, size, waited=bool(warp.waited[mask].all()))
+            waited = bool(warp.waited[mask].all())
+            buffer, offsets = block.memory.place(at, size, waited=waited, cached=not volatile)
             bits[mask] = join_bytes(buffer[offsets[:, None] + np.arange(size)])
         else:
             raise NotImplementedError(str(instruction))

@@ -1,4 +1,4 @@
-"""Expert outputs summed back into token order: a thread for a few elements of a token."""
+"""Expert outputs summed back into token order and added to a residual: a thread for a few elements of a token."""
 
 from std.math import ceildiv
 
@@ -18,11 +18,12 @@ def combine_kernel[
     y: ConstPointer[DType.bfloat16],
     places: ConstPointer[DType.int32],
     weights: ConstPointer[DType.float32],
+    residual: ConstPointer[DType.bfloat16],
     rows: Int32,
     top_k: Int32,
     hidden: Int32,
 ):
-    """Sums in float32, j upwards, and leaves out rows that have no place.
+    """Sums in float32, j upwards, the residual last, and leaves out rows that have no place.
 
     Parameters:
         width: Elements of a thread; `hidden` is a multiple of it.
@@ -32,6 +33,7 @@ def combine_kernel[
         y: [rows, hidden], in expert order.
         places: [T, k], each below `rows`; what is negative or not below counts as no place.
         weights: [T, k].
+        residual: [T, hidden].
         rows: P.
         top_k: Experts per token, k.
         hidden: H.
@@ -48,7 +50,11 @@ def combine_kernel[
             total = values.cast[DType.float32]().fma(
                 SIMD[DType.float32, width](weights[unsafe_offset=j]), total
             )
-    result.unsafe_store[alignment=2 * width](token * Int(hidden) + h, total.cast[DType.bfloat16]())
+    var at = token * Int(hidden) + h
+    var before = residual.unsafe_load[width=width, alignment=2 * width](at)
+    result.unsafe_store[alignment=2 * width](
+        at, (before.cast[DType.float32]() + total).cast[DType.bfloat16]()
+    )
 
 
 def enqueue_combine(
@@ -57,11 +63,12 @@ def enqueue_combine(
     y: ConstPointer[DType.bfloat16],
     places: ConstPointer[DType.int32],
     weights: ConstPointer[DType.float32],
+    residual: ConstPointer[DType.bfloat16],
     tokens: Int,
     top_k: Int,
     hidden: Int,
 ) raises:
-    """Sums each token's experts on a device.
+    """Sums each token's experts and its residual on a device.
 
     Args:
         ctx: The device.
@@ -69,6 +76,7 @@ def enqueue_combine(
         y: [tokens * top_k, hidden], in expert order.
         places: [tokens, top_k].
         weights: [tokens, top_k].
+        residual: [tokens, hidden].
         tokens: T.
         top_k: Experts per token, k.
         hidden: H.
@@ -79,9 +87,9 @@ def enqueue_combine(
     if tokens == 0 or hidden == 0:
         return
     if hidden % 8 == 0:
-        _enqueue[8](ctx, result, y, places, weights, tokens, top_k, hidden)
+        _enqueue[8](ctx, result, y, places, weights, residual, tokens, top_k, hidden)
     else:
-        _enqueue[1](ctx, result, y, places, weights, tokens, top_k, hidden)
+        _enqueue[1](ctx, result, y, places, weights, residual, tokens, top_k, hidden)
 
 
 def _enqueue[
@@ -92,6 +100,7 @@ def _enqueue[
     y: ConstPointer[DType.bfloat16],
     places: ConstPointer[DType.int32],
     weights: ConstPointer[DType.float32],
+    residual: ConstPointer[DType.bfloat16],
     tokens: Int,
     top_k: Int,
     hidden: Int,
@@ -101,6 +110,7 @@ def _enqueue[
         y,
         places,
         weights,
+        residual,
         Int32(tokens * top_k),
         Int32(top_k),
         Int32(hidden),

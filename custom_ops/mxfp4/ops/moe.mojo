@@ -111,7 +111,7 @@ struct Group:
 
 @extensibility.register("moe.combine")
 struct Combine:
-    """Expert outputs summed back into token order."""
+    """Expert outputs summed back into token order, and added to a residual."""
 
     @staticmethod
     def execute[
@@ -121,19 +121,21 @@ struct Combine:
         y: InputTensor[dtype=dtype, rank=2, ...],
         places: InputTensor[dtype=DType.int32, rank=2, ...],
         weights: InputTensor[dtype=DType.float32, rank=2, ...],
+        residual: InputTensor[dtype=dtype, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
-        """Sums each token's experts.
+        """Sums each token's experts and its residual.
 
         Parameters:
             target: Where the op runs.
-            dtype: Of y and the result.
+            dtype: Of y, the residual and the result.
 
         Args:
             result: [T, H].
             y: [P, H].
             places: [T, k] int32.
             weights: [T, k] float32.
+            residual: [T, H].
             ctx: The device.
 
         Raises:
@@ -145,6 +147,8 @@ struct Combine:
         var top_k = weights.shape()[1]
         var hidden = y.shape()[1]
         require_equal(op, "y.shape[0] = T * k", y.shape()[0], tokens * top_k)
+        require_equal(op, "residual.shape[0] = T", residual.shape()[0], tokens)
+        require_equal(op, "residual.shape[1] = y.shape[1]", residual.shape()[1], hidden)
         comptime for axis in range(2):
             require_equal(
                 op, "row_places.shape = weights.shape", places.shape()[axis], weights.shape()[axis]
@@ -165,6 +169,7 @@ struct Combine:
                         row,
                     )
             var y_data = data(y).unsafe_bitcast[Float32]()
+            var residual_data = data(residual).unsafe_bitcast[Float32]()
             var result_data = data(result).unsafe_bitcast[Float32]()
             var threads = max(1, min(parallelism_level(), tokens // _TOKENS_PER_TASK))
 
@@ -174,6 +179,7 @@ struct Combine:
                         y_data,
                         places_data.unsafe_offset(token * top_k),
                         weights_data.unsafe_offset(token * top_k),
+                        residual_data.unsafe_offset(token * hidden),
                         top_k,
                         hidden,
                         result_data.unsafe_offset(token * hidden),
@@ -190,6 +196,7 @@ struct Combine:
                 data(y).unsafe_bitcast[BFloat16](),
                 places_data,
                 weights_data,
+                data(residual).unsafe_bitcast[BFloat16](),
                 tokens,
                 top_k,
                 hidden,

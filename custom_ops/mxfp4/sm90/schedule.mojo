@@ -49,8 +49,13 @@ struct _Offsets(TrivialRegisterPassable):
 
     @inline(.always)
     def __getitem__(self, expert: Int32) -> Int32:
-        """Gives where an expert's rows begin, inside of 0..P whatever the tensor says."""
-        return min(max(Int32(0), self.offsets[unsafe_offset=Int(expert)]), self.rows)
+        """Gives where an expert's rows begin, inside of 0..P whatever the tensor says.
+
+        Past the first-level cache, as it may be asked for before the kernel that runs before this one is over: nothing
+        says what lies there then.
+        """
+        var start = self.offsets.unsafe_load[volatile=True, invariant=False](Int(expert))
+        return min(max(Int32(0), start), self.rows)
 
 
 @inline(.always)

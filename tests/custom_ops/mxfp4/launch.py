@@ -26,6 +26,7 @@ def launch(
     grid: tuple[int, int, int],
     threads: int = 0,
     unfinished: Collection[int] = (),
+    fresh: Collection[int] = (),
     mode: Mode = Mode.EAGER,
     seed: int = 0,
 ) -> None:
@@ -37,6 +38,8 @@ def launch(
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
         unfinished: positions of arrays that the kernel before may use until this one has waited, in the emulator.
+        fresh: positions of arrays that were written so shortly before that one that caches may have older lines, in
+            the emulator.
         mode: when tensor cores work, in the emulator.
         seed: of the order of warps and copies, in the emulator.
     """
@@ -51,6 +54,7 @@ def launch(
             threads=threads,
             shared_bytes=shared_bytes,
             unfinished=unfinished,
+            fresh=fresh,
             mode=mode,
             seed=seed,
         )

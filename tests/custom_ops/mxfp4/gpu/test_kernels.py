@@ -100,13 +100,18 @@ def test_group_gives_ids_of_no_expert_no_place(kernels: dict[str, str]) -> None:
 
 
 def combine(
-    ptx: str, y: NDArray[np.uint16], places: NDArray[np.int32], weights: Any, width: int
+    ptx: str,
+    y: NDArray[np.uint16],
+    places: NDArray[np.int32],
+    weights: Any,
+    residual: NDArray[np.uint16],
+    width: int,
 ) -> NDArray[np.float64]:
     (tokens, top_k), hidden = places.shape, y.shape[1]
     result = np.full((tokens, hidden), NAN, np.uint16)
     launch(
         ptx,
-        [result, y, places, weights.astype(np.float32), tokens * top_k, top_k, hidden],
+        [result, y, places, weights.astype(np.float32), residual, tokens * top_k, top_k, hidden],
         grid=(tokens, -(-hidden // (128 * width)), 1),
         threads=128,
     )
@@ -119,15 +124,18 @@ def test_combine(
 ) -> None:
     y, weights = bfloat16(rng.standard_normal((12, hidden))), rng.random((3, 4))
     places = rng.permutation(12).astype(np.int32).reshape(3, 4)
-    got = combine(kernels[f"combine_{width}"], y, places, weights, width)
-    assert_close(got, moe.combine(decode_bfloat16(y), places, weights), ROUNDED)
+    residual = bfloat16(rng.standard_normal((3, hidden)))
+    got = combine(kernels[f"combine_{width}"], y, places, weights, residual, width)
+    want = decode_bfloat16(residual) + moe.combine(decode_bfloat16(y), places, weights)
+    assert_close(got, want, ROUNDED)
 
 
 @pytest.mark.parametrize("bad", [-1, 4, 2**30])
 def test_combine_leaves_out_what_has_no_place(kernels: dict[str, str], bad: int) -> None:
     y = bfloat16(np.arange(1.0, 33.0).reshape(4, 8))
-    got = combine(kernels["combine_8"], y, np.array([[0, bad]], np.int32), np.ones((1, 2)), 8)
-    np.testing.assert_array_equal(got, decode_bfloat16(y)[:1])
+    places, residual = np.array([[0, bad]], np.int32), bfloat16(np.full((1, 8), 100.0))
+    got = combine(kernels["combine_8"], y, places, np.ones((1, 2)), residual, 8)
+    np.testing.assert_array_equal(got, decode_bfloat16(y)[:1] + 100)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

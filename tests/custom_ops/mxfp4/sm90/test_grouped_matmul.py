@@ -70,6 +70,7 @@ def multiply(
         ],
         grid=(case.grid, 1, 1),
         unfinished=(Y, X, OFFSETS, ORDER) if gated else (Y, X),
+        fresh=() if gated else (OFFSETS,),
         mode=mode,
         seed=seed,
     )
@@ -212,6 +213,13 @@ def test_a_missing_wait_for_the_kernel_before_is_seen(kernels: dict[str, str], n
     ptx = ptx.replace("griddepcontrol.launch_dependents;", "")
     with pytest.raises(MemoryAccessError, match="the kernel before still writes it"):
         multiply(ptx, Case((5,), n=64, k=576, grid=1), gated=name.endswith("gated"))
+
+
+@needs_emulator
+def test_offsets_out_of_an_old_cache_are_seen(kernels: dict[str, str]) -> None:
+    ptx = kernels["decode_8"].replace("ld.volatile.global", "ld.global")
+    with pytest.raises(MemoryAccessError, match="the first-level cache may have older lines"):
+        multiply(ptx, Case((5,), n=64, k=576, grid=1), gated=False)
 
 
 @needs_emulator

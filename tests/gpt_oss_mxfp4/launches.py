@@ -1,0 +1,81 @@
+"""Prints the kernels of a step on a GPU, in order: a line for those that run once, one for each kind of layer.
+
+    python -m tests.gpt_oss_mxfp4.launches
+
+MAX fuses the golden checkpoint's graph for a Hopper GPU that is not here, and stops before it compiles kernels. A
+program of its own: MAX counts virtual devices for a whole process.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from max import tree
+from max.driver import (
+    Accelerator,
+    set_virtual_device_api,
+    set_virtual_device_count,
+    set_virtual_device_target_arch,
+)
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.engine.api import CompilationStopped
+from max.graph import DeviceRef, Graph
+from max.nn.transformer import ReturnLogits
+from max.pipelines.kv_cache import KVCacheConfig
+
+from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.model import GptOss
+from gpt_oss_mxfp4.model_config import kv_cache_params
+from gpt_oss_mxfp4.ops import CUSTOM_OPS
+from gpt_oss_mxfp4.options import LayerOptions
+from tests.golden import CHECKPOINT
+
+
+def build() -> Graph:
+    """Builds the model's graph, experts packed."""
+    config, device = GptOssConfig.from_file(CHECKPOINT / "config.json"), DeviceRef.GPU()
+    model = GptOss(
+        config,
+        kv_cache_params(config, KVCacheConfig(), device),
+        device,
+        DType.bfloat16,
+        LayerOptions(packed=True),
+        ReturnLogits.LAST_TOKEN,
+    )
+    model.state_dict()  # names the weights
+    return model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
+
+
+def launches(graph: Graph, session: InferenceSession) -> dict[str, list[str]]:
+    """Gives kernels by the name of a graph, MAX's numbers and hashes taken off their names."""
+    found: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        session.debug.ir_output_dir, session.debug.pre_jit = folder, True
+        with suppress(CompilationStopped):
+            session.compile(graph)
+        fused = Path(folder, f"{graph.name}.mogg-pre-mgp.mlir").read_text()
+    calls = r"^  mo\.graph @(\w+)|^      mogg\.call @__(\w+?)(?:_[0-9a-f]{16})?(?:_\d+)? "
+    for name, kernel in re.findall(calls, fused, re.MULTILINE):
+        if name:
+            of_graph = found[name] = []
+        else:
+            of_graph.append(kernel)
+    return found
+
+
+def main() -> None:
+    """Print them."""
+    set_virtual_device_api("cuda")
+    set_virtual_device_count(1)
+    set_virtual_device_target_arch("sm_90a")
+    session = InferenceSession(devices=[Accelerator()])
+    for name, kernels in launches(build(), session).items():
+        print(f"{name}:", *kernels)
+
+
+if __name__ == "__main__":
+    main()

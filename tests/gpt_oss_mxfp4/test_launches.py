@@ -1,0 +1,43 @@
+"""What a step launches on a Hopper GPU, as MAX fuses the graph: each launch more costs microseconds at every layer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ENVIRONMENT = dict(os.environ)
+"""Given explicitly: importing MAX changes what a child inherits (NOTES F2)."""
+
+LAYER = [
+    "reduce_rms_norm",
+    "matmul_static_broadcast_to_add",  # queries, keys and values at once, with their bias
+    "rope_split_store_ragged_paged",
+    "mha_ragged_paged_sink_weights",
+    "matmul",
+    "static_broadcast_to_add",  # bias and residual, and the norm of their sum
+    "matmul_static_broadcast_to_add",  # the router
+    "route",
+    "group",
+    "grouped_matmul_swiglu_packed",
+    "grouped_matmul_packed",
+    "combine",  # and the residual
+]
+
+
+def test_a_layer_is_twelve_launches() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.gpt_oss_mxfp4.launches"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(": ") for line in done.stdout.splitlines() if ": " in line]
+    launched = {name: kernels.split() for name, kernels in lines}
+    assert launched["sliding_attention"] == LAYER
+    assert launched["full_attention"] == LAYER
+    assert len(launched["GptOss"]) == 4
