@@ -33,6 +33,16 @@ def word_bits() -> NDArray[np.intp]:
     return np.where((register == 3) & (bit == 0), place + 8, rotated)
 
 
+def scale_bits() -> NDArray[np.intp]:
+    """The lowest of the eight neighbouring bits of a word (31 is followed by 0) that hold a scale: [group 2, lower 2].
+
+    Those of the first group stand where a bfloat16 has its exponent, in the half that `lower` says; rotating the word
+    right by 8 brings those of the second group there.
+    """
+    group, lower = np.indices((2, 2))
+    return (16 * lower + 7 + 8 * group) % 32
+
+
 def source_rows() -> NDArray[np.intp]:
     """Checkpoint row of each row of a tile: the even ones above the odd ones of the same lanes."""
     row = np.arange(TILE)
@@ -71,5 +81,10 @@ def swizzle(blocks: ArrayLike, scales: ArrayLike) -> NDArray[np.uint8]:
                     words |= (fragments[..., register, half] >> bit & 1) << np.uint32(place)
                 packed[e, i, j, :2048] = words.reshape(-1).view(np.uint8)
                 rows = source[16 * warp + quarter + 8 * lower]
-                packed[e, i, j, 2048:] = stored[e, i * TILE + rows, 2 * j + group].reshape(-1)
+                fields = stored[e, i * TILE + rows, 2 * j + group].astype(np.uint64)
+                scale_words = np.zeros(fields.shape[:2], np.uint64)
+                for (one_group, one_lower), place in np.ndenumerate(scale_bits()):
+                    scale_words |= fields[..., one_group, one_lower] << np.uint64(place)
+                around = (scale_words | scale_words >> np.uint64(32)).astype(np.uint32)
+                packed[e, i, j, 2048:] = around.reshape(-1).view(np.uint8)
     return packed

@@ -14,6 +14,7 @@ from .sm90_tiles import (
     TILE_ROWS,
     Sm90Tiles,
     gather_code,
+    gather_scales,
     gather_word,
     source_row,
     spread_code,
@@ -117,16 +118,10 @@ def swizzle_word(
     return gather_word(registers)
 
 
-def swizzle_scale(
-    scales: ConstPointer[DType.uint8],
-    tiles: Sm90Tiles,
-    tile: TilePlace,
-    warp: Int,
-    lane: Int,
-    group: Int,
-    lower: Int,
-) -> UInt8:
-    """Stores one scale.
+def swizzle_scales(
+    scales: ConstPointer[DType.uint8], tiles: Sm90Tiles, tile: TilePlace, warp: Int, lane: Int
+) -> UInt32:
+    """Packs one word of scales.
 
     Args:
         scales: [experts, rows, k / 32].
@@ -134,22 +129,24 @@ def swizzle_scale(
         tile: The tile.
         warp: The warp in its warpgroup.
         lane: The lane.
-        group: The group of 32 k in the tile.
-        lower: 0 for the lane's first row, 1 for the lower one.
 
     Returns:
-        The byte at `scale_byte`; zero in padding. Scales above `MAX_SCALE` give the exponent of infinity: what they would
-        scale becomes infinite or NaN, and no finite weight is wrong.
+        The word at `scales_byte`; zeros in padding. Scales above `MAX_SCALE` give the exponent of infinity: what they
+        would scale becomes infinite or NaN, and no finite weight is wrong.
     """
-    var row = CheckpointRow(tiles, tile, warp, lane, lower)
-    var byte = row.scale_byte(tile.k_tile * (TILE_K // GROUP_SIZE) + group)
-    if byte < 0:
-        return 0
-    return min(scales[unsafe_offset=byte], MAX_SCALE + 1) + SCALE_OFFSET
+    var groups = SIMD[DType.uint32, 2](0)
+    comptime for lower in range(2):
+        var row = CheckpointRow(tiles, tile, warp, lane, lower)
+        comptime for group in range(2):
+            var byte = row.scale_byte(tile.k_tile * (TILE_K // GROUP_SIZE) + group)
+            if byte >= 0:
+                var stored = min(scales[unsafe_offset=byte], MAX_SCALE + 1) + SCALE_OFFSET
+                groups[group] |= stored.cast[DType.uint32]() << UInt32(16 * lower + 7)
+    return gather_scales(groups[0], groups[1])
 
 
 comptime PARTS = CODE_BYTES // 4
-"""Words of a tile, the parts that threads can share its packing by."""
+"""Words of codes of a tile, the parts that threads can share its packing by."""
 
 
 @inline(.always)
@@ -161,7 +158,7 @@ def swizzle_part(
     number: Int,
     part: Int,
 ):
-    """Packs one word of a tile, and one scale while there are any.
+    """Packs one word of codes of a tile, and one of scales while there are any.
 
     Args:
         packed: All tiles, 4-byte aligned, written.
@@ -180,10 +177,9 @@ def swizzle_part(
     here.unsafe_bitcast[UInt32]()[unsafe_offset=part] = swizzle_word(
         blocks, tiles, tile, part // (32 * STEPS), part // STEPS % 32, part % STEPS
     )
-    if part < SCALE_BYTES:
-        # A warp has 8 words of scales, each shared by four lanes.
-        here[unsafe_offset=CODE_BYTES + part] = swizzle_scale(
-            scales, tiles, tile, part // 32, part // 4 % 8 * 4, part // 2 % 2, part % 2
+    if part < SCALE_BYTES // 4:
+        here.unsafe_bitcast[UInt32]()[unsafe_offset=PARTS + part] = swizzle_scales(
+            scales, tiles, tile, part // 8, part % 8 * 4
         )
 
 

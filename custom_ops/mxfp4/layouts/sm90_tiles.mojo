@@ -2,7 +2,7 @@
 
     [expert][row tile][k tile] of 2176 bytes:
         codes  [warp 4][lane 32][step 4] of 32-bit words, the 8 codes of a lane's A fragment in that step of 16 k
-        scales [warp 4][lane / 4][group 2][lower 2] of bytes
+        scales [warp 4][lane / 4] of 32-bit words, the 4 scales of a lane's two rows in both groups of 32 k
 
 so that a lane's codes of a tile are one 16-byte load, its scales one 4-byte load that four lanes share, and a run of k
 tiles one bulk copy. Rows and k are padded to multiples of 64 with zero codes: `expert_bytes` counts them. gpt-oss needs
@@ -10,7 +10,8 @@ no padding, 2880 = 45 * 64 and 5760 = 90 * 64.
 
 A word holds code (register R, half h), bits `s e1 e0 m`, where one rotation and one mask bring it to bits 15 and 8..6 of
 half h of register R (`spread_word`): there they are a bfloat16 of the code's value times 2^-126. A scale byte s is stored
-as s + 126, the exponent field of 2^(s - 1): their product is the weight.
+as s + 126, the exponent field of 2^(s - 1): their product is the weight. A word of scales has those of a group where one
+mask, for the second group after a rotation, leaves a bfloat16 in either half: of the lane's first row and of its lower one.
 """
 
 from std.bit import rotate_bits_left, rotate_bits_right
@@ -51,6 +52,9 @@ comptime _KEPT_IN_PLACE = UInt32(0x8180_8180)
 
 comptime _LOWEST = UInt32(0x0040_0040)
 """Of register 3, the lowest bit of a code; in the word it stands 8 higher."""
+
+comptime _EXPONENTS = UInt32(0x7F80_7F80)
+"""Where a bfloat16 has its exponent, in both halves of a register: 14..7."""
 
 
 @fieldwise_init
@@ -126,7 +130,7 @@ def word_byte(warp: Int, lane: Int, step: Int) -> Int:
 
 @inline(.always)
 def scales_byte(warp: Int, lane: Int) -> Int:
-    """Gives where a lane's four scales lie in its tile: of both groups, of its first and of its lower row.
+    """Gives where a lane's word of scales lies in its tile.
 
     Worked: warp 2, lane 21 -> 2048 + (2 * 8 + 5) * 4 = 2132.
 
@@ -138,22 +142,6 @@ def scales_byte(warp: Int, lane: Int) -> Int:
         Bytes from the tile's beginning.
     """
     return CODE_BYTES + (warp * 8 + lane // 4) * 4
-
-
-@inline(.always)
-def scale_byte(warp: Int, lane: Int, group: Int, lower: Int) -> Int:
-    """Gives where one scale lies in its tile.
-
-    Args:
-        warp: The warp in its warpgroup.
-        lane: The lane.
-        group: The group of 32 k, 0..1.
-        lower: 0 for the lane's first row, 1 for the one eight below.
-
-    Returns:
-        Bytes from the tile's beginning.
-    """
-    return scales_byte(warp, lane) + 2 * group + lower
 
 
 @inline(.always)
@@ -239,3 +227,38 @@ def gather_code(half: UInt32) -> UInt32:
         The code.
     """
     return ((half >> 12) & 8) | ((half >> 6) & 7)
+
+
+@inline(.always)
+def spread_scales[group: Int](word: UInt32) -> UInt32:
+    """Brings a group's two scales to where a bfloat16 has its exponent.
+
+        word bit of group 0: where it goes, of group 1: 8 below (modulo 32)
+
+    A bijection of 32 bits: a rotation, two masks.
+
+    Parameters:
+        group: The group of 32 k, 0..1.
+
+    Args:
+        word: A lane's four scales.
+
+    Returns:
+        At bits 14..7 the stored byte of the lane's first row, at bits 30..23 that of its lower one.
+    """
+    comptime if group == 0:
+        return word & _EXPONENTS
+    return rotate_bits_right[8](word) & _EXPONENTS
+
+
+def gather_scales(group0: UInt32, group1: UInt32) -> UInt32:
+    """Packs what `spread_scales` spreads.
+
+    Args:
+        group0: Of the first group.
+        group1: Of the second.
+
+    Returns:
+        The word.
+    """
+    return group0 | rotate_bits_left[8](group1)

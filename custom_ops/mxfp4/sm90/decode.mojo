@@ -2,8 +2,7 @@
 
 from std.memory import bitcast
 
-from ..layouts.sm90_tiles import spread_word
-from .ptx import both_halves
+from ..layouts.sm90_tiles import spread_scales, spread_word
 
 comptime Pair = SIMD[DType.bfloat16, 2]
 """A 32-bit register of two bfloat16."""
@@ -13,27 +12,26 @@ comptime Fragment = SIMD[DType.bfloat16, 8]
 
 
 @inline(.always)
-def decode_scale[group: Int, lower: Int](scales: UInt32) -> Pair:
-    """Gives what a lane's codes of one row and group are multiplied by.
+def decode_scales[group: Int](scales: UInt32) -> Pair:
+    """Gives what a lane's codes of a group are multiplied by.
 
     The stored byte s + 126 is the exponent field of the bfloat16 2^(s - 1): times 2^-126, in which `spread_word` leaves
     codes, that is 2^(s - 127).
 
     Parameters:
         group: The group of 32 k, 0..1.
-        lower: 0 for the lane's first row, 1 for the lower one.
 
     Args:
-        scales: A lane's four scale bytes in a tile, as `scales_byte` says.
+        scales: A lane's word of scales in a tile, as `scales_byte` says.
 
     Returns:
-        The factor, in both halves.
+        The factors of the lane's first row and of its lower one.
     """
-    return bitcast[DType.bfloat16, 2](both_halves[2 * group + lower](scales) << 7)
+    return bitcast[DType.bfloat16, 2](spread_scales[group](scales))
 
 
 @inline(.always)
-def decode_word(word: UInt32, first: Pair, lower: Pair) -> Fragment:
+def decode_word(word: UInt32, factors: Pair) -> Fragment:
     """Decodes eight codes.
 
     Exact for scale bytes 0..128, as a bfloat16 multiplication rounds a product only if it has more than eight bits, which
@@ -41,13 +39,15 @@ def decode_word(word: UInt32, first: Pair, lower: Pair) -> Fragment:
 
     Args:
         word: The codes.
-        first: The factor of the lane's first row.
-        lower: The factor of its lower row.
+        factors: Of the lane's first row and of its lower one.
 
     Returns:
         The weights.
     """
     var spread = spread_word(word)
+    # Either factor twice is no instruction: a multiplication takes one half of a register for both.
+    var first = Pair(factors[0])
+    var lower = Pair(factors[1])
     var a0 = bitcast[DType.bfloat16, 2](spread[0]) * first
     var a1 = bitcast[DType.bfloat16, 2](spread[1]) * lower
     var a2 = bitcast[DType.bfloat16, 2](spread[2]) * first

@@ -72,7 +72,7 @@ from .config import (
     WARPGROUP,
     Sm90Config,
 )
-from .decode import decode_scale, decode_word
+from .decode import decode_scales, decode_word
 from .epilogue import Bf16Pointer, Output
 from .ptx import (
     SharedBarrier,
@@ -343,10 +343,9 @@ def _multiply_tile[
         comptime if k_tile == 0 and half == 1:
             if before >= 0 and lane == 0:
                 _ = stages.empty(before)[].arrive()
-        var first = decode_scale[half, 0](scales)
-        var lower = decode_scale[half, 1](scales)
-        var fragments = decode_word(pin(words[2 * half]), first, lower).join(
-            decode_word(pin(words[2 * half + 1]), first, lower)
+        var factors = decode_scales[half](scales)
+        var fragments = decode_word(pin(words[2 * half]), factors).join(
+            decode_word(pin(words[2 * half + 1]), factors)
         )
         wgmma_fence_aligned()
         comptime for step in range(_HALF_STEPS):

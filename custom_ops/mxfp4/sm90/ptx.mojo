@@ -2,7 +2,6 @@
 
 from layout.tma_async import SharedMemBarrier
 from max.gpu.memory import AddressSpace
-from std.sys import is_nvidia_gpu
 from std.sys._assembly import inlined_assembly
 
 comptime SharedBytes = Pointer[
@@ -87,29 +86,6 @@ def let_next_kernel_begin():
     Behind `wait_for_kernels_before`, so that whatever the next one finds begun has waited for all before it.
     """
     inlined_assembly["griddepcontrol.launch_dependents;", NoneType, constraints="~{memory}"]()
-
-
-@inline(.always)
-def both_halves[byte: Int](word: UInt32) -> UInt32:
-    """Puts a byte of a word into both halves of another.
-
-    One instruction on a GPU, where ptxas makes a shift, a mask and a multiplication of the formula.
-
-    Parameters:
-        byte: Which one, 0 the lowest.
-
-    Args:
-        word: The word.
-
-    Returns:
-        The byte in bits 0..7 and 16..23, zeros elsewhere.
-    """
-    comptime if is_nvidia_gpu():
-        comptime selector = 0x4040 + 0x0101 * byte  # byte 4 is the first one of the second operand, 0
-        return inlined_assembly[
-            "prmt.b32 $0, $1, 0, $2;", UInt32, constraints="=r,r,n", has_side_effect=False
-        ](word, Int32(selector))
-    return ((word >> UInt32(8 * byte)) & 0xFF) * 0x0001_0001
 
 
 @inline(.always)

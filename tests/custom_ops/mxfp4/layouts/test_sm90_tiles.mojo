@@ -3,17 +3,18 @@
 from std.testing import TestSuite, assert_equal
 
 from mxfp4.pointers import ConstPointer
-from mxfp4.layouts.sm90_swizzle import TilePlace, swizzle_scale, swizzle_word, unswizzle_word
+from mxfp4.layouts.sm90_swizzle import TilePlace, swizzle_scales, swizzle_word, unswizzle_word
 from mxfp4.layouts.sm90_tiles import (
     CODE_BYTES,
     TILE_BYTES,
     Sm90Tiles,
     gather_code,
+    gather_scales,
     gather_word,
-    scale_byte,
     scales_byte,
     source_row,
     spread_code,
+    spread_scales,
     spread_word,
     word_byte,
 )
@@ -41,22 +42,16 @@ def test_a_tile_is_covered_once() raises:
                 for byte in range(4):
                     seen[word_byte(warp, lane, step) + byte] += 1
             if lane % 4 == 0:
-                for group in range(2):
-                    for lower in range(2):
-                        seen[scale_byte(warp, lane, group, lower)] += 1
+                for byte in range(4):
+                    seen[scales_byte(warp, lane) + byte] += 1
     for byte in range(TILE_BYTES):
         assert_equal(seen[byte], 1, String("byte ", byte))
 
 
-def test_a_lanes_scales_are_one_word() raises:
+def test_four_lanes_share_a_word_of_scales() raises:
     for warp in range(4):
         for lane in range(32):
-            for group in range(2):
-                for lower in range(2):
-                    assert_equal(
-                        scale_byte(warp, lane, group, lower),
-                        scales_byte(warp, lane) + 2 * group + lower,
-                    )
+            assert_equal(scales_byte(warp, lane), scales_byte(warp, lane // 4 * 4))
             assert_equal(scales_byte(warp, lane) % 4, 0)
 
 
@@ -88,6 +83,25 @@ def test_each_bit_of_a_word_goes_to_a_place_of_its_own() raises:
     for place in range(128):
         var of_half = place % 16
         assert_equal(seen[place], 1 if of_half == 15 or 6 <= of_half <= 8 else 0)
+
+
+def test_each_bit_of_a_word_of_scales_goes_to_a_place_of_its_own() raises:
+    var seen = Array[Int, 64](fill=0)
+    for bit in range(32):
+        var word = UInt32(1) << UInt32(bit)
+        var group0 = spread_scales[0](word)
+        var group1 = spread_scales[1](word)
+        var places = 0
+        for place in range(32):
+            for group in range(2):
+                var spread = group0 if group == 0 else group1
+                if (spread >> UInt32(place)) & 1:
+                    seen[group * 32 + place] += 1
+                    places += 1
+        assert_equal(places, 1, String("bit ", bit))
+        assert_equal(gather_scales(group0, group1), word)
+    for place in range(64):
+        assert_equal(seen[place], 1 if 7 <= place % 16 <= 14 else 0)
 
 
 def test_codes_come_back() raises:
@@ -139,12 +153,13 @@ def test_a_scale_is_stored_as_an_exponent_field() raises:
             var tile = TilePlace(0, row_tile, k_tile)
             for warp in range(4):
                 for lane in range(32):
-                    for group in range(2):
+                    var word = swizzle_scales(source, tiles, tile, warp, lane)
+                    comptime for group in range(2):
                         for lower in range(2):
                             var row = 64 * row_tile + 16 * warp + lane // 4 * 2 + lower
                             assert_equal(
-                                swizzle_scale(source, tiles, tile, warp, lane, group, lower),
-                                scales[row * 4 + 2 * k_tile + group] + 126,
+                                (spread_scales[group](word) >> UInt32(16 * lower + 7)) & 255,
+                                UInt32(scales[row * 4 + 2 * k_tile + group]) + 126,
                             )
     _ = scales^
 

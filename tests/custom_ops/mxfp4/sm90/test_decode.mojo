@@ -5,8 +5,14 @@ from std.testing import TestSuite, assert_equal
 
 from mxfp4.cpu.words import HAS_BF16_DOT
 from mxfp4.format import e2m1_value
-from mxfp4.layouts.sm90_tiles import MAX_SCALE, SCALE_OFFSET, gather_word, spread_code
-from mxfp4.sm90.decode import decode_scale, decode_word
+from mxfp4.layouts.sm90_tiles import (
+    MAX_SCALE,
+    SCALE_OFFSET,
+    gather_scales,
+    gather_word,
+    spread_code,
+)
+from mxfp4.sm90.decode import Pair, decode_scales, decode_word
 
 
 def _word(register: Int, half: Int, code: Int) -> UInt32:
@@ -46,25 +52,25 @@ def test_every_code_in_every_place_with_every_scale() raises:
     comptime first_scale = 2 if HAS_BF16_DOT else 0
     for s in range(first_scale, MAX_SCALE + 1):
         var other = (s * 37) % (MAX_SCALE + 1)
-        comptime for lower in range(2):
-            comptime for group in range(2):
-                comptime place = 2 * group + lower
-                var scales = UInt32(0)
-                for i in range(4):
-                    var here = s if i == place else other
-                    scales |= UInt32(here + SCALE_OFFSET) << UInt32(8 * i)
-                var factor = decode_scale[group, lower](scales)
-                assert_equal(bitcast[DType.uint16](factor[0]), UInt16((s + 126) << 7))
-                assert_equal(bitcast[DType.uint16](factor[1]), UInt16((s + 126) << 7))
-        var one = decode_scale[0, 0](UInt32(127 + SCALE_OFFSET))
-        var factor = decode_scale[0, 0](UInt32(s + SCALE_OFFSET))
+        for place in range(4):
+            var group = place // 2
+            var lower = place % 2
+            var groups = SIMD[DType.uint32, 2](0)
+            for i in range(4):
+                var here = s if i == place else other
+                groups[i // 2] |= UInt32(here + SCALE_OFFSET) << UInt32(16 * (i % 2) + 7)
+            var word = gather_scales(groups[0], groups[1])
+            var factors = decode_scales[0](word) if group == 0 else decode_scales[1](word)
+            assert_equal(bitcast[DType.uint16](factors[lower]), UInt16((s + 126) << 7))
+            assert_equal(bitcast[DType.uint16](factors[1 - lower]), UInt16((other + 126) << 7))
+        var one = BFloat16(1) * BFloat16(2) ** 126
+        var factor = bitcast[DType.bfloat16](UInt16((s + SCALE_OFFSET) << 7))
         for register in range(4):
             for half in range(2):
                 for code in range(16):
                     var word = _word(register, half, code)
-                    var first = factor if register % 2 == 0 else one
-                    var lower = one if register % 2 == 0 else factor
-                    var got = decode_word(word, first, lower)[2 * register + half]
+                    var factors = Pair(factor, one) if register % 2 == 0 else Pair(one, factor)
+                    var got = decode_word(word, factors)[2 * register + half]
                     assert_equal(
                         bitcast[DType.uint16](got),
                         _bits(code, s),
