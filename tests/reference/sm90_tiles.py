@@ -21,26 +21,26 @@ def fragment_coordinates() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return row, k
 
 
-def word_bits() -> NDArray[np.intp]:
-    """The bit of a word that holds each bit of a code: [register 4, half 2, bit 4], bit 3 the sign.
+def pack_words(fragments: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Packs codes [..., register 4, half 2] to words [...].
 
-    In register R the bits of half h belong at 16h + 15 (sign) and 16h + 8, 7, 6. Rotating the word left by 6, 2
-    and 12 brings those of registers 0, 1 and 2 there; those of register 3 are there, the lowest of each 8 above.
+    In register R the bits of half h belong at 16h + 15 (sign) and 16h + 8, 7, 6. Rotating the word left by 6, 2 and 12
+    brings those of registers 0, 1 and 2 there; register 3 is what the word xor itself shifted right by 8 has there.
     """
-    register, half, bit = np.indices((4, 2, 4))
-    place = 16 * half + np.where(bit == 3, 15, 6 + bit)
-    rotated = (place - np.array([6, 2, 12, 0])[register]) % 32
-    return np.where((register == 3) & (bit == 0), place + 8, rotated)
-
-
-def scale_bits() -> NDArray[np.intp]:
-    """The lowest of the eight neighbouring bits of a word (31 is followed by 0) that hold a scale: [group 2, lower 2].
-
-    Those of the first group stand where a bfloat16 has its exponent, in the half that `lower` says; rotating the word
-    right by 8 brings those of the second group there.
-    """
-    group, lower = np.indices((2, 2))
-    return (16 * lower + 7 + 8 * group) % 32
+    words = np.zeros(fragments.shape[:-2], np.uint32)
+    places = [
+        (half, bit, 16 * half + (15 if bit == 3 else 6 + bit)) for half, bit in np.ndindex(2, 4)
+    ]
+    for register, rotation in enumerate((6, 2, 12)):
+        for half, bit, place in places:
+            is_set = fragments[..., register, half] >> np.uint32(bit) & 1
+            words |= is_set << np.uint32((place - rotation) % 32)
+    free = {31: 31, 24: 24, 23: 23, 22: 30, 15: 15, 8: 8, 7: 7, 6: 14}
+    for half, bit, place in sorted(places, key=lambda where: -where[2]):
+        is_set = fragments[..., 3, half] >> np.uint32(bit) & 1
+        stands = (words ^ words >> np.uint32(8)) >> np.uint32(place) & 1
+        words |= (is_set ^ stands) << np.uint32(free[place])
+    return words
 
 
 def source_rows() -> NDArray[np.intp]:
@@ -71,20 +71,13 @@ def swizzle(blocks: ArrayLike, scales: ArrayLike) -> NDArray[np.uint8]:
     packed = np.empty((experts, row_tiles, k_tiles, TILE_BYTES), np.uint8)
     row, k = fragment_coordinates()
     source = source_rows()
-    warp, quarter, group, lower = np.indices((4, 8, 2, 2))
+    warp, quarter, lower, group = np.indices((4, 8, 2, 2))
     for e in range(experts):
         for i in range(row_tiles):
             for j in range(k_tiles):
                 fragments = codes[e, i * TILE + source[row], j * TILE + k]
-                words = np.zeros(fragments.shape[:3], np.uint32)
-                for (register, half, bit), place in np.ndenumerate(word_bits()):
-                    words |= (fragments[..., register, half] >> bit & 1) << np.uint32(place)
-                packed[e, i, j, :2048] = words.reshape(-1).view(np.uint8)
+                packed[e, i, j, :2048] = pack_words(fragments).reshape(-1).view(np.uint8)
                 rows = source[16 * warp + quarter + 8 * lower]
-                fields = stored[e, i * TILE + rows, 2 * j + group].astype(np.uint64)
-                scale_words = np.zeros(fields.shape[:2], np.uint64)
-                for (one_group, one_lower), place in np.ndenumerate(scale_bits()):
-                    scale_words |= fields[..., one_group, one_lower] << np.uint64(place)
-                around = (scale_words | scale_words >> np.uint64(32)).astype(np.uint32)
-                packed[e, i, j, 2048:] = around.reshape(-1).view(np.uint8)
+                words = stored[e, i * TILE + rows, 2 * j + group].reshape(-1).view(np.uint32)
+                packed[e, i, j, 2048:] = (words << 7 | words >> 25).view(np.uint8)
     return packed
