@@ -1,14 +1,15 @@
 """Prints the kernels of a step on a GPU, in order: a line for those that run once, one for each kind of layer.
 
-    python -m tests.gpt_oss_mxfp4.launches
+    python -m tests.gpt_oss_mxfp4.launches [FOLDER]
 
-MAX fuses the golden checkpoint's graph for a Hopper GPU that is not here, and stops before it compiles kernels. A
-program of its own: MAX counts virtual devices for a whole process.
+MAX fuses the graph of a checkpoint, the golden one unless told otherwise, for a Hopper GPU that is not here, and stops
+before it compiles kernels. A program of its own: MAX counts virtual devices for a whole process.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -35,9 +36,9 @@ from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 
 
-def build() -> Graph:
-    """Builds the model's graph, experts packed."""
-    config, device = GptOssConfig.from_file(CHECKPOINT / "config.json"), DeviceRef.GPU()
+def build(folder: Path) -> Graph:
+    """Builds a checkpoint's graph, experts packed."""
+    config, device = GptOssConfig.from_file(folder / "config.json"), DeviceRef.GPU()
     model = GptOss(
         config,
         kv_cache_params(config, KVCacheConfig(), device),
@@ -73,7 +74,8 @@ def main() -> None:
     set_virtual_device_count(1)
     set_virtual_device_target_arch("sm_90a")
     session = InferenceSession(devices=[Accelerator()])
-    for name, kernels in launches(build(), session).items():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else CHECKPOINT
+    for name, kernels in launches(build(folder), session).items():
         print(f"{name}:", *kernels)
 
 

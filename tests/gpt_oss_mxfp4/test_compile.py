@@ -126,10 +126,9 @@ def output(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["20b", "120b"])
-def test_published_sizes_compile_for_hopper(size: str, tmp_path: Path, output: Path) -> None:
-    """The whole model; equal layers are calls of the same two subgraphs."""
-    model = make_sparse_checkpoint(tmp_path / "model", SIZES[size])
+def test_a_published_size_compiles_for_hopper(tmp_path: Path, output: Path) -> None:
+    """The whole model; equal layers are calls of the same two subgraphs. 120b has more of them, and more experts."""
+    model = make_sparse_checkpoint(tmp_path / "model", SIZES["20b"])
     done = run("compile", "--model", str(model), "--target", "cuda:sm_90a", "--output", str(output))
     assert done.returncode == 0, done.stderr
     assert sum(file.stat().st_size for file in output.rglob("*")) > 10**6

@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from scripts.make_synthetic import SIZES
+from tests.sparse_checkpoint import make_sparse_checkpoint
+
 ENVIRONMENT = dict(os.environ)
 """Given explicitly: importing MAX changes what a child inherits (NOTES F2)."""
 
@@ -26,9 +31,11 @@ LAYER = [
 ]
 
 
-def test_a_layer_is_twelve_launches() -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_layer_is_twelve_launches(size: str, tmp_path: Path) -> None:
+    folder = make_sparse_checkpoint(tmp_path / "model", SIZES[size])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.gpt_oss_mxfp4.launches"],
+        [sys.executable, "-m", "tests.gpt_oss_mxfp4.launches", str(folder)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
