@@ -44,16 +44,16 @@ TILE_ALIGNMENT = 16
 
 @dataclass(kw_only=True)
 class GptOssInputs(ModelInputs):
-    """One step's batch, in the order of the graph's inputs.
+    """One step's batch, in the order of the graph's inputs; MAX's overlap scheduler looks for the first two by name.
 
     Args:
         tokens: [T] int64.
-        row_offsets: [B + 1] uint32.
+        input_row_offsets: [B + 1] uint32.
         return_n_logits: [1] int64.
     """
 
     tokens: Buffer
-    row_offsets: Buffer
+    input_row_offsets: Buffer
     return_n_logits: Buffer
 
     @property
@@ -61,7 +61,7 @@ class GptOssInputs(ModelInputs):
         """The graph's inputs, flat."""
         return (
             self.tokens,
-            self.row_offsets,
+            self.input_row_offsets,
             self.return_n_logits,
             *tree.leaves(self.kv_cache_inputs),
         )
@@ -81,7 +81,7 @@ class GptOssBatchProcessor(SingleReplicaRaggedBatchProcessor[TextContext, GptOss
     ) -> GptOssInputs:
         return GptOssInputs(
             tokens=tokens,
-            row_offsets=input_row_offsets,
+            input_row_offsets=input_row_offsets,
             return_n_logits=return_n_logits,
             kv_cache_inputs=kv_cache_inputs,
         )
@@ -266,7 +266,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         whole = self.return_logits in (ReturnLogits.ALL, ReturnLogits.VARIABLE)
         return self._log_probabilities(
             model_inputs.tokens,
-            model_inputs.row_offsets,
+            model_inputs.input_row_offsets,
             model_outputs.next_token_logits,
             model_outputs.logits if whole else None,
             next_tokens,

@@ -157,7 +157,7 @@ class Harness:
         tokens, row_offsets = build_single_replica_ragged_token_arrays(contexts)
         inputs = GptOssInputs(
             tokens=Buffer.from_numpy(tokens),
-            row_offsets=Buffer.from_numpy(row_offsets),
+            input_row_offsets=Buffer.from_numpy(row_offsets),
             return_n_logits=Buffer.from_numpy(np.ones(1, dtype=np.int64)),
             kv_cache_inputs=self._cache.runtime_inputs([contexts]),
         )

@@ -11,13 +11,14 @@ from max.driver import Buffer
 from max.dtype import DType
 from max.graph import DeviceRef
 from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib.pipeline_variants.overlap_text_generation import _HasRaggedTokens
 
 from gpt_oss_mxfp4 import pipeline
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.model_config import kv_cache_params
-from gpt_oss_mxfp4.pipeline import GptOssPipelineModel
+from gpt_oss_mxfp4.pipeline import GptOssInputs, GptOssPipelineModel
 from tests.golden import CHECKPOINT
 from tests.reference.bfloat16 import encode_bfloat16
 
@@ -38,6 +39,13 @@ def test_a_step_on_a_cpu_waits_for_its_inputs(
     monkeypatch.setattr(pipeline, "process_ragged_kv_outputs", lambda outputs, **options: outputs)
     GptOssPipelineModel.execute(model, SimpleNamespace(buffers=()))
     assert told == done
+
+
+def test_a_steps_inputs_are_what_maxs_overlap_scheduler_takes() -> None:
+    """Its pipeline, which device graphs need, raises for others, on a GPU and in the middle of a step."""
+    buffer = Buffer.from_numpy(np.zeros(1, np.uint32))
+    inputs = GptOssInputs(tokens=buffer, input_row_offsets=buffer, return_n_logits=buffer)
+    assert isinstance(inputs, _HasRaggedTokens)
 
 
 @pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
