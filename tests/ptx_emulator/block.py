@@ -12,7 +12,7 @@ from tests.ptx_emulator.copies import Copies
 from tests.ptx_emulator.memory import SHARED_BYTES, GlobalMemory, SharedMemory
 from tests.ptx_emulator.numbers import width
 from tests.ptx_emulator.program import Instruction, Program
-from tests.ptx_emulator.tensor_core import Mode, TensorCore
+from tests.ptx_emulator.tensor_core import Mode, TensorCore, multiply_at_once
 from tests.ptx_emulator.warp import LANES, WHOLE_WARP, Mask, Warp, vector
 
 _NOTHING = (
@@ -193,6 +193,10 @@ class Block:
                 raise RuntimeError(f"before the wait for the kernel before: {instruction}")
         elif opcode.startswith("fence.proxy.async"):
             self.shared.fence_proxies(warp.number)
+        elif opcode.startswith("ldmatrix."):
+            transfers.load_matrices(self, warp, instruction)
+        elif opcode.startswith("mma."):
+            multiply_at_once(warp, instruction)
         elif opcode.startswith("ld."):
             transfers.load(self, warp, instruction, mask)
         elif opcode.startswith("st."):

@@ -1,11 +1,11 @@
-"""wgmma.mma_async of bfloat16: A in registers, B in shared memory, sums in registers.
+"""Products of bfloat16: `wgmma.mma_async`, A in registers and B in shared memory, and `mma.sync`, both in registers.
 
-Each warp of a warpgroup makes 16 of the 64 rows. When that happens between the instruction and the wait that retires
-it is hardware's choice; here it is `Mode.EAGER`, at once, or `Mode.LAZY`, at the wait: a register or a byte that is
-overwritten in between is caught by the one, a sum that is read too soon by the other.
+Each warp of a warpgroup makes 16 of the 64 rows of a wgmma. When that happens between the instruction and the wait that
+retires it is hardware's choice; here it is `Mode.EAGER`, at once, or `Mode.LAZY`, at the wait: a register or a byte
+that is overwritten in between is caught by the one, a sum that is read too soon by the other.
 
 Source: PTX ISA 9.0, "Asynchronous Warpgroup Level Matrix Instructions": register fragments, matrix descriptor,
-128-byte swizzle.
+128-byte swizzle; "Matrix Fragments for mma.m16n8k16 with floating point type".
 """
 
 from __future__ import annotations
@@ -101,21 +101,8 @@ class TensorCore:
             raise RuntimeError(f"warp {self._warp.number} ends with products in flight")
 
     def _multiply(self, product: _Product) -> None:
-        a = np.zeros((16, 16))
-        for register, name in enumerate(product.a):
-            bits = self._warp.read(name, _ALL)
-            for half in range(2):
-                rows = _LANE // 4 + 8 * (register & 1)
-                k = 2 * (_LANE % 4) + half + 8 * (register >> 1)
-                a[rows, k] = decode_bfloat16(bits >> np.uint64(16 * half) & np.uint64(0xFFFF))
-        sums = a @ self._read_b(product).T
-        for i, name in enumerate(product.sums):
-            rows = _LANE // 4 + 8 * (i >> 1 & 1)
-            columns = 8 * (i >> 2) + 2 * (_LANE % 4) + (i & 1)
-            total = sums[rows, columns]
-            if product.accumulate:
-                total = total + from_bits(self._warp.read(name, _ALL), "f32").astype(np.float64)
-            self._warp.write(name, to_bits(total, "f32"), _ALL)
+        products = _read_a(self._warp, product.a) @ self._read_b(product).T
+        _add(self._warp, product.sums, product.sums if product.accumulate else None, products)
 
     def _read_b(self, product: _Product) -> np.ndarray:
         """Gives B, [columns, 16], K-major: eight rows of 128 bytes, then the next eight, swizzled in 16-byte parts."""
@@ -131,3 +118,44 @@ class TensorCore:
         places ^= (places >> 7 & 7) << 4
         both = self._shared.read_async(places[..., None] + np.arange(2), self._warp.number)
         return decode_bfloat16(both[..., 0].astype(np.uint32) | both[..., 1].astype(np.uint32) << 8)
+
+
+def multiply_at_once(warp: Warp, instruction: Instruction) -> None:
+    """``mma.sync.aligned.m16n8k16``.
+
+    Raises:
+        NotImplementedError: another shape or type.
+    """
+    if instruction.opcode != "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32":
+        raise NotImplementedError(str(instruction))
+    d, a, b, c = map(vector, instruction.operands)
+    of_b = np.zeros((8, 16))
+    for register, name in enumerate(b):
+        bits = warp.read(name, _ALL)
+        for half in range(2):
+            k = 2 * (_LANE % 4) + half + 8 * register
+            of_b[_LANE // 4, k] = decode_bfloat16(bits >> np.uint64(16 * half) & np.uint64(0xFFFF))
+    _add(warp, d, c, _read_a(warp, a) @ of_b.T)
+
+
+def _read_a(warp: Warp, names: list[str]) -> np.ndarray:
+    """Gives a warp's rows of A, [16, 16]."""
+    a = np.zeros((16, 16))
+    for register, name in enumerate(names):
+        bits = warp.read(name, _ALL)
+        for half in range(2):
+            rows = _LANE // 4 + 8 * (register & 1)
+            k = 2 * (_LANE % 4) + half + 8 * (register >> 1)
+            a[rows, k] = decode_bfloat16(bits >> np.uint64(16 * half) & np.uint64(0xFFFF))
+    return a
+
+
+def _add(warp: Warp, targets: list[str], sources: list[str] | None, products: np.ndarray) -> None:
+    """Adds products [16, columns] to sums in registers, or to nothing."""
+    for i, target in enumerate(targets):
+        rows = _LANE // 4 + 8 * (i >> 1 & 1)
+        columns = 8 * (i >> 2) + 2 * (_LANE % 4) + (i & 1)
+        total = products[rows, columns]
+        if sources is not None:
+            total = total + from_bits(warp.read(sources[i], _ALL), "f32").astype(np.float64)
+        warp.write(target, to_bits(total, "f32"), _ALL)

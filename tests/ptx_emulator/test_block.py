@@ -354,6 +354,70 @@ def test_stores_of_the_generic_proxy_need_a_fence() -> None:
         product(Mode.EAGER, fence="")
 
 
+def test_mma_multiplies_and_adds() -> None:
+    """Elements of each fragment at the rows and columns that the PTX ISA gives for m16n8k16."""
+    rng = np.random.default_rng(4)
+    a = encode_bfloat16(rng.normal(size=(16, 16))).astype(np.uint16)
+    b = encode_bfloat16(rng.normal(size=(16, 8))).astype(np.uint16)
+    c = rng.normal(size=(16, 8)).astype(np.float32)
+    source = np.zeros((10, 32), np.uint32)
+    for lane in range(32):
+        group, within = divmod(lane, 4)
+        for i in range(8):
+            row, column = group + i // 2 % 2 * 8, within * 2 + i % 2 + i // 4 * 8
+            source[i // 2, lane] |= np.uint32(a[row, column]) << np.uint32(i % 2 * 16)
+        for i in range(4):
+            bits = np.uint32(b[within * 2 + i % 2 + i // 2 * 8, group])
+            source[4 + i // 2, lane] |= bits << np.uint32(i % 2 * 16)
+            source[6 + i, lane] = c[group + i // 2 * 8, within * 2 + i % 2].view(np.uint32)
+    loads = " ".join(f"ld.global.u32 %r{10 + i}, [%rd3+{128 * i}];" for i in range(6))
+    loads += " ".join(f"ld.global.f32 %f{i}, [%rd3+{128 * (6 + i)}];" for i in range(4))
+    stores = " ".join(f"st.global.f32 [%rd4+{128 * i}], %f{4 + i};" for i in range(4))
+    body = f"""
+        {loads}
+        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{%f4, %f5, %f6, %f7}},
+            {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, {{%f0, %f1, %f2, %f3}};
+        {stores}
+    """
+    target = np.zeros((4, 32), np.float32)
+    run(body, source, target)
+    want = decode_bfloat16(a) @ decode_bfloat16(b) + c
+    for lane in range(32):
+        group, within = divmod(lane, 4)
+        for i in range(4):
+            expected = want[group + i // 2 * 8, within * 2 + i % 2]
+            assert target[i, lane] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_ldmatrix_gives_each_lane_two_of_a_row() -> None:
+    """Rows lie from the last lane's down, so that lanes' own addresses count."""
+    source = np.arange(128, dtype=np.uint32).reshape(32, 4)
+    stores = " ".join(
+        f"ld.global.u32 %r3, [%rd5+{4 * i}]; st.shared.u32 [%r4+{1024 + 4 * i}], %r3;"
+        for i in range(4)
+    )
+    results = " ".join(f"st.global.u32 [%rd4+{128 * i}], %r{10 + i};" for i in range(4))
+    body = f"""
+        mul.wide.u32 %rd5, %r0, 16;
+        add.s64 %rd5, %rd0, %rd5;
+        shl.b32 %r4, %r0, 4;
+        add.s32 %r4, %r1, %r4;
+        {stores}
+        bar.warp.sync 0xffffffff;
+        sub.s32 %r5, 31, %r0;
+        shl.b32 %r5, %r5, 4;
+        add.s32 %r5, %r1, %r5;
+        ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r10, %r11, %r12, %r13}}, [%r5+1024];
+        {results}
+    """
+    target = np.zeros((4, 32), np.uint32)
+    run(body, source, target)
+    for matrix in range(4):
+        for lane in range(32):
+            row = 31 - (8 * matrix + lane // 4)
+            assert target[matrix, lane] == source[row, lane % 4]
+
+
 def test_a_product_that_nobody_waits_for_is_an_error() -> None:
     program = wgmma(16, "fence.proxy.async;").replace("MIDDLE", "")
     body = program.replace("wgmma.wait_group.sync.aligned 0;", "")

@@ -9,7 +9,7 @@ import numpy as np
 from tests.ptx_emulator.memory import join_bytes, split_bytes
 from tests.ptx_emulator.numbers import to_bits, width
 from tests.ptx_emulator.program import Instruction
-from tests.ptx_emulator.warp import Mask, Warp, vector
+from tests.ptx_emulator.warp import LANES, Mask, Warp, vector
 
 if TYPE_CHECKING:
     from tests.ptx_emulator.block import Block
@@ -47,6 +47,21 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
             bits = to_bits(signed, "s64")
         warp.write(target, bits, mask)
     _check_vector_alignment(addresses[mask], size * len(targets), instruction)
+
+
+def load_matrices(block: Block, warp: Warp, instruction: Instruction) -> None:
+    """``ldmatrix.x4``: eight lanes say where the rows of a matrix of 8 by 8 lie, lane l gets two elements of row l / 4.
+
+    Source: PTX ISA 9.0, "Warp-level matrix load instruction: ldmatrix".
+    """
+    if instruction.opcode != "ldmatrix.sync.aligned.m8n8.x4.shared.b16":
+        raise NotImplementedError(str(instruction))
+    whole, lane = np.ones(LANES, bool), np.arange(LANES)
+    rows = warp.address(instruction.operands[1], whole)
+    _check_vector_alignment(rows, 16, instruction)
+    for matrix, target in enumerate(vector(instruction.operands[0])):
+        at = rows[8 * matrix + lane // 4].astype(np.int64) + 4 * (lane % 4)
+        warp.write(target, block.shared.read(at, 4), whole)
 
 
 def store(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:

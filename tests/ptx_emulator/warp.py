@@ -13,7 +13,16 @@ from tests.ptx_emulator.program import Program, split_operands
 
 LANES = 32
 
-WHOLE_WARP = ("wgmma", "setmaxnreg", "bar.sync", "barrier.sync", "bar.warp.sync", "shfl.sync")
+WHOLE_WARP = (
+    "wgmma",
+    "mma.sync",
+    "ldmatrix.sync",
+    "setmaxnreg",
+    "bar.sync",
+    "barrier.sync",
+    "bar.warp.sync",
+    "shfl.sync",
+)
 """What all lanes of a warp must come to together."""
 
 Mask = NDArray[np.bool_]

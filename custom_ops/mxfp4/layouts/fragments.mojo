@@ -9,7 +9,8 @@ A warpgroup's four warps own 16 of the 64 rows each. With q = lane / 4 and c = l
 and of D in float32 rows 16w + q and 16w + q + 8, two columns of each in every eight.
 
 Source: PTX ISA 9.0, "Register Fragments for wgmma.mma_async.m64nNk16" (A and D), "Swizzling modes" (128 bytes); CUTLASS
-says the same of A as `ALayout_64x16 = ((4,8,4),(2,2,2)):((128,1,16),(64,8,512))`.
+says the same of A as `ALayout_64x16 = ((4,8,4),(2,2,2)):((128,1,16),(64,8,512))`. One warp's part of A, and of D in eight columns,
+is what `mma.m16n8k16` has: "Matrix Fragments for mma.m16n8k16 with floating point type".
 """
 
 comptime LINE_BYTES = 128

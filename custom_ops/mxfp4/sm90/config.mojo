@@ -150,13 +150,21 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         return self.consumer_registers() > self.launch_registers()
 
+    def warp_products(self) -> Bool:
+        """Tells whether products are instructions of a warp (`mma`) rather than of a warpgroup (`wgmma`).
+
+        Returns:
+            Whether they are: where decoding takes longer than products.
+        """
+        return self.tokens < 64
+
     def narrow_tokens(self) -> Int:
         """Gives the rows of activations up to which a tile is multiplied as a narrow one.
 
         Returns:
-            N of wgmma there: half of `tokens` where products take longer than decoding, else `tokens`.
+            Half of `tokens`, or all where one instruction has no fewer.
         """
-        return self.tokens // 2 if self.tokens >= 64 else self.tokens
+        return max(self.tokens // 2, 8)
 
     def row_blocks(self, n: Int) -> Int:
         """Gives the blocks along an expert's weight rows.

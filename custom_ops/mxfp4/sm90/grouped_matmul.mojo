@@ -10,14 +10,12 @@ Transposed, so that weights are the operand in registers: D[weight rows, tokens]
     the others:     for each work item, for each stage of k (they take turns, where they split k):
                         wait until it is full
                         for each k tile, for each half (32 k, one scale group):
-                            wait for the products before last: their fragment's registers are free
-                            decode 2 words into fragments; 2 wgmma
-                        the stage before is empty
+                            decode 2 words into fragments; 2 mma for each 8 tokens (`mma`), or 2 wgmma (`wgmma`)
+                        it is empty
                     sums to shared memory and on to the first warpgroup, where they split k
                     epilogue
 
-One half's products run while the next half is decoded. Tiles with rows for half their width or less are multiplied as
-narrow ones, where products take longer than decoding.
+Tiles with rows for half their width or less are multiplied as narrow ones.
 
 | tensor | shape | dtype, layout |
 |---|---|---|
@@ -30,139 +28,35 @@ narrow ones, where products take longer than decoding.
 """
 
 from std.math import ceildiv, gcd
-from std.memory import bitcast
 from std.utils import StaticTuple
 
-from layout.tma_async import SharedMemBarrier
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, barrier, block_idx, grid_dim, thread_idx
-from max.gpu.compute.mma import (
-    WGMMADescriptor,
-    wgmma_async,
-    wgmma_commit_group_sync,
-    wgmma_fence_aligned,
-    wgmma_wait_group_sync,
-)
-from max.gpu.host.nvidia.tma import TensorMapSwizzle
 from max.gpu.intrinsics import warpgroup_reg_alloc, warpgroup_reg_dealloc
-from max.gpu.memory import (
-    AddressSpace,
-    external_memory,
-    fence_async_view_proxy,
-    fence_mbarrier_init,
-)
-from max.gpu.primitives.warp import broadcast
+from max.gpu.memory import AddressSpace, external_memory, fence_mbarrier_init
 from max.gpu.sync import named_barrier, syncwarp
 
 from ..activations import Activations
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
-from ..layouts.sm90_tiles import (
-    STEPS,
-    TILE_BYTES,
-    TILE_K,
-    Sm90Tiles,
-    scales_byte,
-    word_byte,
-)
+from ..layouts.sm90_tiles import TILE_BYTES, TILE_K, Sm90Tiles
 from ..pointers import ConstPointer
-from .config import (
-    BARRIER_BYTES,
-    LIST_BYTES,
-    PRODUCER_REGISTERS,
-    SHARED_BYTES,
-    WARPGROUP,
-    Sm90Config,
-)
-from .decode import decode_scales, decode_word
+from .config import PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
 from .epilogue import Bf16Pointer, Output
+from .mma import multiply_mma
 from .ptx import (
-    SharedBarrier,
-    SharedBytes,
     arrive_behind_copies,
     copy_16_bytes,
     copy_bulk,
     let_next_kernel_begin,
-    pin,
     wait_for_kernels_before,
 )
-from .schedule import Schedule, SharedList, Work, list_experts
+from .schedule import Schedule, Work, list_experts
+from .stages import Stages, Turns
+from .wgmma import multiply_wgmma
 
 comptime _COPY_ELEMENTS = 8
 """Elements that one thread copies at once: 16 bytes."""
 comptime _CHUNKS = TILE_K // _COPY_ELEMENTS
 """Copies to a line of 64 k."""
-comptime _HALF_STEPS = STEPS // 2
-"""Steps of 16 k in a scale group."""
-
-
-@fieldwise_init
-struct _Stages[config: Sm90Config](TrivialRegisterPassable):
-    """Shared memory: activations, weights, the list of experts, barriers, sums."""
-
-    var base: SharedBytes
-
-    @inline(.always)
-    def b(self, slot: Int32) -> SharedBytes:
-        return self.base.unsafe_offset(Int(slot * Int32(Self.config.b_bytes())))
-
-    @inline(.always)
-    def a(self, slot: Int32, row_tile: Int32, k_tile: Int) -> SharedBytes:
-        return self.base.unsafe_offset(
-            Int(
-                slot * Int32(Self.config.a_bytes())
-                + row_tile * Int32(Self.config.k_tiles * TILE_BYTES)
-            )
-            + Self.config.stages * Self.config.b_bytes()
-            + k_tile * TILE_BYTES
-        )
-
-    @inline(.always)
-    def entries(self) -> SharedList:
-        comptime before = Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
-        return self.base.unsafe_offset(before).unsafe_bitcast[SIMD[DType.int32, 4]]()
-
-    @inline(.always)
-    def full(self, slot: Int32) -> SharedBarrier:
-        comptime before = Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
-        return self.base.unsafe_offset(
-            before + LIST_BYTES + Int(slot * BARRIER_BYTES)
-        ).unsafe_bitcast[SharedMemBarrier]()
-
-    @inline(.always)
-    def empty(self, slot: Int32) -> SharedBarrier:
-        return self.full(Int32(Self.config.stages) + slot)
-
-    @inline(.always)
-    def sums(
-        self,
-    ) -> Pointer[mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED]:
-        return self.full(Int32(2 * Self.config.stages)).unsafe_bitcast[Float32]()
-
-
-struct _Turns[stages: Int, step: Int](TrivialRegisterPassable):
-    """The stages of one of `step` that take turns: which slot its next one has, and in which round.
-
-    Turns go on from one work item to the next, whatever the number of stages an item has.
-    """
-
-    var slot: Int32
-    var parity: UInt32
-    """Of the round."""
-    var stage: Int32
-    """Which one of the work item."""
-
-    def __init__(out self, place: Int32):
-        comptime assert Self.step <= Self.stages, "a turn must be over within a round"
-        self.slot = place
-        self.parity = 0
-        self.stage = place
-
-    @inline(.always)
-    def advance(mut self):
-        self.stage += Int32(Self.step)
-        self.slot += Int32(Self.step)
-        if self.slot >= Int32(Self.stages):
-            self.slot -= Int32(Self.stages)
-            self.parity ^= 1
 
 
 @fieldwise_init
@@ -188,7 +82,7 @@ struct _Rows[config: Sm90Config](TrivialRegisterPassable):
         return ceildiv(self.k_tiles, Int32(Self.config.k_tiles))
 
     @inline(.always)
-    def load(self, stages: _Stages[Self.config], slot: Int32, stage: Int32):
+    def load(self, stages: Stages[Self.config], slot: Int32, stage: Int32):
         """Begins to load a stage's weights, whose bytes its full barrier is told to expect."""
         var k_tile = stage * Int32(Self.config.k_tiles)
         var here = min(Int32(Self.config.k_tiles), self.k_tiles - k_tile)
@@ -209,8 +103,8 @@ struct _Rows[config: Sm90Config](TrivialRegisterPassable):
 def _load_ahead[
     config: Sm90Config
 ](
-    stages: _Stages[config],
-    var turns: _Turns[config.stages, config.loaders()],
+    stages: Stages[config],
+    var turns: Turns[config.stages, config.loaders()],
     rows: _Rows[config],
 ) -> Int32:
     """Begins to load the first work item's weights into all slots: they wait for no one, not even for the tokens' places.
@@ -228,8 +122,8 @@ def _load_ahead[
 def _produce[
     config: Sm90Config
 ](
-    stages: _Stages[config],
-    mut turns: _Turns[config.stages, config.loaders()],
+    stages: Stages[config],
+    mut turns: Turns[config.stages, config.loaders()],
     work: Work,
     activations: Activations,
     rows: _Rows[config],
@@ -292,125 +186,9 @@ def _produce[
 
 
 @inline(.always)
-def _describe(lines: SharedBytes) -> SIMD[DType.uint32, 2]:
-    """Describes activations to the tensor core, the address in the low word.
-
-    As a broadcast word it is known to be the same in all lanes: it goes to a uniform register once, and the steps of k are
-    added there.
-    """
-    var described = WGMMADescriptor[DType.bfloat16].create[64, 1, TensorMapSwizzle.SWIZZLE_128B](
-        lines.unsafe_bitcast[BFloat16]()
-    )
-    var words = bitcast[DType.uint32, 2](described.desc)
-    words[0] = broadcast(words[0])
-    return words
-
-
-@inline(.always)
-def _behind[bytes: Int](described: SIMD[DType.uint32, 2]) -> WGMMADescriptor[DType.bfloat16]:
-    """Describes what lies some bytes behind: the address counts 16 of them, and its sum stays in 14 bits.
-    """
-    var words = described
-    words[0] += UInt32(bytes // 16)
-    return WGMMADescriptor[DType.bfloat16](bitcast[DType.int64, 1](words))
-
-
-@inline(.always)
-def _multiply_tile[
-    config: Sm90Config, tokens: Int, k_tile: Int
-](
-    stages: _Stages[config],
-    slot: Int32,
-    before: Int32,
-    b: SIMD[DType.uint32, 2],
-    mut sums: SIMD[DType.float32, tokens // 2],
-    row_tile: Int32,
-    warp: Int,
-    lane: Int,
-):
-    """Decodes a tile of 64 rows by 64 k and starts its products; in a stage's first tile also gives back the stage
-    before, once its products are done."""
-    var a = stages.a(slot, row_tile, k_tile)
-    var words = (
-        a.unsafe_offset(word_byte(warp, lane, 0))
-        .unsafe_bitcast[UInt32]()
-        .unsafe_load[width=STEPS, alignment=16]()
-    )
-    var scales = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
-    comptime for half in range(2):
-        # All but the last half's products are done: the registers of the half before it are free.
-        wgmma_wait_group_sync[1]()
-        comptime if k_tile == 0 and half == 1:
-            if before >= 0 and lane == 0:
-                _ = stages.empty(before)[].arrive()
-        var factors = decode_scales[half](scales)
-        var fragments = decode_word(pin(words[2 * half]), factors).join(
-            decode_word(pin(words[2 * half + 1]), factors)
-        )
-        wgmma_fence_aligned()
-        comptime for step in range(_HALF_STEPS):
-            sums = wgmma_async[
-                64,
-                tokens,
-                16,
-                a_type=DType.bfloat16,
-                b_type=DType.bfloat16,
-            ](
-                fragments.slice[8, offset=8 * step](),
-                _behind[k_tile * config.tokens * LINE_BYTES + 32 * (_HALF_STEPS * half + step)](b),
-                sums,
-            )
-        wgmma_commit_group_sync()
-
-
-@inline(.always)
-def _consume[
-    config: Sm90Config, tokens: Int
-](
-    stages: _Stages[config],
-    mut turns: _Turns[config.stages, config.sharers()],
-    tiles: Sm90Tiles,
-    row_tile: Int32,
-    warp: Int,
-    lane: Int,
-) -> SIMD[DType.float32, tokens // 2]:
-    """Multiplies the stages of one work item whose turn it is, the first `tokens` rows of activations.
-    """
-    var sums = SIMD[DType.float32, tokens // 2](0)
-    var k_tiles = Int32(tiles.k_tiles())
-    var before = Int32(-1)  # the slot whose last products may still be running
-    while True:
-        var here = k_tiles - turns.stage * Int32(config.k_tiles)
-        if here <= 0:
-            break
-        stages.full(turns.slot)[].wait(turns.parity)
-        fence_async_view_proxy()  # copied through the generic proxy, read through the async one
-        var b = _describe(stages.b(turns.slot))
-        # A whole stage is one run without branches, which would move descriptors out of uniform registers.
-        if here >= Int32(config.k_tiles):
-            comptime for k_tile in range(config.k_tiles):
-                _multiply_tile[config, tokens, k_tile](
-                    stages, turns.slot, before, b, sums, row_tile, warp, lane
-                )
-        else:
-            comptime for k_tile in range(config.k_tiles - 1):
-                if Int32(k_tile) < here:
-                    _multiply_tile[config, tokens, k_tile](
-                        stages, turns.slot, before, b, sums, row_tile, warp, lane
-                    )
-        before = turns.slot
-        turns.advance()
-    turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
-    wgmma_wait_group_sync[0]()
-    if before >= 0 and lane == 0:
-        _ = stages.empty(before)[].arrive()
-    return sums
-
-
-@inline(.always)
 def _add_up[
     config: Sm90Config, tokens: Int
-](stages: _Stages[config], mut sums: SIMD[DType.float32, tokens // 2], group: Int, thread: Int,):
+](stages: Stages[config], mut sums: SIMD[DType.float32, tokens // 2], group: Int, thread: Int,):
     """Hands the sums of all warpgroups to the first, which adds them in order: equal runs give equal bits.
     """
     comptime threads = Int32(WARPGROUP * config.warpgroups)
@@ -445,8 +223,9 @@ def _check_config[config: Sm90Config]():
     comptime assert (
         turns <= config.stages
     ), "loading warps must come back to a warpgroup within a round"
-    # A slot is given back when the next stage's products have begun.
-    comptime assert config.stages >= 2 * config.sharers(), "a warpgroup must have two slots"
+    # Where products are a warpgroup's, a slot is given back when the next stage's have begun.
+    comptime enough_slots = config.warp_products() or config.stages >= 2 * config.sharers()
+    comptime assert enough_slots, "a warpgroup must have two slots"
     comptime of_block = config.launch_registers() * (config.warpgroups + 1)
     comptime moved = config.consumer_registers() * config.warpgroups + PRODUCER_REGISTERS
     comptime enough = not config.moves_registers() or moved <= of_block
@@ -497,7 +276,7 @@ def grouped_matmul_kernel[
         limit: Clamp of SwiGLU.
     """
     _check_config[config]()
-    var stages = _Stages[config](
+    var stages = Stages[config](
         external_memory[UInt8, address_space=AddressSpace.SHARED, alignment=1024]()
     )
     var thread = Int(thread_idx.x)
@@ -523,7 +302,7 @@ def grouped_matmul_kernel[
             warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
         var activations = Activations(x, order, Int(rows), Int(k), Int(top_k))
         var loader, in_loader = divmod(Int32(thread), Int32(config.loading_threads))
-        var turns = _Turns[config.stages, config.loaders()](loader)
+        var turns = Turns[config.stages, config.loaders()](loader)
         var begun = Int32(0)
         if schedule.has(item) and in_loader == 0:
             begun = _load_ahead(stages, turns, _Rows[config](weights, tiles, schedule.work(item)))
@@ -544,7 +323,8 @@ def grouped_matmul_kernel[
         var sharer = group - 1
         var in_group = thread % WARPGROUP
         var warp = in_group // 32
-        var turns = _Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
+        var turns = Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
+        var k_tiles = Int32(tiles.k_tiles())
         var of_group = Int32(0 if config.split_k else sharer)
         while schedule.has(item):
             var coming = schedule.work(item)
@@ -552,7 +332,15 @@ def grouped_matmul_kernel[
 
             @inline(.always)
             def multiply[tokens: Int]() {mut}:
-                var sums = _consume[config, tokens](stages, turns, tiles, of_group, warp, lane)
+                var sums: SIMD[DType.float32, tokens // 2]
+                comptime if config.warp_products():
+                    sums = multiply_mma[config, tokens](
+                        stages, turns, k_tiles, of_group, warp, lane
+                    )
+                else:
+                    sums = multiply_wgmma[config, tokens](
+                        stages, turns, k_tiles, of_group, warp, lane
+                    )
                 comptime if config.split_k:
                     _add_up[config](stages, sums, sharer, in_group)
                 if not config.split_k or sharer == 0:

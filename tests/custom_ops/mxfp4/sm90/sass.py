@@ -144,12 +144,15 @@ def early_writes(instructions: list[Instruction]) -> list[str]:
     return sorted(found)
 
 
-def loop_with(instructions: list[Instruction], names: tuple[str, ...]) -> tuple[int, int]:
+def loop_with(
+    instructions: list[Instruction], names: tuple[str, ...], count: int | None = None
+) -> tuple[int, int]:
     """Finds the smallest loop that has all instructions of some names in it.
 
     Args:
         instructions: of the function.
         names: what they begin with.
+        count: how many of them a way around has, if the loop need not have all.
 
     Returns:
         Instructions of the shortest way once around that has the most of them, and how many of them that has.
@@ -164,9 +167,18 @@ def loop_with(instructions: list[Instruction], names: tuple[str, ...]) -> tuple[
         for place, x in enumerate(instructions)
         if (head := x.target) is not None and head <= place
     ]
-    head, body = min(
-        ((head, body) for head, body in loops if wanted <= body), key=lambda loop: len(loop[1])
-    )
+    for head, body in sorted(loops, key=lambda loop: len(loop[1])):
+        if (wanted & body if count else wanted <= body) and (
+            found := _once_around(instructions, head, body, wanted)
+        )[1] == (count or found[1]):
+            return found
+    raise ValueError(f"no loop has {names}")
+
+
+def _once_around(
+    instructions: list[Instruction], head: int, body: set[int], wanted: set[int]
+) -> tuple[int, int]:
+    """Gives a loop's shortest way around with the most wanted instructions, and how many it has."""
     nothing: frozenset[int] = frozenset()
     steps = {(head, nothing): 0}
     todo = [(head, nothing)]

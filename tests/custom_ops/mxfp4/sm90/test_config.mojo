@@ -58,7 +58,8 @@ def test_worked_sizes() raises:
     assert_equal(PREFILL_128.a_bytes(), 9 * 2176)
     assert_equal(PREFILL_128.block_row_tiles(), 3)
     assert_equal(PREFILL_128.narrow_tokens(), 64)
-    assert_equal(DECODE_16.narrow_tokens(), 16)
+    assert_equal(DECODE_16.narrow_tokens(), 8)
+    assert_equal(DECODE_8.narrow_tokens(), 8)
     assert_equal(PREFILL_128.row_blocks(2880), 15)
     assert_equal(PREFILL_128.launch_registers(), 128)
     # 128 times four warpgroups, less 56, by three.

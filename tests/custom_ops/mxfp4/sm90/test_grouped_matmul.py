@@ -134,7 +134,7 @@ def test_products_are_those_of_float64(kernels: dict[str, str], name: str, case:
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_whatever_comes_first(kernels: dict[str, str], mode: Mode, seed: int) -> None:
     """Tensor cores at once or at the last moment, warps and copies in other orders."""
-    for name in ("decode_1", "decode_16"):
+    for name in ("decode_1", "decode_16", "middle_64"):
         case = Case((9, 3), n=64, k=576)
         got, want = multiply(kernels[name], case, gated=False, mode=mode, seed=seed)
         assert largest_error(got, want) < OUTPUT_ROUNDING
@@ -165,8 +165,13 @@ def test_no_rows_write_nothing(kernels: dict[str, str]) -> None:
 
 def swap_registers(ptx: str) -> str:
     """A's second and third registers exchanged: rows r and r + 8 for k and k + 8."""
-    a = r"\{(%r\d+), (%r\d+), (%r\d+), (%r\d+)\}(,\s*%rd\d+, p,)"
+    a = r"\{(%r\d+), (%r\d+), (%r\d+), (%r\d+)\}(,\s*(?:%rd\d+, p,|\{%r\d+, %r\d+\},))"
     return re.sub(a, r"{\1, \3, \2, \4}\5", ptx)
+
+
+def swap_lines(ptx: str) -> str:
+    """B's two registers exchanged: k for k + 8."""
+    return re.sub(r"(\},\s*)\{(%r\d+), (%r\d+)\}(,\s*\{)", r"\1{\3, \2}\4", ptx)
 
 
 def wait_for_nothing(ptx: str) -> str:
@@ -184,16 +189,19 @@ def forget_the_scales_tile(ptx: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("name", "fault"),
     [
-        swap_registers,
-        pytest.param(wait_for_nothing, marks=needs_emulator),
-        forget_the_scales_tile,
+        ("decode_1", swap_registers),
+        ("decode_1", swap_lines),
+        ("decode_1", forget_the_scales_tile),
+        ("middle_64", swap_registers),
+        pytest.param("middle_64", wait_for_nothing, marks=needs_emulator),
+        ("middle_64", forget_the_scales_tile),
     ],
 )
-def test_a_fault_is_seen(kernels: dict[str, str], fault: Callable[[str], str]) -> None:
+def test_a_fault_is_seen(kernels: dict[str, str], name: str, fault: Callable[[str], str]) -> None:
     """What an earlier attempt at such a kernel had wrong, put into this one."""
-    ptx = kernels["decode_1"]
+    ptx = kernels[name]
     assert fault(ptx) != ptx
     got, want = multiply(fault(ptx), Case((5,), n=64, k=1280, grid=1), gated=False)
     assert not largest_error(got, want) < 0.1
@@ -201,7 +209,7 @@ def test_a_fault_is_seen(kernels: dict[str, str], fault: Callable[[str], str]) -
 
 @needs_emulator
 def test_a_missing_proxy_fence_is_seen(kernels: dict[str, str]) -> None:
-    ptx = kernels["decode_8"].replace("fence.proxy.async.shared::cta;", "")
+    ptx = kernels["middle_64"].replace("fence.proxy.async.shared::cta;", "")
     with pytest.raises(MemoryAccessError, match="with no proxy fence between"):
         multiply(ptx, Case((5,), n=64, k=576, grid=1), gated=False)
 

@@ -85,6 +85,16 @@ def test_a_loop_within_is_gone_around_once() -> None:
     assert loop_with(parse_sass(sass(*lines)), ("LDGSTS", "UBLKCP")) == (4, 2)
 
 
+def test_of_two_loops_the_one_with_as_many_products() -> None:
+    wide = [".L_x_1:", PRODUCT, PRODUCT, "@P2 BRA `(.L_x_1)"]
+    narrow = [".L_x_2:", PRODUCT, "MOV R1, R2", "MOV R1, R2", "@P2 BRA `(.L_x_2)"]
+    lines = [".L_x_0:", *wide, *narrow, "@P3 BRA `(.L_x_0)", "EXIT"]
+    instructions = parse_sass(sass(*lines))
+    assert loop_with(instructions, ("HGMMA",), 2) == (3, 2)
+    assert loop_with(instructions, ("HGMMA",), 1) == (4, 1)
+    assert loop_with(instructions, ("HGMMA",)) == (8, 3)
+
+
 def test_activations_in_shared_memory_twice_are_no_fragment() -> None:
     product = "HGMMA.64x8x16.F32.BF16 R24, gdesc[UR16], R24, gsb0"
     with pytest.raises(ValueError, match="A must be in registers"):
