@@ -1,8 +1,9 @@
 """Expert outputs summed back into token order and added to a residual: a thread for a few elements of a token."""
 
 from std.math import ceildiv
+from std.utils import StaticTuple
 
-from max.gpu import block_idx, thread_idx
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 
 from ..pointers import ConstPointer
@@ -10,7 +11,15 @@ from ..pointers import ConstPointer
 comptime COMBINE_THREADS = 128
 """Threads of a block."""
 
+comptime _AT_ONCE = 4
+"""Rows that a thread loads at once."""
 
+
+# Told that 64 registers are as good as 32, ptxas keeps all rows' loads before the sums.
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(COMBINE_THREADS)),
+    `nvvm.minctasm`=SIMDLength(8),
+)
 def combine_kernel[
     width: Int
 ](
@@ -19,7 +28,7 @@ def combine_kernel[
     places: ConstPointer[DType.int32],
     weights: ConstPointer[DType.float32],
     residual: ConstPointer[DType.bfloat16],
-    rows: Int32,
+    tokens: Int32,
     top_k: Int32,
     hidden: Int32,
 ):
@@ -30,28 +39,42 @@ def combine_kernel[
 
     Args:
         result: [T, hidden].
-        y: [rows, hidden], in expert order.
-        places: [T, k], each below `rows`; what is negative or not below counts as no place.
+        y: [T * k, hidden], in expert order.
+        places: [T, k], each below T * k; what is negative or not below counts as no place.
         weights: [T, k].
         residual: [T, hidden].
-        rows: P.
+        tokens: T.
         top_k: Experts per token, k.
         hidden: H.
     """
-    var token = Int(block_idx.x)
-    var h = (Int(block_idx.y) * COMBINE_THREADS + Int(thread_idx.x)) * width
-    if h >= Int(hidden):
+    # A token's threads begin anywhere in a block: where places are one block's, ptxas moves each to a uniform register,
+    # and waits for it, before it asks for the next.
+    var number = UInt32(Int(block_idx.x)) * COMBINE_THREADS + UInt32(Int(thread_idx.x))
+    var token, part = divmod(number, UInt32(hidden) // UInt32(width))
+    if token >= UInt32(tokens):
         return
-    var total = SIMD[DType.float32, width](0)
-    for j in range(token * Int(top_k), (token + 1) * Int(top_k)):
-        var place = Int(places[unsafe_offset=j])
-        if place >= 0 and place < Int(rows):
-            var values = y.unsafe_load[width=width, alignment=2 * width](place * Int(hidden) + h)
-            total = values.cast[DType.float32]().fma(
-                SIMD[DType.float32, width](weights[unsafe_offset=j]), total
-            )
-    var at = token * Int(hidden) + h
+    var of_token = Int(token * UInt32(top_k))
+    var at = Int(number) * width
     var before = residual.unsafe_load[width=width, alignment=2 * width](at)
+    var total = SIMD[DType.float32, width](0)
+    for first in range(0, Int(top_k), _AT_ONCE):
+        # Loads without branches between them, so that they are under way together: what there is not is another's again.
+        var found = Array[Int32, _AT_ONCE](fill=0)
+        var shares = Array[Float32, _AT_ONCE](fill=0)
+        comptime for i in range(_AT_ONCE):
+            var j = of_token + min(first + i, Int(top_k) - 1)
+            found[i] = places[unsafe_offset=j]
+            shares[i] = weights[unsafe_offset=j]
+        var values = Array[SIMD[DType.bfloat16, width], _AT_ONCE](fill=0)
+        comptime for i in range(_AT_ONCE):
+            if first + i >= Int(top_k) or found[i] >= tokens * top_k:
+                found[i] = -1
+            var row = Int(max(found[i], 0)) * Int(hidden)
+            values[i] = y.unsafe_load[width=width, alignment=2 * width](row + Int(part) * width)
+        comptime for i in range(_AT_ONCE):
+            # Not a share of zero: what another row holds may be no number.
+            var value = values[i] if found[i] >= 0 else SIMD[DType.bfloat16, width](0)
+            total = value.cast[DType.float32]().fma(SIMD[DType.float32, width](shares[i]), total)
     result.unsafe_store[alignment=2 * width](
         at, (before.cast[DType.float32]() + total).cast[DType.bfloat16]()
     )
@@ -111,9 +134,9 @@ def _enqueue[
         places,
         weights,
         residual,
-        Int32(tokens * top_k),
+        Int32(tokens),
         Int32(top_k),
         Int32(hidden),
-        grid_dim=(tokens, ceildiv(hidden, COMBINE_THREADS * width)),
+        grid_dim=ceildiv(tokens * (hidden // width), COMBINE_THREADS),
         block_dim=COMBINE_THREADS,
     )

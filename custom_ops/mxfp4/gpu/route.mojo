@@ -1,15 +1,22 @@
-"""Top-k of router logits and the softmax over those k: a block for each token."""
+"""Top-k of router logits and the softmax over those k: a block for each token, its logits in shared memory."""
 
-from std.math import exp
+from std.math import align_up, exp
 from std.memory import bitcast
 
 from max.gpu import barrier, block_idx, thread_idx
 from max.gpu.host import DeviceContext
+from max.gpu.memory import AddressSpace, external_memory
 
 from ..pointers import ConstPointer
 
 comptime ROUTE_THREADS = 128
 """Threads of a block, and the most experts of a token."""
+
+comptime _KEYS_AT_ONCE = 4
+"""Keys that a thread loads at once."""
+
+comptime _SHARED_BYTES = 48 * 1024
+"""What a block may have on any GPU without asking for more."""
 
 
 @inline(.always)
@@ -49,31 +56,47 @@ def route_kernel(
     var of_token = logits.unsafe_offset(token * Int(experts))
     var token_ids = ids.unsafe_offset(token * Int(top_k))
     var token_weights = weights.unsafe_offset(token * Int(top_k))
-    for expert in range(thread, Int(experts), ROUTE_THREADS):
-        var logit = of_token[unsafe_offset=expert]
-        var key = sort_key(logit)
-        var rank = 0
-        for other in range(Int(experts)):
-            var other_key = sort_key(of_token[unsafe_offset=other])
-            if other_key > key or (other_key == key and other < expert):
-                rank += 1
-        if rank < Int(top_k):
-            token_ids[unsafe_offset=rank] = Int32(expert)
-            token_weights[unsafe_offset=rank] = logit
+    var keys = external_memory[Int32, address_space=AddressSpace.SHARED, alignment=16]()
+    var padded = align_up(Int(experts), _KEYS_AT_ONCE)
+    for expert in range(thread, padded, ROUTE_THREADS):
+        # What fills up the last few ranks behind all experts.
+        var key = Int32.MIN
+        if expert < Int(experts):
+            key = sort_key(of_token[unsafe_offset=expert])
+        keys[unsafe_offset=expert] = key
     barrier()
-    var weight = Float32(0)
+    var chosen = keys.unsafe_offset(padded).unsafe_bitcast[Float32]()
+    for expert in range(thread, Int(experts), ROUTE_THREADS):
+        var key = keys[unsafe_offset=expert]
+        var rank = Int32(0)
+        for first in range(Int32(0), Int32(padded), Int32(_KEYS_AT_ONCE)):
+            var others = keys.unsafe_load[width=_KEYS_AT_ONCE, alignment=16](Int(first))
+            var before = Int32(expert) - first
+            comptime for i in range(_KEYS_AT_ONCE):
+                rank += Int32(others[i] > key) + Int32(others[i] == key and Int32(i) < before)
+        if rank < top_k:
+            token_ids[unsafe_offset=Int(rank)] = Int32(expert)
+            chosen[unsafe_offset=Int(rank)] = of_token[unsafe_offset=expert]
+    barrier()
     if thread < Int(top_k):
-        var largest = token_weights[unsafe_offset=0]
+        var largest = chosen[unsafe_offset=0]
         var total = Float32(0)
         for j in range(Int(top_k)):
-            var exponential = exp(token_weights[unsafe_offset=j] - largest)
-            total += exponential
-            if j == thread:
-                weight = exponential
-        weight /= total
-    barrier()  # all logits are read
-    if thread < Int(top_k):
-        token_weights[unsafe_offset=thread] = weight
+            total += exp(chosen[unsafe_offset=j] - largest)
+        token_weights[unsafe_offset=thread] = exp(chosen[unsafe_offset=thread] - largest) / total
+
+
+def route_shared_bytes(experts: Int, top_k: Int) -> Int:
+    """Gives the shared memory of a block: the keys of a token, and its largest logits.
+
+    Args:
+        experts: E.
+        top_k: Experts per token, k.
+
+    Returns:
+        Bytes.
+    """
+    return 4 * (align_up(experts, _KEYS_AT_ONCE) + top_k)
 
 
 def enqueue_route(
@@ -97,10 +120,14 @@ def enqueue_route(
         top_k: Experts per token, k.
 
     Raises:
-        More experts of a token than a block has threads.
+        More experts of a token than a block has threads, or more experts than fit its shared memory.
     """
     if top_k > ROUTE_THREADS:
         raise Error("moe.route: top_k must be at most ", ROUTE_THREADS, ", got ", top_k)
+    if route_shared_bytes(experts, top_k) > _SHARED_BYTES:
+        raise Error(
+            "moe.route: experts must be at most ", _SHARED_BYTES // 4 - top_k, ", got ", experts
+        )
     if tokens == 0:
         return
     ctx.enqueue_function[route_kernel](
@@ -111,4 +138,5 @@ def enqueue_route(
         Int32(top_k),
         grid_dim=tokens,
         block_dim=ROUTE_THREADS,
+        shared_mem_bytes=route_shared_bytes(experts, top_k),
     )

@@ -111,8 +111,8 @@ def combine(
     result = np.full((tokens, hidden), NAN, np.uint16)
     launch(
         ptx,
-        [result, y, places, weights.astype(np.float32), residual, tokens * top_k, top_k, hidden],
-        grid=(tokens, -(-hidden // (128 * width)), 1),
+        [result, y, places, weights.astype(np.float32), residual, tokens, top_k, hidden],
+        grid=(-(-tokens * hidden // (128 * width)), 1, 1),
         threads=128,
     )
     return decode_bfloat16(result)

@@ -6,30 +6,14 @@ And the SASS itself: fragments stay as they are while products read them, and fe
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.custom_ops.mxfp4.assembler import assemble, disassemble, needs_nvdisasm, needs_ptxas
 from tests.custom_ops.mxfp4.ptx import facts
-from tests.custom_ops.mxfp4.sm90.sass import (
-    Instruction,
-    early_writes,
-    loop_with,
-    parse_sass,
-)
-
-PTXAS = shutil.which("ptxas")
-
-
-def find_nvdisasm() -> str | None:
-    """On the PATH, or where NVIDIA's Python packages put it."""
-    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
-    return shutil.which("nvdisasm") or next(map(str, packages.glob("*/bin/nvdisasm")), None)
-
+from tests.custom_ops.mxfp4.sass import early_writes, loop_with
 
 REGISTERS = {
     f"{config}{gated}": registers
@@ -44,8 +28,6 @@ REGISTERS = {
 }
 """Registers a thread may have when its block is launched: `SM_REGISTERS / (threads * blocks)`, in eights."""
 
-
-NVDISASM = find_nvdisasm()
 
 BUDGET = {
     name: {"decode": 94, "middle": 117, "prefill": 170}[name.partition("_")[0]]
@@ -71,34 +53,6 @@ TILES_OF_A_LOADING_WARP = {
     for gated in ("", "_gated")
 }
 """Tiles of a stage, times the parts of the loading warpgroup that take turns."""
-
-needs_ptxas = pytest.mark.skipif(
-    PTXAS is None, reason="ptxas, of the CUDA compiler, is not on the PATH"
-)
-needs_nvdisasm = pytest.mark.skipif(
-    PTXAS is None or NVDISASM is None, reason="ptxas or nvdisasm, CUDA's, is not installed"
-)
-
-
-def assemble(ptx: str, folder: Path) -> tuple[str, Path]:
-    """What ptxas says, and the file it makes."""
-    source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
-    source.write_text(ptx)
-    done = subprocess.run(
-        [str(PTXAS), "-arch=sm_90a", "-v", str(source), "-o", str(cubin)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout + done.stderr, cubin
-
-
-def disassemble(ptx: str, folder: Path) -> list[Instruction]:
-    _, cubin = assemble(ptx, folder)
-    done = subprocess.run(
-        [str(NVDISASM), "-c", str(cubin)], capture_output=True, text=True, check=True
-    )
-    return parse_sass(done.stdout)
 
 
 @needs_ptxas

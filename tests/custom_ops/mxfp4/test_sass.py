@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.custom_ops.mxfp4.sm90.sass import early_writes, loop_with, parse_sass
+from tests.custom_ops.mxfp4.sass import early_writes, loop_with, parse_sass
 
 
 def sass(*lines: str) -> str:
