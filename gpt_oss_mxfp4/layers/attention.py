@@ -71,7 +71,8 @@ class Attention(Module):
         """
         queries = rope_split_store_ragged(
             self.kv_params,
-            self._project(x),
+            # A GPU waits at each launch; on a CPU weights stay where the file has them.
+            self._project(x, joined=not x.device.is_cpu()),
             row_offsets,
             rope_table,
             cache,
@@ -100,12 +101,12 @@ class Attention(Module):
             )
         return self.o_proj(attended.reshape((x.shape[0], -1)))
 
-    def _project(self, x: TensorValue) -> TensorValue:
-        """Gives queries, keys and values of x [T, hidden] side by side."""
+    def _project(self, x: TensorValue, *, joined: bool) -> TensorValue:
+        """Gives queries, keys and values of x [T, hidden] side by side, by one matmul or by three."""
         layers = (self.q_proj, self.k_proj, self.v_proj)
-        if x.device.is_cpu():
+        if not joined:
             return concat([layer(x) for layer in layers], axis=-1)
-        # A GPU launches one kernel for four; MAX joins the weights once, when it loads them.
+        # MAX joins the weights once, while it loads them.
         return ops.dense(
             x, concat([layer.weight for layer in layers]), concat([layer.bias for layer in layers])
         )

@@ -4,7 +4,7 @@ from std.memory import bitcast
 from std.sys.intrinsics import masked_load
 
 from ..decode import decode_e4m3_f32, decode_e8m0
-from ..format import E8M0_BIAS, GROUP_SIZE
+from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
 from .weights import LANE_INDEX, PREFETCH_BYTES, WeightRows, WordPointer, prefetch_byte
 from .words import LANES, Words, per_word

@@ -17,7 +17,7 @@ from .weights import (
     groups_per_chunk,
     lane_scales,
 )
-from .words import LANES, Floats, Sums, Words, multiply_add, sum_dtype
+from .words import LANES, Floats, Sums, Words, multiply_add
 
 comptime FloatPointer = MutPointer[Float32, MutUntrackedOrigin]
 """Sums in a buffer of the op's own."""

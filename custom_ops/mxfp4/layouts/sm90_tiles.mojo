@@ -18,7 +18,6 @@ from std.bit import rotate_bits_left, rotate_bits_right
 from std.math import ceildiv
 
 from ..format import GROUP_SIZE
-from .fragments import a_k, a_lower, fragment_row
 
 comptime TILE_ROWS = 64
 """Rows of a tile: what one wgmma takes."""

@@ -1,1 +1,1 @@
-"""Hopper's kernels: weights decoded in registers, multiplied by wgmma."""
+"""Hopper's kernels: weights decoded in registers, multiplied by wgmma or mma."""

@@ -35,7 +35,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     """A block's share of the work: one warpgroup loads, the others multiply."""
 
     var tokens: Int
-    """Rows of activations in a tile: N of wgmma, 8, 16, 32, 64 or 128."""
+    """Rows of activations in a tile: 8, 16, 64 or 128."""
     var warpgroups: Int
     """Warpgroups that multiply, each a tile of 64 weight rows at a time."""
     var split_k: Bool

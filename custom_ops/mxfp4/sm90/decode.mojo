@@ -1,4 +1,4 @@
-"""A word of codes to the A fragment of one wgmma step: spread the bits, then one exact multiplication by the scale."""
+"""A word of codes to the A fragment of a step of 16 k: spread the bits, then one exact multiplication by the scale."""
 
 from std.memory import bitcast
 

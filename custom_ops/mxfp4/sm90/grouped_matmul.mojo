@@ -287,7 +287,7 @@ def grouped_matmul_kernel[
         wait_for_kernels_before()
         let_next_kernel_begin()
     if thread < 32:
-        list_experts[config](stages.entries(), offsets, experts, rows, n, Int32(lane))
+        list_experts[config, waited=gated](stages.entries(), offsets, experts, rows, n, Int32(lane))
     elif thread == 32:
         comptime for slot in range(config.stages):
             stages.full(Int32(slot))[].init(Int32(config.loading_threads + 1))

@@ -1,7 +1,7 @@
 """Products with few tokens: a warp's own instruction, weights and activations in registers.
 
 `mma.m16n8k16` has the fragments of `wgmma.m64n8k16`, a warp's 16 rows at a time (`layouts.fragments`), so a tile's words
-are the same. It needs no descriptors, no fences and nobody to wait for, a quarter of the instructions of a stage of 8
+are the same. It needs no descriptors, no fences and nobody to wait for, a fifth of the instructions of a stage of 8
 tokens; its lower rate does not matter where memory is the limit.
 """
 
@@ -11,7 +11,6 @@ from max.gpu.compute.mma import ld_matrix, mma
 from max.gpu.sync import syncwarp
 
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
-from ..layouts.sm90_tiles import STEPS, scales_byte, word_byte
 from .config import Sm90Config
 from .decode import decode_scales, decode_word
 from .stages import Stages, Turns
@@ -34,13 +33,7 @@ def _multiply_tile[
     lane: Int,
 ):
     """Multiplies a tile of 64 rows by 64 k, of which the warp has 16 rows."""
-    var a = stages.a(slot, row_tile, k_tile)
-    var words = (
-        a.unsafe_offset(word_byte(warp, lane, 0))
-        .unsafe_bitcast[UInt32]()
-        .unsafe_load[width=STEPS, alignment=16]()
-    )
-    var scales = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
+    var words, scales = stages.weights(slot, row_tile, k_tile, warp, lane)
     # One instruction loads four matrices of 8 tokens by 8 k; each lane says where one line of one lies.
     var line = swizzle_128b(lane % 8 * LINE_BYTES + lane // 8 * 16)
     comptime for half in range(2):

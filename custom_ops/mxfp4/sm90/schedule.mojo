@@ -41,8 +41,8 @@ struct Work(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct _Offsets(TrivialRegisterPassable):
-    """Where experts' rows begin."""
+struct _Offsets[waited: Bool](TrivialRegisterPassable):
+    """Where experts' rows begin, for who has waited for the kernel before, or has not yet."""
 
     var offsets: ConstPointer[DType.int32]
     var rows: Int32
@@ -51,16 +51,15 @@ struct _Offsets(TrivialRegisterPassable):
     def __getitem__(self, expert: Int32) -> Int32:
         """Gives where an expert's rows begin, inside of 0..P whatever the tensor says.
 
-        Past the first-level cache, as it may be asked for before the kernel that runs before this one is over: nothing
-        says what lies there then.
+        Past the first-level cache while the kernel before may not be over: nothing says what lies there then.
         """
-        var start = self.offsets.unsafe_load[volatile=True, invariant=False](Int(expert))
+        var start = self.offsets.unsafe_load[volatile=not Self.waited, invariant=False](Int(expert))
         return min(max(Int32(0), start), self.rows)
 
 
 @inline(.always)
 def list_experts[
-    config: Sm90Config
+    config: Sm90Config, waited: Bool
 ](
     entries: SharedList,
     offsets: ConstPointer[DType.int32],
@@ -75,6 +74,7 @@ def list_experts[
 
     Parameters:
         config: How the matmul is cut.
+        waited: Whether the kernel before is over.
 
     Args:
         entries: Room for `LIST_ENTRIES`.
@@ -84,7 +84,7 @@ def list_experts[
         n: Weight rows of an expert.
         lane: The lane.
     """
-    var starts = _Offsets(offsets, rows)
+    var starts = _Offsets[waited](offsets, rows)
     var row_blocks = Int32(config.row_blocks(Int(n)))
     var share = ceildiv(experts, Int32(_LANES))
     var first = min(lane * share, experts)

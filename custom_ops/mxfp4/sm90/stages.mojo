@@ -3,7 +3,7 @@
 from layout.tma_async import SharedMemBarrier
 from max.gpu.memory import AddressSpace
 
-from ..layouts.sm90_tiles import TILE_BYTES
+from ..layouts.sm90_tiles import STEPS, TILE_BYTES, scales_byte, word_byte
 from .config import BARRIER_BYTES, LIST_BYTES, Sm90Config
 from .ptx import SharedBarrier, SharedBytes
 from .schedule import SharedList
@@ -57,6 +57,27 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
             + Self.config.stages * Self.config.b_bytes()
             + k_tile * TILE_BYTES
         )
+
+    @inline(.always)
+    def weights(
+        self, slot: Int32, row_tile: Int32, k_tile: Int, warp: Int, lane: Int
+    ) -> Tuple[SIMD[DType.uint32, STEPS], UInt32]:
+        """Loads what a lane multiplies of a tile.
+
+        Args:
+            slot: The stage's slot.
+            row_tile: The row tile of the block.
+            k_tile: The k tile of the stage.
+            warp: The warp in its warpgroup.
+            lane: The lane.
+
+        Returns:
+            Its words of codes, one for each step of 16 k, and its word of scales.
+        """
+        var tile = self.a(slot, row_tile, k_tile)
+        var words = tile.unsafe_offset(word_byte(warp, lane, 0)).unsafe_bitcast[UInt32]()
+        var scales = tile.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()
+        return words.unsafe_load[width=STEPS, alignment=16](), scales[]
 
     @inline(.always)
     def entries(self) -> SharedList:

@@ -18,7 +18,7 @@ from max.gpu.memory import fence_async_view_proxy
 from max.gpu.primitives.warp import broadcast
 
 from ..layouts.fragments import LINE_BYTES
-from ..layouts.sm90_tiles import STEPS, scales_byte, word_byte
+from ..layouts.sm90_tiles import STEPS
 from .config import Sm90Config
 from .decode import decode_scales, decode_word
 from .ptx import SharedBytes, pin
@@ -67,13 +67,7 @@ def _multiply_tile[
 ):
     """Decodes a tile of 64 rows by 64 k and starts its products; in a stage's first tile also gives back the stage
     before, once its products are done."""
-    var a = stages.a(slot, row_tile, k_tile)
-    var words = (
-        a.unsafe_offset(word_byte(warp, lane, 0))
-        .unsafe_bitcast[UInt32]()
-        .unsafe_load[width=STEPS, alignment=16]()
-    )
-    var scales = a.unsafe_offset(scales_byte(warp, lane)).unsafe_bitcast[UInt32]()[]
+    var words, scales = stages.weights(slot, row_tile, k_tile, warp, lane)
     comptime for half in range(2):
         # All but the last half's products are done: the registers of the half before it are free.
         wgmma_wait_group_sync[1]()

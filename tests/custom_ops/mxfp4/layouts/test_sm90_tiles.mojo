@@ -2,10 +2,8 @@
 
 from std.testing import TestSuite, assert_equal
 
-from mxfp4.pointers import ConstPointer
 from mxfp4.layouts.sm90_swizzle import TilePlace, swizzle_scales, swizzle_word, unswizzle_word
 from mxfp4.layouts.sm90_tiles import (
-    CODE_BYTES,
     TILE_BYTES,
     Sm90Tiles,
     gather_code,

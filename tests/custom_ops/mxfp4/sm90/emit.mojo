@@ -32,6 +32,7 @@ def _emit[config: Sm90Config, gated: Bool](name: String):
     print("// tokens", config.tokens)
     print("// narrow_tokens", config.narrow_tokens())
     print("// k_tiles", config.k_tiles)
+    print("// loaders", config.loaders())
     print("// block_rows", config.block_row_tiles() * TILE_ROWS)
     print("// chosen_from_32", _chosen_from(config, 32))
     print("// chosen_from_128", _chosen_from(config, 128))

@@ -27,7 +27,7 @@ def _walk[
     var entries = external_memory[
         SIMD[DType.int32, 4], address_space=AddressSpace.SHARED, alignment=16
     ]().unsafe_offset(1)
-    list_experts[config](entries, offsets, experts, rows, n, Int32(thread_idx.x))
+    list_experts[config, waited=True](entries, offsets, experts, rows, n, Int32(thread_idx.x))
     syncwarp()
     var schedule = Schedule[config](entries, n)
     var item = Int32(block_idx.x)

@@ -10,7 +10,6 @@ from mxfp4.sm90.config import (
     PREFILL_128,
     PRODUCER_REGISTERS,
     SHARED_BYTES,
-    SM_REGISTERS,
     Sm90Config,
     choose_config,
 )
@@ -60,6 +59,11 @@ def test_worked_sizes() raises:
     assert_equal(PREFILL_128.narrow_tokens(), 64)
     assert_equal(DECODE_16.narrow_tokens(), 8)
     assert_equal(DECODE_8.narrow_tokens(), 8)
+
+
+def test_few_tokens_are_multiplied_by_warps() raises:
+    assert_true(DECODE_1.warp_products() and DECODE_8.warp_products() and DECODE_16.warp_products())
+    assert_true(not MIDDLE_64.warp_products() and not PREFILL_128.warp_products())
     assert_equal(PREFILL_128.row_blocks(2880), 15)
     assert_equal(PREFILL_128.launch_registers(), 128)
     # 128 times four warpgroups, less 56, by three.

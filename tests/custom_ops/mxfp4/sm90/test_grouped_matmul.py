@@ -169,7 +169,7 @@ def swap_registers(ptx: str) -> str:
     return re.sub(a, r"{\1, \3, \2, \4}\5", ptx)
 
 
-def swap_lines(ptx: str) -> str:
+def swap_registers_of_b(ptx: str) -> str:
     """B's two registers exchanged: k for k + 8."""
     return re.sub(r"(\},\s*)\{(%r\d+), (%r\d+)\}(,\s*\{)", r"\1{\3, \2}\4", ptx)
 
@@ -192,7 +192,7 @@ def forget_the_scales_tile(ptx: str) -> str:
     ("name", "fault"),
     [
         ("decode_1", swap_registers),
-        ("decode_1", swap_lines),
+        ("decode_1", swap_registers_of_b),
         ("decode_1", forget_the_scales_tile),
         ("middle_64", swap_registers),
         pytest.param("middle_64", wait_for_nothing, marks=needs_emulator),
