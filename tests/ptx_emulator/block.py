@@ -260,11 +260,12 @@ class Block:
         _, _, kind, _ = instruction.parts
         target, source, by, clamp, members = instruction.operands
         # Segments of a warp, or a part of it, are not there.
-        if (kind, clamp, members) not in (("idx", "31", "-1"), ("up", "0", "-1")):
+        whole = (("idx", "31", "-1"), ("up", "0", "-1"), ("bfly", "31", "-1"))
+        if (kind, clamp, members) not in whole:
             raise NotImplementedError(str(instruction))
         amount = warp.read(by, mask).astype(np.int64)
         lanes = np.arange(LANES)
-        from_lane = amount % LANES if kind == "idx" else lanes - amount
+        from_lane = {"idx": amount % LANES, "up": lanes - amount, "bfly": lanes ^ amount}[kind]
         from_lane = np.where(from_lane < 0, lanes, from_lane)
         warp.write(target, warp.read(source, mask)[from_lane], mask)
 

@@ -149,6 +149,8 @@ def test_a_lanes_word_comes_from_one_further_down_or_itself() -> None:
     got = compute("shfl.sync.up.b32 %r3, %r2, 4, 0, -1;", WORDS)
     assert (got[4:] == WORDS[:-4]).all()
     assert (got[:4] == WORDS[:4]).all()
+    got = compute("shfl.sync.bfly.b32 %r3, %r2, 6, 31, -1;", WORDS)
+    assert (got == WORDS[np.arange(32) ^ 6]).all()
     with pytest.raises(NotImplementedError, match="shfl"):
         compute("shfl.sync.up.b32 %r3, %r2, 4, 8, -1;", WORDS)
 

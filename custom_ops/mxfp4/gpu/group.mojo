@@ -2,17 +2,15 @@
 
 from std.math import ceildiv
 
-from max.gpu import barrier, block_idx, thread_idx
+from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
-from max.gpu.memory import AddressSpace, external_memory
+from max.gpu.primitives import block
 
 from ..pointers import ConstPointer
 
-comptime GROUP_THREADS = 256
-"""Threads of a block; each takes a run of consecutive rows."""
-
-comptime GROUP_SHARED_BYTES = 2 * 4 * GROUP_THREADS
-"""Shared memory of a block: two counts for each thread."""
+comptime GROUP_THREADS = 1024
+"""Threads of a block; each takes a run of consecutive rows. All that there can be: `block.prefix_sum` reads a slot of each of
+32 warps, written or not."""
 
 
 def group_kernel(
@@ -50,30 +48,12 @@ def group_kernel(
             lower += 1
         elif expert == 0 and (id < 0 or id >= experts):
             places[unsafe_offset=row] = -1
-    # Inclusive sums over threads: each step adds the one twice as far.
-    var owns = external_memory[Int32, address_space=AddressSpace.SHARED, alignment=16]()
-    var lowers = owns.unsafe_offset(GROUP_THREADS)
-    owns[unsafe_offset=thread] = own
-    lowers[unsafe_offset=thread] = lower
-    var distance = 1
-    while distance < GROUP_THREADS:
-        barrier()
-        var more_own = Int32(0)
-        var more_lower = Int32(0)
-        if thread >= distance:
-            more_own = owns[unsafe_offset=thread - distance]
-            more_lower = lowers[unsafe_offset=thread - distance]
-        barrier()
-        owns[unsafe_offset=thread] += more_own
-        lowers[unsafe_offset=thread] += more_lower
-        distance *= 2
-    barrier()
-    var first = lowers[unsafe_offset=GROUP_THREADS - 1]
+    var first = block.sum[block_size=GROUP_THREADS](lower)
+    var place = first + block.prefix_sum[block_size=GROUP_THREADS, exclusive=True](own)
     if thread == 0:
         offsets[unsafe_offset=Int(expert)] = first
-        if expert == experts - 1:
-            offsets[unsafe_offset=Int(experts)] = first + owns[unsafe_offset=GROUP_THREADS - 1]
-    var place = first + owns[unsafe_offset=thread] - own
+    if thread == GROUP_THREADS - 1 and expert == experts - 1:
+        offsets[unsafe_offset=Int(experts)] = place + own
     for row in range(begin, end):
         if ids[unsafe_offset=row] == expert:
             order[unsafe_offset=Int(place)] = Int32(row)
@@ -113,5 +93,4 @@ def enqueue_group(
         Int32(experts),
         grid_dim=experts,
         block_dim=GROUP_THREADS,
-        shared_mem_bytes=GROUP_SHARED_BYTES,
     )

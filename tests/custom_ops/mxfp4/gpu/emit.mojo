@@ -5,7 +5,7 @@ from std.compile import compile_info
 
 from mxfp4.gpu.combine import combine_kernel
 from mxfp4.gpu.dequantize import dequantize_kernel
-from mxfp4.gpu.group import GROUP_SHARED_BYTES, group_kernel
+from mxfp4.gpu.group import group_kernel
 from mxfp4.gpu.grouped_matmul import strided_kernel
 from mxfp4.gpu.route import route_kernel, route_shared_bytes
 from mxfp4.gpu.swizzle import swizzle_kernel
@@ -21,7 +21,7 @@ def _emit[
 
 def main():
     _emit[route_kernel]("route", route_shared_bytes(256, 8))
-    _emit[group_kernel]("group", GROUP_SHARED_BYTES)
+    _emit[group_kernel]("group")
     _emit[combine_kernel[1]]("combine_1")
     _emit[combine_kernel[8]]("combine_8")
     _emit[dequantize_kernel[DType.float32]]("dequantize_float32")

@@ -76,12 +76,12 @@ def group(ptx: str, ids: NDArray[np.int32], experts: int) -> tuple[Any, Any, Any
         ptx,
         [order, places, offsets, ids, ids.size, experts],
         grid=(experts, 1, 1),
-        threads=256,
+        threads=1024,
     )
     return order, places, offsets
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 5, 64, 65, 200])
+@pytest.mark.parametrize("tokens", [0, 1, 5, 256, 257, 800])
 def test_group(kernels: dict[str, str], tokens: int, rng: np.random.Generator) -> None:
     """As many rows as threads and more, whole runs of threads without rows, and experts without rows."""
     for drawn in (rng.integers(0, 6, (tokens, 4)), np.full((tokens, 4), 2)):
