@@ -100,5 +100,20 @@ def test_a_wait_that_is_gone_is_seen(kernels: dict[str, str], name: str, tmp_pat
     assert seen > len(waits) / 2
 
 
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["decode_1", "decode_8_gated", "decode_16"])
+def test_a_slot_is_given_back_when_all_lanes_have_read(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    """The emulator's lanes go in step: it cannot tell. Between a warp's last load and its arrival it comes together."""
+    together = ("WARPSYNC", "BRA.DIV")  # the second leads lanes that have parted to where they meet
+    names = [x.name for x in disassemble(kernels[name], tmp_path)]
+    arrivals = [i for i, x in enumerate(names) if x.startswith("SYNCS.ARRIVE.TRANS64.A1T0")]
+    assert len(arrivals) == (2 if name == "decode_16" else 1)  # one for each width
+    for place in arrivals:
+        before = [x for x in names[:place] if x.startswith(("LDS", *together))]
+        assert before[-1].startswith(together)
+
+
 def test_every_kernel_has_a_plan(kernels: dict[str, str]) -> None:
     assert kernels.keys() == REGISTERS.keys()
