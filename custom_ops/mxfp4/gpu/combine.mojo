@@ -7,6 +7,7 @@ from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 
 from ..pointers import ConstPointer
+from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
 comptime COMBINE_THREADS = 128
 """Threads of a block."""
@@ -47,6 +48,8 @@ def combine_kernel[
         top_k: Experts per token, k.
         hidden: H.
     """
+    wait_for_kernels_before()
+    let_next_kernel_begin()
     # A token's threads begin anywhere in a block: where places are one block's, ptxas moves each to a uniform register,
     # and waits for it, before it asks for the next.
     var number = UInt32(Int(block_idx.x)) * COMBINE_THREADS + UInt32(Int(thread_idx.x))
@@ -139,4 +142,5 @@ def _enqueue[
         Int32(hidden),
         grid_dim=ceildiv(tokens * (hidden // width), COMBINE_THREADS),
         block_dim=COMBINE_THREADS,
+        attributes=overlap_attributes(ctx),
     )

@@ -7,6 +7,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.primitives import block
 
 from ..pointers import ConstPointer
+from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
 comptime GROUP_THREADS = 1024
 """Threads of a block; each takes a run of consecutive rows. All that there can be: `block.prefix_sum` reads a slot of each of
@@ -33,6 +34,8 @@ def group_kernel(
         rows: P.
         experts: E.
     """
+    wait_for_kernels_before()
+    let_next_kernel_begin()
     var expert = Int32(Int(block_idx.x))
     var thread = Int(thread_idx.x)
     var run = ceildiv(Int(rows), GROUP_THREADS)
@@ -93,4 +96,5 @@ def enqueue_group(
         Int32(experts),
         grid_dim=experts,
         block_dim=GROUP_THREADS,
+        attributes=overlap_attributes(ctx),
     )

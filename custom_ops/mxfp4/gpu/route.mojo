@@ -8,6 +8,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.memory import AddressSpace, external_memory
 
 from ..pointers import ConstPointer
+from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
 comptime ROUTE_THREADS = 128
 """Threads of a block, and the most experts of a token."""
@@ -51,6 +52,8 @@ def route_kernel(
         experts: E.
         top_k: Experts per token, k, at most `ROUTE_THREADS`.
     """
+    wait_for_kernels_before()
+    let_next_kernel_begin()
     var token = Int(block_idx.x)
     var thread = Int(thread_idx.x)
     var of_token = logits.unsafe_offset(token * Int(experts))
@@ -138,5 +141,6 @@ def enqueue_route(
         Int32(top_k),
         grid_dim=tokens,
         block_dim=ROUTE_THREADS,
+        attributes=overlap_attributes(ctx),
         shared_mem_bytes=route_shared_bytes(experts, top_k),
     )

@@ -36,19 +36,14 @@ from max.gpu.memory import AddressSpace, external_memory, fence_mbarrier_init
 from max.gpu.sync import named_barrier, syncwarp
 
 from ..activations import Activations
+from ..gpu.overlap import let_next_kernel_begin, wait_for_kernels_before
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
 from ..layouts.sm90_tiles import TILE_BYTES, TILE_K, Sm90Tiles
 from ..pointers import ConstPointer
 from .config import PRODUCER_REGISTERS, SHARED_BYTES, WARPGROUP, Sm90Config
 from .epilogue import Bf16Pointer, Output
 from .mma import multiply_mma
-from .ptx import (
-    arrive_behind_copies,
-    copy_16_bytes,
-    copy_bulk,
-    let_next_kernel_begin,
-    wait_for_kernels_before,
-)
+from .ptx import arrive_behind_copies, copy_16_bytes, copy_bulk
 from .schedule import Schedule, Work, list_experts
 from .stages import Stages, Turns
 from .wgmma import multiply_wgmma

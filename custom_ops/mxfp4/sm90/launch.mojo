@@ -1,13 +1,10 @@
 """Puts the grouped matmul for Hopper on a device's stream."""
 
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
-from max.gpu.host.launch_attribute import (
-    LaunchAttribute,
-    LaunchAttributeID,
-    LaunchAttributeValue,
-)
+from max.gpu.host.launch_attribute import LaunchAttribute
 
 from ..activations import Activations
+from ..gpu.overlap import overlap_attributes
 from ..pointers import ConstPointer
 from .config import (
     DECODE_1,
@@ -100,11 +97,7 @@ def _enqueue[
     var attributes: List[LaunchAttribute] = []
     # Without k nothing would be waited for before y is written.
     if overlapping and activations.k > 0:
-        attributes.append(
-            LaunchAttribute(
-                LaunchAttributeID.PROGRAMMATIC_STREAM_SERIALIZATION, LaunchAttributeValue(True)
-            )
-        )
+        attributes = overlap_attributes(ctx)
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     ctx.enqueue_function[grouped_matmul_kernel[config, gated]](
         output.y,

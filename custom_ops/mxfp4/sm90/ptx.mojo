@@ -71,24 +71,6 @@ def prefetch(source: ImmPointer[BFloat16, _]):
 
 
 @inline(.always)
-def wait_for_kernels_before():
-    """Waits until the kernels before this one on its stream are over, and what they wrote is seen.
-
-    Only a kernel that is launched to overlap with them has begun before that.
-    """
-    inlined_assembly["griddepcontrol.wait;", NoneType, constraints="~{memory}"]()
-
-
-@inline(.always)
-def let_next_kernel_begin():
-    """Says that the next kernel on the stream, if launched to overlap with this one, may begin once all blocks said so.
-
-    Behind `wait_for_kernels_before`, so that whatever the next one finds begun has waited for all before it.
-    """
-    inlined_assembly["griddepcontrol.launch_dependents;", NoneType, constraints="~{memory}"]()
-
-
-@inline(.always)
 def pin(word: UInt32) -> UInt32:
     """Gives a word back, but not before what stands above has happened.
 

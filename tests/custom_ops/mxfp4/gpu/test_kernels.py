@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import tolerances
-from tests.custom_ops.mxfp4.launch import launch
+from tests.custom_ops.mxfp4.launch import launch, needs_emulator
 from tests.measure import RelativeError, relative_error
+from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.reference import moe, mxfp4, sm90_tiles
 
@@ -37,7 +39,8 @@ def route(ptx: str, logits: NDArray[np.float32], top_k: int) -> tuple[Any, Any]:
     tokens, experts = logits.shape
     ids = np.full((tokens, top_k), -7, np.int32)
     weights = np.full((tokens, top_k), np.nan, np.float32)
-    launch(ptx, [ids, weights, logits, experts, top_k], grid=(tokens, 1, 1), threads=128)
+    arguments = [ids, weights, logits, experts, top_k]
+    launch(ptx, arguments, grid=(tokens, 1, 1), threads=128, unfinished=range(3))
     return ids, weights
 
 
@@ -77,6 +80,7 @@ def group(ptx: str, ids: NDArray[np.int32], experts: int) -> tuple[Any, Any, Any
         [order, places, offsets, ids, ids.size, experts],
         grid=(experts, 1, 1),
         threads=1024,
+        unfinished=range(4),
     )
     return order, places, offsets
 
@@ -114,6 +118,7 @@ def combine(
         [result, y, places, weights.astype(np.float32), residual, tokens, top_k, hidden],
         grid=(-(-tokens * hidden // (128 * width)), 1, 1),
         threads=128,
+        unfinished=range(5),
     )
     return decode_bfloat16(result)
 
@@ -136,6 +141,31 @@ def test_combine_leaves_out_what_has_no_place(kernels: dict[str, str], bad: int)
     places, residual = np.array([[0, bad]], np.int32), bfloat16(np.full((1, 8), 100.0))
     got = combine(kernels["combine_8"], y, places, np.ones((1, 2)), residual, 8)
     np.testing.assert_array_equal(got, decode_bfloat16(y)[:1] + 100)
+
+
+ONE_TOKEN: dict[str, Callable[[str], Any]] = {
+    "route": lambda ptx: route(ptx, np.zeros((1, 4), np.float32), 1),
+    "group": lambda ptx: group(ptx, np.zeros((1, 1), np.int32), 4),
+    "combine_8": lambda ptx: combine(
+        ptx,
+        bfloat16([[0] * 8]),
+        np.zeros((1, 1), np.int32),
+        np.ones((1, 1)),
+        bfloat16([[0] * 8]),
+        8,
+    ),
+}
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", ONE_TOKEN)
+def test_a_missing_wait_for_the_kernel_before_is_seen(kernels: dict[str, str], name: str) -> None:
+    ONE_TOKEN[name](kernels[name])
+    ptx = kernels[name].replace("griddepcontrol.wait;", "")
+    with pytest.raises(RuntimeError, match="before the wait for the kernel before"):
+        ONE_TOKEN[name](ptx)
+    with pytest.raises(MemoryAccessError, match="the kernel before still writes it"):
+        ONE_TOKEN[name](ptx.replace("griddepcontrol.launch_dependents;", ""))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
