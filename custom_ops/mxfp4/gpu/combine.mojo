@@ -15,6 +15,9 @@ comptime COMBINE_THREADS = 128
 comptime _AT_ONCE = 4
 """Rows that a thread loads at once."""
 
+comptime _MAX_ELEMENTS = 1 << 31
+"""Of the result: the kernel counts in 32 bits."""
+
 
 # Told that 64 registers are as good as 32, ptxas keeps all rows' loads before the sums.
 @__llvm_metadata(
@@ -58,10 +61,11 @@ def combine_kernel[
         return
     var of_token = Int(token * UInt32(top_k))
     var at = Int(number) * width
-    var before = residual.unsafe_load[width=width, alignment=2 * width](at)
+    # Not as memory that nobody writes (`invariant`): the kernel before may still do so when this one begins.
+    var before = residual.unsafe_load[width=width, alignment=2 * width, invariant=False](at)
     var total = SIMD[DType.float32, width](0)
     for first in range(0, Int(top_k), _AT_ONCE):
-        # Loads without branches between them, so that they are under way together: what there is not is another's again.
+        # Loads without branches between them, so that they are under way together: for what there is not, another's.
         var found = Array[Int32, _AT_ONCE](fill=0)
         var shares = Array[Float32, _AT_ONCE](fill=0)
         comptime for i in range(_AT_ONCE):
@@ -73,11 +77,13 @@ def combine_kernel[
             if first + i >= Int(top_k) or found[i] >= tokens * top_k:
                 found[i] = -1
             var row = Int(max(found[i], 0)) * Int(hidden)
-            values[i] = y.unsafe_load[width=width, alignment=2 * width](row + Int(part) * width)
+            values[i] = y.unsafe_load[width=width, alignment=2 * width, invariant=False](
+                row + Int(part) * width
+            )
         comptime for i in range(_AT_ONCE):
-            # Not a share of zero: what another row holds may be no number.
-            var value = values[i] if found[i] >= 0 else SIMD[DType.bfloat16, width](0)
-            total = value.cast[DType.float32]().fma(SIMD[DType.float32, width](shares[i]), total)
+            var share = SIMD[DType.float32, width](shares[i])
+            var more = values[i].cast[DType.float32]().fma(share, total)
+            total = more if found[i] >= 0 else total
     result.unsafe_store[alignment=2 * width](
         at, (before.cast[DType.float32]() + total).cast[DType.bfloat16]()
     )
@@ -108,10 +114,14 @@ def enqueue_combine(
         hidden: H.
 
     Raises:
-        The launch fails.
+        There are too many elements, or the launch fails.
     """
     if tokens == 0 or hidden == 0:
         return
+    if tokens * max(top_k, hidden) >= _MAX_ELEMENTS:
+        raise Error(
+            "moe.combine: on a GPU tokens * hidden must be below 2^31, got ", tokens, " * ", hidden
+        )
     if hidden % 8 == 0:
         _enqueue[8](ctx, result, y, places, weights, residual, tokens, top_k, hidden)
     else:

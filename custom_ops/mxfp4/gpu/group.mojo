@@ -1,8 +1,9 @@
 """Routed rows sorted by expert, stably: a block for each expert, which needs nothing of the others."""
 
 from std.math import ceildiv
+from std.utils import StaticTuple
 
-from max.gpu import block_idx, thread_idx
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.primitives import block
 
@@ -10,10 +11,11 @@ from ..pointers import ConstPointer
 from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
 comptime GROUP_THREADS = 1024
-"""Threads of a block; each takes a run of consecutive rows. All that there can be: `block.prefix_sum` reads a slot of each of
-32 warps, written or not."""
+"""Threads of a block; each takes a run of consecutive rows. With 32 warps `block.prefix_sum` reads no slot of its own that
+no warp has written, which the emulator would refuse."""
 
 
+@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(GROUP_THREADS)))
 def group_kernel(
     order: MutPointer[Int32, MutUntrackedOrigin],
     places: MutPointer[Int32, MutUntrackedOrigin],

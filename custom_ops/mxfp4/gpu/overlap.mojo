@@ -1,7 +1,8 @@
 """Kernels that begin while the one before still runs: CUDA's programmatic dependent launch, from Hopper on.
 
-Each of ours waits before it reads or writes what another kernel has to do with, and lets the next one begin behind its own
-wait: whatever the next one finds begun has waited for all before it. Source: PTX ISA 9.0, "griddepcontrol".
+Each of ours waits before it writes anything, or reads what the kernel before writes, and lets the next one begin behind its
+own wait: whatever the next one finds begun has waited for all before it. A kernel waits if it was compiled for such a GPU,
+and overlaps if it runs on one, which is the same where MAX compiles for the device. Source: PTX ISA 9.0, "griddepcontrol".
 """
 
 from max.gpu.host import DeviceContext
@@ -20,9 +21,9 @@ comptime _FIRST = 90
 
 @inline(.always)
 def wait_for_kernels_before():
-    """Waits until the kernels before this one on its stream are over, and what they wrote is seen.
+    """Waits until the kernel before this one on its stream is over, and what it wrote is seen.
 
-    Only a kernel that is launched to overlap with them has begun before that.
+    That one is over only when what it waited for was. Only a kernel that is launched to overlap has begun before that.
     """
     comptime if is_nvidia_gpu() and _is_sm_9x_or_newer():
         inlined_assembly["griddepcontrol.wait;", NoneType, constraints="~{memory}"]()

@@ -128,9 +128,8 @@ def enqueue_route(
     if top_k > ROUTE_THREADS:
         raise Error("moe.route: top_k must be at most ", ROUTE_THREADS, ", got ", top_k)
     if route_shared_bytes(experts, top_k) > _SHARED_BYTES:
-        raise Error(
-            "moe.route: experts must be at most ", _SHARED_BYTES // 4 - top_k, ", got ", experts
-        )
+        var most = (_SHARED_BYTES // 4 - top_k) // _KEYS_AT_ONCE * _KEYS_AT_ONCE
+        raise Error("moe.route: experts must be at most ", most, ", got ", experts)
     if tokens == 0:
         return
     ctx.enqueue_function[route_kernel](

@@ -44,7 +44,9 @@ def route(ptx: str, logits: NDArray[np.float32], top_k: int) -> tuple[Any, Any]:
     return ids, weights
 
 
-@pytest.mark.parametrize(("experts", "top_k"), [(4, 4), (32, 4), (128, 4), (160, 1)])
+@pytest.mark.parametrize(
+    ("experts", "top_k"), [(4, 4), (6, 4), (32, 4), (128, 4), (129, 5), (160, 1), (256, 8)]
+)
 def test_route(kernels: dict[str, str], experts: int, top_k: int, rng: np.random.Generator) -> None:
     logits = np.stack(
         [
@@ -66,6 +68,7 @@ def test_route_survives_nan_and_infinity(kernels: dict[str, str]) -> None:
     logits[1, ::2] = np.nan
     logits[2, ::2] = -np.float32(np.nan)
     logits[3, 0] = np.inf
+    logits[3, 1:3] = np.array(2**32 - 1, np.uint32).view(np.float32)  # the lowest key there is
     ids, _ = route(kernels["route"], logits, 4)
     assert ((ids >= 0) & (ids < 32)).all()
     assert all(len(set(row)) == 4 for row in ids.tolist())
@@ -123,12 +126,14 @@ def combine(
     return decode_bfloat16(result)
 
 
-@pytest.mark.parametrize(("width", "hidden"), [(1, 33), (1, 130), (8, 64), (8, 1032)])
+@pytest.mark.parametrize(
+    ("width", "hidden", "top_k"), [(1, 33, 4), (1, 130, 1), (8, 64, 5), (8, 1032, 4), (8, 16, 8)]
+)
 def test_combine(
-    kernels: dict[str, str], width: int, hidden: int, rng: np.random.Generator
+    kernels: dict[str, str], width: int, hidden: int, top_k: int, rng: np.random.Generator
 ) -> None:
-    y, weights = bfloat16(rng.standard_normal((12, hidden))), rng.random((3, 4))
-    places = rng.permutation(12).astype(np.int32).reshape(3, 4)
+    y, weights = bfloat16(rng.standard_normal((3 * top_k, hidden))), rng.random((3, top_k))
+    places = rng.permutation(3 * top_k).astype(np.int32).reshape(3, top_k)
     residual = bfloat16(rng.standard_normal((3, hidden)))
     got = combine(kernels[f"combine_{width}"], y, places, weights, residual, width)
     want = decode_bfloat16(residual) + moe.combine(decode_bfloat16(y), places, weights)
@@ -137,10 +142,12 @@ def test_combine(
 
 @pytest.mark.parametrize("bad", [-1, 4, 2**30])
 def test_combine_leaves_out_what_has_no_place(kernels: dict[str, str], bad: int) -> None:
+    """Whatever its share, and whatever a row holds that is loaded in its place."""
     y = bfloat16(np.arange(1.0, 33.0).reshape(4, 8))
-    places, residual = np.array([[0, bad]], np.int32), bfloat16(np.full((1, 8), 100.0))
-    got = combine(kernels["combine_8"], y, places, np.ones((1, 2)), residual, 8)
-    np.testing.assert_array_equal(got, decode_bfloat16(y)[:1] + 100)
+    y[0] = NAN
+    places, residual = np.array([[1, bad]], np.int32), bfloat16(np.full((1, 8), 100.0))
+    got = combine(kernels["combine_8"], y, places, np.array([[1.0, np.nan]]), residual, 8)
+    np.testing.assert_array_equal(got, decode_bfloat16(y)[1:2] + 100)
 
 
 ONE_TOKEN: dict[str, Callable[[str], Any]] = {

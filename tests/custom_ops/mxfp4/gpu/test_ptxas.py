@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.custom_ops.mxfp4.assembler import disassemble, needs_nvdisasm
 
 
@@ -17,3 +19,15 @@ def test_combine_asks_for_all_rows_before_it_adds_any(
     sums = [i for i, name in enumerate(names) if name.startswith("FFMA")]
     assert len(loads) >= 1 + 3 * 4  # the residual; place, share and values of each row
     assert max(loads) < min(sums)
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["route", "group", "combine_1", "combine_8"])
+def test_nothing_is_read_or_written_before_the_wait_for_the_kernel_before(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    """In the SASS: what PTX calls memory that nobody writes, ptxas may read before."""
+    names = [x.name for x in disassemble(kernels[name], tmp_path)]
+    assert not any("CONSTANT" in x for x in names)
+    accesses = [i for i, x in enumerate(names) if x.startswith(("LDG", "STG"))]
+    assert names.index("ACQBULK") < min(accesses)

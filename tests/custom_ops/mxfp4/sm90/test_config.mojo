@@ -59,11 +59,6 @@ def test_worked_sizes() raises:
     assert_equal(PREFILL_128.narrow_tokens(), 64)
     assert_equal(DECODE_16.narrow_tokens(), 8)
     assert_equal(DECODE_8.narrow_tokens(), 8)
-
-
-def test_few_tokens_are_multiplied_by_warps() raises:
-    assert_true(DECODE_1.warp_products() and DECODE_8.warp_products() and DECODE_16.warp_products())
-    assert_true(not MIDDLE_64.warp_products() and not PREFILL_128.warp_products())
     assert_equal(PREFILL_128.row_blocks(2880), 15)
     assert_equal(PREFILL_128.launch_registers(), 128)
     # 128 times four warpgroups, less 56, by three.
@@ -75,6 +70,11 @@ def test_few_tokens_are_multiplied_by_warps() raises:
     assert_equal(DECODE_8.sums_bytes(), 64 * 8 * 4)
     assert_equal(DECODE_8.consumer_registers(), 80)
     assert_equal(DECODE_1.consumer_registers(), 56)
+
+
+def test_few_tokens_are_multiplied_by_warps() raises:
+    assert_true(DECODE_1.warp_products() and DECODE_8.warp_products() and DECODE_16.warp_products())
+    assert_true(not MIDDLE_64.warp_products() and not PREFILL_128.warp_products())
 
 
 def main() raises:
