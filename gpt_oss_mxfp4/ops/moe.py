@@ -102,8 +102,8 @@ def combine(
         token's result does not depend on its batch.
 
     Raises:
-        ValueError: wrong rank or dtype; at run time, on the CPU, a place outside of 0..P-1. On a GPU such a row is left
-            out.
+        ValueError: wrong rank or dtype; at run time, on the CPU, a place outside of 0..P-1, or on a GPU, where such
+            a row is left out, a result of 2^31 elements or more.
     """
     op = "moe.combine"
     y, row_places, weights, residual = (

@@ -1,4 +1,4 @@
-"""What a step launches on a Hopper GPU, as MAX fuses the graph: each launch more costs microseconds at every layer."""
+"""What a step launches on a Hopper GPU, as MAX fuses the graph: one more would be one more at every layer."""
 
 from __future__ import annotations
 
