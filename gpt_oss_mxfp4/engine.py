@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -39,10 +40,10 @@ from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, Refused, Sampli
 from gpt_oss_mxfp4.prompt import (
     Prompt as Prompt,  # the training of the demo model takes it from here
 )
-from gpt_oss_mxfp4.toolchain import cpu_features, versions
+from gpt_oss_mxfp4.toolchain import cpu_features, vector_extensions, versions
 
 FINGERPRINT = "compiled_for"
-"""File beside compiled graphs that names what they are of."""
+"""File beside compiled graphs that names what they are of, and what a CPU must have to run them."""
 
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
@@ -136,7 +137,8 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     )
     _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
     fingerprint = _fingerprint(checkpoint, device, options)
-    (folder / FINGERPRINT).write_text(f"{fingerprint}\n")
+    extensions = " ".join(sorted(vector_extensions()))
+    (folder / FINGERPRINT).write_text(f"{fingerprint}\n{extensions}\n")
 
 
 def _require_bfloat16(options: EngineOptions | CompileOptions, cure: str) -> None:
@@ -156,7 +158,7 @@ def _fingerprint(
 ) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
-    code = cpu_features() if kind == "cpu" else requested_kernel()
+    code = cpu_features() if kind == "cpu" else (requested_kernel(), platform.machine())
     precision = (options.activations, options.dense_weights)
     said = repr((checkpoint.config, precision, kind, code, digest_sources(), versions()))
     return hashlib.sha256(said.encode()).hexdigest()
@@ -164,7 +166,7 @@ def _fingerprint(
 
 def _check_compiled(folder: Path, fingerprint: str) -> None:
     try:
-        found = (folder / FINGERPRINT).read_text().strip()
+        found, *extensions = (folder / FINGERPRINT).read_text().split() or [""]
     except OSError as error:
         raise Refused(
             f"--precompiled: {folder} must be a folder that compile has written"
@@ -173,6 +175,13 @@ def _check_compiled(folder: Path, fingerprint: str) -> None:
         raise Refused(
             f"--precompiled: {folder} must be compiled for this model, device and precision, by this version; compile "
             "it again"
+        )
+    # Beside a GPU's code there is some for the CPU, made for the machine that compiled it.
+    missing = sorted(set(extensions) - vector_extensions())
+    if missing:
+        raise Refused(
+            f"--precompiled: {folder} holds code for a CPU that has {', '.join(missing)}, which this one has not; "
+            "compile it here"
         )
 
 
@@ -212,7 +221,8 @@ def pipeline_arguments(
     return PipelineArgs(
         model_path=str(checkpoint.folder),
         # Named one by one and absolute, so that MAX looks for nothing else and reads no names for an encoding.
-        weight_path=[file.resolve() for file in checkpoint.files],
+        # Links stay: those of a Hub cache lead to files without the suffix that MAX knows a format by.
+        weight_path=[file.absolute() for file in checkpoint.files],
         quantization_encoding="float32" if device.device_type == "cpu" else "bfloat16",
         device_specs=[device],
         max_length=max_length,

@@ -72,6 +72,14 @@ def load_kept(
     return artifacts, models
 
 
+def load_graph(session: InferenceSession, graph: Graph) -> Model:
+    """Gives a graph without weights ready to run.
+
+    Not by ``session.load``: that looks among precompiled graphs, if there are any, and finds this one missing.
+    """
+    return session.init(session.compile(graph))
+
+
 def load_kept_graph(
     session: InferenceSession, made_from: object, build: Callable[[], Graph]
 ) -> Model:
@@ -84,7 +92,7 @@ def load_kept_graph(
     """
     folder = default_folder()
     if folder is None:
-        return session.load(build())
+        return load_graph(session, build())
     cache, name = CompiledCache(folder), _entry("graph", made_from)
     model = _init_kept(cache, name, session, None)
     if model is None:

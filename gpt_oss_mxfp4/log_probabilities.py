@@ -19,7 +19,7 @@ from max.pipelines.lib.log_probabilities import (
     log_probabilities_ragged_graph,
 )
 
-from gpt_oss_mxfp4.kept_graphs import load_kept_graph
+from gpt_oss_mxfp4.kept_graphs import load_graph, load_kept_graph
 
 
 class LogProbabilitiesGraph:
@@ -78,4 +78,4 @@ class LogProbabilitiesGraph:
         build = partial(log_probabilities_ragged_graph, device, levels=_LOGPROBS_HEAP_LEVELS)
         if self._device.is_host:
             return load_kept_graph(self._session, "log probabilities", build)
-        return self._session.load(build())
+        return load_graph(self._session, build())

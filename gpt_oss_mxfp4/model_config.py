@@ -22,8 +22,8 @@ from max.pipelines.modeling.config_enums import SupportedEncoding
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
-from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.footprint import CPU_MAX_LENGTH
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.ops.checks import activation_dtype
 from gpt_oss_mxfp4.options import Activations, DenseWeights, GroupedKernel, LayerOptions
 
@@ -224,31 +224,3 @@ def only_device(devices: list[DeviceRef]) -> DeviceRef:
             f"gpt_oss_mxfp4: runs on one device, got {len(devices)}; pass --devices cpu or gpu:0"
         )
     return devices[0]
-
-
-def kv_cache_params(
-    config: GptOssConfig, cache: KVCacheConfig, device: DeviceRef
-) -> MultiKVCacheParams:
-    """Plans one paged KV cache per layer type: sliding layers keep only their window.
-
-    Args:
-        config: gives layers, heads and window.
-        cache: page size and the other settings of MAX's KV cache.
-        device: where the caches lie; their dtype is that of the activations there.
-
-    Returns:
-        The caches, keyed by layer type in order of first appearance.
-    """
-    return MultiKVCacheParams.from_params(
-        {
-            kind: cache.to_params(
-                dtype=activation_dtype(device),
-                n_kv_heads=config.num_key_value_heads,
-                head_dim=config.head_dim,
-                num_layers=config.layer_types.count(kind),
-                devices=[device],
-                window_size=config.sliding_window if kind == "sliding_attention" else None,
-            )
-            for kind in dict.fromkeys(config.layer_types)
-        }
-    )

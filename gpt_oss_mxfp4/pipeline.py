@@ -239,7 +239,8 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
             compile_graph,
             spec.weights_registry(),
         )
-        self._maybe_release_host_weights(*models.values())
+        if not config.layers.packed:  # else the GPU reads what only the session's registry keeps
+            self._maybe_release_host_weights(*models.values())
         return models
 
     def execute(self, model_inputs: ModelInputs) -> ModelOutputs:

@@ -28,12 +28,9 @@ def _version(package: str) -> str:
 
 def cpu_features() -> str:
     """Names the instructions that code for this machine may use, and the processor it is tuned for."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
+    told = _processor()
+    if not told:  # not Linux
         return f"{platform.machine()} {platform.processor()}"
-    # The first processor stands for all, as for the compiler.
-    first = lines[: lines.index("")] if "" in lines else lines
     wanted = (
         "vendor_id",
         "cpu family",
@@ -43,8 +40,24 @@ def cpu_features() -> str:
         "CPU part",
         "Features",
     )
+    return repr({name: value for name, value in told.items() if name in wanted})
+
+
+def vector_extensions() -> frozenset[str]:
+    """Names what this machine's processor adds to x86-64 for vectors and bits, as Linux does; elsewhere nothing."""
+    flags = _processor().get("flags", "").split()
+    return frozenset(flag for flag in flags if flag.startswith(("avx", "bmi", "f16c", "fma")))
+
+
+def _processor() -> dict[str, str]:
+    """What Linux tells of the first processor, which stands for all, as for the compiler."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {}
+    first = lines[: lines.index("")] if "" in lines else lines
     told = (line.partition(":") for line in first)
-    return repr({name.strip(): value.strip() for name, _, value in told if name.strip() in wanted})
+    return {name.strip(): value.strip() for name, _, value in told}
 
 
 def settings() -> tuple[tuple[str, str], ...]:

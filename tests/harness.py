@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from max.driver import CPU, Buffer
+from max.driver import CPU, Buffer, Device
 from max.engine import InferenceSession
 from max.graph import DeviceRef
 from max.nn.transformer import ReturnLogits
@@ -21,8 +21,10 @@ from max.pipelines.modeling.types import RequestID
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.checkpoint.pack import pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
-from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
+from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from gpt_oss_mxfp4.options import Activations, DenseWeights
 from gpt_oss_mxfp4.pipeline import GptOssInputs, graph_spec, settle_inputs
 
@@ -33,10 +35,11 @@ KV_CACHE_BUDGET = 2**32
 
 
 class Harness:
-    """A compiled checkpoint on the CPU.
+    """A compiled checkpoint.
 
     Args:
         folder: the checkpoint.
+        device: where it runs, or None for the CPU.
         max_length: tokens a sequence may reach.
         max_batch_size: sequences in a batch.
         activations: what inputs of matmuls are rounded to.
@@ -47,29 +50,32 @@ class Harness:
         self,
         folder: Path,
         *,
+        device: Device | None = None,
         max_length: int = 1024,
         max_batch_size: int = 2,
         activations: Activations = "bfloat16",
         dense_weights: DenseWeights = "bfloat16",
     ) -> None:
         checkpoint = open_checkpoint(folder)
-        device = DeviceRef.CPU()
+        self._device = device or CPU()
+        place = DeviceRef.from_device(self._device)
         self.max_length = max_length
         kv_params = kv_cache_params(
-            checkpoint.config, KVCacheConfig(enable_prefix_caching=False), device
+            checkpoint.config, KVCacheConfig(enable_prefix_caching=False), place
         )
         config = GptOssArchConfig(
             checkpoint=checkpoint,
-            devices=[device],
+            devices=[place],
             activations=activations,
             dense_weights=dense_weights,
             kv_params=kv_params,
             max_seq_len=max_length,
         )
-        self._device = CPU()
         session = InferenceSession(devices=[self._device])
         weights: Mapping[str, Any] = adapt(checkpoint)
-        if dense_weights != "bfloat16":
+        if config.layers.packed:
+            weights = pack_experts(checkpoint, weights, self._device, session)
+        elif dense_weights != "bfloat16":
             weights = quantize_dense(weights, dense_weights, session)
         specs = {"logits": graph_spec(config, weights, ReturnLogits.ALL)}
         self._model = init_graphs(session, compile_graphs(session, specs), specs)["logits"]
@@ -145,19 +151,19 @@ class Harness:
     def outputs(self, prompt: Sequence[int]) -> list[npt.NDArray[Any]]:
         """Runs one prompt in one step and gives all that the graph returns, whatever that is."""
         with self._contexts([prompt]) as contexts:
-            return [output.to_numpy().copy() for output in self._execute(contexts)]
+            return [output.to(CPU()).to_numpy().copy() for output in self._execute(contexts)]
 
     def _step(self, contexts: list[TextContext]) -> list[Logits]:
-        _, logits, offsets = self._execute(contexts)
-        return np.split(logits.to_numpy().copy(), offsets.to_numpy()[1:-1])
+        _, logits, offsets = (output.to(CPU()).to_numpy() for output in self._execute(contexts))
+        return np.split(logits.copy(), offsets[1:-1])
 
     def _execute(self, contexts: list[TextContext]) -> list[Buffer]:
         for context in contexts:
             self._cache.alloc(context).synchronize()
         tokens, row_offsets = build_single_replica_ragged_token_arrays(contexts)
         inputs = GptOssInputs(
-            tokens=Buffer.from_numpy(tokens),
-            input_row_offsets=Buffer.from_numpy(row_offsets),
+            tokens=Buffer.from_numpy(tokens).to(self._device),
+            input_row_offsets=Buffer.from_numpy(row_offsets).to(self._device),
             return_n_logits=Buffer.from_numpy(np.ones(1, dtype=np.int64)),
             kv_cache_inputs=self._cache.runtime_inputs([contexts]),
         )

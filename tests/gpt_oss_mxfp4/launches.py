@@ -29,8 +29,8 @@ from max.nn.transformer import ReturnLogits
 from max.pipelines.kv_cache import KVCacheConfig
 
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.model_config import kv_cache_params
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT

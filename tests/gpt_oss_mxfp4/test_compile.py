@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,19 @@ def test_what_was_compiled_for_something_else_is_refused(compiled: Path, other: 
     last = done.stderr.splitlines()[-1]
     assert last.startswith(
         f"gpt-oss-mxfp4: --precompiled: {compiled} must be compiled for this model, device and precision"
+    )
+
+
+@pytest.mark.slow
+def test_code_for_another_cpu_is_refused(compiled: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(compiled, tmp_path / "other")
+    file = other / "compiled_for"
+    file.write_text(f"{file.read_text().rstrip()} avx10_9\n")
+    done = generate("--precompiled", str(other), "--model", str(CHECKPOINT))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(
+        f"gpt-oss-mxfp4: --precompiled: {other} holds code for a CPU that has avx10_9, which this one has not; "
+        "compile it here\n"
     )
 
 

@@ -25,6 +25,7 @@ from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE, SUFFIX
 from gpt_oss_mxfp4.detokenize import INCOMPLETE
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
+from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = dict(os.environ)
@@ -298,6 +299,22 @@ def test_interrupt_ends_at_once_with_130() -> None:
         assert time.monotonic() - begin < 5
     assert "interrupted" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_a_model_is_named_by_its_hub_id(greedy: tuple[bytes, str], tmp_path: Path) -> None:
+    """The Hub's cache holds links, to files without a suffix."""
+    with serve() as hub:
+        hub.files = {file.name: file.read_bytes() for file in CHECKPOINT.iterdir()}
+        done = subprocess.run(
+            [*command(), "--model", "test/tiny"],
+            capture_output=True,
+            check=False,
+            cwd=ROOT,
+            env={**ENVIRONMENT, **hub.environment(tmp_path)},
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == greedy[0]
 
 
 @pytest.mark.slow

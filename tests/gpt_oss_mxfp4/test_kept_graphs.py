@@ -1,4 +1,4 @@
-"""When a compiled graph is taken from the cache, when it is compiled, and what of it is kept; without compiling any."""
+"""When a compiled graph is taken from the cache, when it is compiled, and what of it is kept; a model's is not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from max.graph import DeviceRef
+from max.driver import CPU, Buffer
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.graph import DeviceRef, Graph, TensorType
 from max.nn.transformer import ReturnLogits
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib.graph_specs import CompiledArtifacts, GraphRole
@@ -20,9 +24,10 @@ from max.pipelines.lib.pipeline_variants import text_generation
 from gpt_oss_mxfp4 import kept_graphs, pipeline
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE, entry_name
-from gpt_oss_mxfp4.kept_graphs import kept_sampler, load_kept
+from gpt_oss_mxfp4.kept_graphs import kept_sampler, load_graph, load_kept
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
+from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from gpt_oss_mxfp4.options import CACHE_LOGGER
 from tests.golden import CHECKPOINT
 
@@ -196,6 +201,22 @@ def test_a_max_without_that_name_goes_on_as_ever(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(text_generation, "load_sampler_graphs")
     with kept_sampler():
         assert not hasattr(text_generation, "load_sampler_graphs")
+
+
+def test_a_graph_is_compiled_where_others_are_precompiled(tmp_path: Path) -> None:
+    def graph(name: str) -> Graph:
+        x = TensorType(DType.float32, ["n"], DeviceRef.CPU())
+        with Graph(name, input_types=[x]) as built:
+            built.output(built.inputs[0].tensor + 1)
+        return built
+
+    InferenceSession(devices=[CPU()], export_mefs=str(tmp_path)).load(graph("one"))
+    session = InferenceSession(devices=[CPU()], precompiled_mefs=str(tmp_path))
+    with pytest.raises(RuntimeError):
+        session.load(graph("other"))
+    [y] = load_graph(session, graph("other")).execute(np.ones(2, np.float32))
+    assert isinstance(y, Buffer)
+    assert y.to_numpy().tolist() == [2, 2]
 
 
 def test_the_model_s_graph_is_named_by_all_that_it_is_built_from() -> None:

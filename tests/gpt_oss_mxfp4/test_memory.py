@@ -13,8 +13,9 @@ from max.pipelines.kv_cache import KVCacheConfig
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, padding_bytes
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
-from gpt_oss_mxfp4.model_config import GptOssArchConfig, kv_cache_params
+from gpt_oss_mxfp4.model_config import GptOssArchConfig
 from scripts.make_synthetic import SIZES
 from tests.sparse_checkpoint import make_sparse_checkpoint
 

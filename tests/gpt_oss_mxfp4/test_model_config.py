@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from max.driver import DeviceSpec
 from max.graph import DeviceRef
-from max.nn.kv_cache import KVCacheParams
-from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import PipelineArgs, PipelineConfig
 from max.pipelines.lib.memory_estimation import MemoryEstimator
 from max.pipelines.lib.pipeline_runtime_config import PipelineRuntimeConfig
@@ -20,14 +18,12 @@ from safetensors.numpy import save_file
 
 from gpt_oss_mxfp4.arch import GPT_OSS
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.footprint import CPU_MAX_LENGTH
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
     KERNEL_VARIABLE,
     GptOssArchConfig,
-    kv_cache_params,
     only_device,
 )
 from gpt_oss_mxfp4.options import LayerOptions
@@ -51,16 +47,6 @@ def pipeline_config(model: Path, **arguments: Any) -> PipelineConfig:
 def copy(tmp_path: Path) -> Path:
     """A checkpoint of its own: open checkpoints are remembered by folder."""
     return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
-
-
-def test_each_layer_type_has_a_cache_of_its_own() -> None:
-    config = GptOssConfig.from_file(CHECKPOINT / "config.json")
-    params = kv_cache_params(config, KVCacheConfig(), DeviceRef.CPU())
-    sliding, full = (
-        params.child(kind, KVCacheParams) for kind in ("sliding_attention", "full_attention")
-    )
-    assert (sliding.num_layers, full.num_layers) == (2, 2)
-    assert (sliding.window_size, full.window_size) == (128, None)
 
 
 def test_one_device_only() -> None:

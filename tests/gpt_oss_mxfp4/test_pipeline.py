@@ -16,8 +16,8 @@ from max.pipelines.lib.pipeline_variants.overlap_text_generation import _HasRagg
 from gpt_oss_mxfp4 import pipeline
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.layers.rope import rope_table
-from gpt_oss_mxfp4.model_config import kv_cache_params
 from gpt_oss_mxfp4.pipeline import GptOssInputs, GptOssPipelineModel
 from tests.golden import CHECKPOINT
 from tests.reference.bfloat16 import encode_bfloat16

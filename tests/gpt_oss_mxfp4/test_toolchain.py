@@ -20,6 +20,11 @@ flags\t\t: fpu
 """
 
 
+def test_vector_extensions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: CPUINFO)
+    assert toolchain.vector_extensions() == {"avx2", "avx512_bf16"}
+
+
 def features(monkeypatch: pytest.MonkeyPatch, text: str) -> str:
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", lambda path: text)

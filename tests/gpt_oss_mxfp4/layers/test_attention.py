@@ -12,8 +12,8 @@ from max.nn.kv_cache import KVCacheParams
 from max.pipelines.kv_cache import KVCacheConfig
 
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.layers.attention import Attention
-from gpt_oss_mxfp4.model_config import kv_cache_params
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
