@@ -79,7 +79,7 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
         else:
             return packed & 0xFFFF_0000
 
-    def read_scales[fold: Bool](self, row: Int, target: WordPointer):
+    def read_scales[fold: Bool](self, row: Int, first: Int, end: Int, target: WordPointer):
         """Does nothing: BF16 has no scales.
 
         Parameters:
@@ -87,6 +87,8 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
 
         Args:
             row: The row.
+            first: Not read.
+            end: Not read.
             target: Not written.
         """
         pass

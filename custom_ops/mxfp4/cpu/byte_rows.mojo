@@ -115,34 +115,36 @@ struct ByteRows[element: DType, word_dtype: DType](WeightRows):
             return bitcast[DType.uint32, LANES](self._element[v](packed))
 
     @inline(.always)
-    def read_scales[fold: Bool](self, row: Int, target: WordPointer):
-        """Widens a row's scales to float32, and asks for those of rows to come.
+    def read_scales[fold: Bool](self, row: Int, first: Int, end: Int, target: WordPointer):
+        """Widens some of a row's scales to float32, and asks for those of rows to come.
 
         Parameters:
             fold: Not read.
 
         Args:
             row: The row.
-            target: One word for every group of the row's chunks.
+            first: The first scale.
+            end: Past the last.
+            target: One word for every scale of the row's chunks, and LANES.
         """
         comptime Scale = Scalar[scale_dtype(Self.element)]
         var source = self.scales.unsafe_offset(row * self.k_groups)
-        for first in range(0, self.k_groups, LANES):
+        for i in range(first, end, LANES):
             prefetch_byte(
-                source.unsafe_offset(first + PREFETCH_BYTES // GROUP_SIZE).unsafe_bitcast[UInt8]()
+                source.unsafe_offset(i + PREFETCH_BYTES // GROUP_SIZE).unsafe_bitcast[UInt8]()
             )
             var s = SIMD[scale_dtype(Self.element), LANES](0)
-            if first + LANES <= self.k_groups:
-                s = source.unsafe_load[width=LANES, alignment=1](first)
+            if i + LANES <= self.k_groups:
+                s = source.unsafe_load[width=LANES, alignment=1](i)
             else:
-                var left = SIMD[DType.int32, LANES](Int32(self.k_groups - first))
-                s = masked_load[LANES](source.unsafe_offset(first), LANE_INDEX.lt(left), s)
+                var left = SIMD[DType.int32, LANES](Int32(self.k_groups - i))
+                s = masked_load[LANES](source.unsafe_offset(i), LANE_INDEX.lt(left), s)
             comptime if Self.element == DType.int8:
                 var bits = bitcast[DType.uint16, LANES](s).cast[DType.uint32]() << 16
-                target.unsafe_store[alignment=4](first, bits)
+                target.unsafe_store[alignment=4](i, bits)
             else:
                 var values = decode_e8m0(s.cast[DType.uint32]())
-                target.unsafe_store[alignment=4](first, bitcast[DType.uint32, LANES](values))
+                target.unsafe_store[alignment=4](i, bitcast[DType.uint32, LANES](values))
 
     def fits_folding(self, first_row: Int, rows: Int) -> Bool:
         """Says no.

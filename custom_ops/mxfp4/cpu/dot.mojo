@@ -4,12 +4,15 @@
         for m: sums[m] += scale(chunk) * (words . x[m, chunk])
 
 With one row or two that is limited by reading weights, so rows go strictly in order and memory is asked for ahead of use.
-With more, arithmetic counts: scales are folded into words where they fit, and pairs of weight rows share activations.
+With more, arithmetic counts: scales are folded into words where they fit, and pairs of weight rows share activations. Where
+words need no decoding, activations are most of what is read: a block of chunks, whose activations stay in L1, goes through
+all weight rows before the next block does.
 """
 
+from std.math import align_up, ceildiv
 from std.memory import bitcast
 
-from .pack import row_words, word_offset
+from .pack import row_words
 from .weights import (
     WeightRows,
     WordPointer,
@@ -25,11 +28,72 @@ comptime FloatPointer = MutPointer[Float32, MutUntrackedOrigin]
 comptime TILE_N = 32
 """Weight rows, that is outputs, that a kernel call produces."""
 
-comptime DOT_ROWS = 8
+comptime _PASS_ROWS = 8
 """Most rows of activations that one pass over the weights multiplies."""
 
 comptime _FOLD_ROWS = 4
 """Fewest rows of activations for which folding scales into words is less work than multiplying sums by them."""
+
+comptime _BLOCK_BYTES = 16384
+"""Activations of a block of chunks, half of a small L1: weights pass through the other half."""
+
+comptime _LEAD_BYTES = 4096
+"""How far ahead of a walk through a block its weights are asked for."""
+
+
+def _in_blocks[Rows: WeightRows, m: Int]() -> Bool:
+    return takes_blocks[Rows]() and m >= _FOLD_ROWS
+
+
+def takes_blocks[Rows: WeightRows]() -> Bool:
+    """Tells whether chunks go in blocks, with four rows of activations or more (NOTES N87).
+
+    Parameters:
+        Rows: The weights' format.
+
+    Returns:
+        Whether a chunk is one register of words.
+    """
+    return Rows.vectors == 1
+
+
+@fieldwise_init
+struct _Walk(TrivialRegisterPassable):
+    """One pass over some weight rows."""
+
+    var first_row: Int
+    """The first weight row."""
+    var rows: Int
+    """Weight rows."""
+    var k: Int
+    """Elements in a row."""
+    var chunks: Int
+    """Chunks in a row."""
+    var first: Int
+    """The first chunk of the block."""
+    var end: Int
+    """Past its last."""
+    var turn: Int
+    """Which of the block's passes this is: each asks for its share of the next block's weights."""
+    var passes: Int
+    """Passes over the block."""
+
+    @inline(.always)
+    def ahead(self, n: Int) -> Tuple[Int, Int]:
+        """Gives the row to ask for while row n is multiplied, and what to add to a chunk's place in it.
+
+        One pass asks a few rows ahead, several for what the next block will want: the same rows, or those after them.
+        """
+        var lead = self.rows
+        if self.passes == 1:
+            lead = ceildiv(_LEAD_BYTES, (self.end - self.first) * 4 * LANES)
+        elif n % self.passes != self.turn:
+            return (self.first_row + n, 0)
+        if n + lead < self.rows:
+            return (self.first_row + n + lead, 0)
+        if self.end < self.chunks:
+            return (self.first_row + n + lead - self.rows, self.end - self.first)
+        return (self.first_row + n + lead, -self.first)
 
 
 @inline(.always)
@@ -38,6 +102,7 @@ def _add_chunk[
 ](
     weights: Rows,
     row: Int,
+    ahead: Array[Tuple[Int, Int], pair],
     chunk: Int,
     x: WordPointer,
     x_stride: Int,
@@ -52,12 +117,15 @@ def _add_chunk[
     var packed = Array[Words, pair](fill=Words(0))
     var scale = Array[Words, pair](fill=Words(0))
     comptime for r in range(pair):
-        # Counted from the pair's last row: what lies between the two is under way already.
-        weights.prefetch_ahead(row + r + pair - 1, chunk)
+        comptime if _in_blocks[Rows, m]():
+            weights.prefetch_chunk(ahead[r][0], chunk + ahead[r][1])
+        else:
+            # Counted from the pair's last row: what lies between the two is under way already.
+            weights.prefetch_ahead(row + r + pair - 1, chunk)
         packed[r] = weights.load[tail](row + r, chunk)
         scale[r] = lane_scales[Rows](scales.unsafe_offset(r * scales_stride), chunk)
     var products = Array[Sums[Rows.word], pair * m](fill=Sums[Rows.word](0))
-    var x_chunk = x.unsafe_offset(word_offset[Rows](chunk))
+    var x_chunk = x.unsafe_offset(row_words[Rows](chunk))
     comptime if Rows.word == DType.int8:
         comptime for i in range(m):
             var start = x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](
@@ -101,32 +169,67 @@ def _add_chunk[
 @inline(.always)
 def _dot_rows[
     Rows: WeightRows, m: Int, pair: Int, fold: Bool
-](weights: Rows, row: Int, k: Int, x: WordPointer, scales: WordPointer, y: FloatPointer):
-    """Multiplies `pair` weight rows by m rows of activations; output i of row r goes to y[i * TILE_N + r].
+](
+    weights: Rows,
+    walk: _Walk,
+    n: Int,
+    x: WordPointer,
+    scales: WordPointer,
+    partial: FloatPointer,
+    y: FloatPointer,
+):
+    """Multiplies a block of `pair` weight rows by m rows of activations; with the last block, output i of row r goes to
+    y[i * TILE_N + r], before it sums go to `partial`.
     """
-    comptime size = chunk_k[Rows]()
     comptime unroll = max(1, 4 // Rows.vectors)
-    var full_chunks = k // size
-    var has_tail = k % size != 0
-    var chunks = full_chunks + Int(has_tail)
-    var x_stride = row_words[Rows](chunks)
-    var scales_stride = scales_per_row[Rows](chunks)
+    comptime groups = groups_per_chunk[Rows]()
+    var row = walk.first_row + n
+    var first = 0
+    var end = walk.chunks
+    comptime if _in_blocks[Rows, m]():
+        first = walk.first
+        end = walk.end
+    var full_end = min(end, walk.k // chunk_k[Rows]())
+    var x_stride = row_words[Rows](walk.chunks)
+    var scales_stride = scales_per_row[Rows](walk.chunks)
+    var ahead = Array[Tuple[Int, Int], pair](fill=(row, 0))
     comptime for r in range(pair):
-        weights.read_scales[fold](row + r, scales.unsafe_offset(r * scales_stride))
+        weights.read_scales[fold](
+            row + r, first * groups, end * groups, scales.unsafe_offset(r * scales_stride)
+        )
+        comptime if _in_blocks[Rows, m]():
+            ahead[r] = walk.ahead(n + r)
     var sums = Array[Floats, pair * m](fill=Floats(0))
-    for i in range(full_chunks // unroll):
+    comptime if _in_blocks[Rows, m]():
+        if first > 0:
+            comptime for s in range(pair * m):
+                sums[s] = partial.unsafe_load[width=LANES](s * LANES)
+    for i in range((full_end - first) // unroll):
         comptime for u in range(unroll):
             _add_chunk[Rows, m, pair, fold, False](
-                weights, row, i * unroll + u, x, x_stride, scales, scales_stride, sums
+                weights,
+                row,
+                ahead,
+                first + i * unroll + u,
+                x,
+                x_stride,
+                scales,
+                scales_stride,
+                sums,
             )
-    for chunk in range(full_chunks // unroll * unroll, full_chunks):
+    for chunk in range(first + (full_end - first) // unroll * unroll, full_end):
         _add_chunk[Rows, m, pair, fold, False](
-            weights, row, chunk, x, x_stride, scales, scales_stride, sums
+            weights, row, ahead, chunk, x, x_stride, scales, scales_stride, sums
         )
-    if has_tail:
+    if end > full_end:
         _add_chunk[Rows, m, pair, fold, True](
-            weights, row, full_chunks, x, x_stride, scales, scales_stride, sums
+            weights, row, ahead, full_end, x, x_stride, scales, scales_stride, sums
         )
+    comptime if _in_blocks[Rows, m]():
+        if end < walk.chunks:
+            comptime for s in range(pair * m):
+                partial.unsafe_store(s * LANES, sums[s])
+            return
     comptime for r in range(pair):
         comptime for i in range(m):
             y[unsafe_offset=i * TILE_N + r] = sums[r * m + i].reduce_add()
@@ -148,21 +251,22 @@ def scales_per_row[Rows: WeightRows](chunks: Int) -> Int:
 
 
 def dot[
-    Rows: WeightRows, m: Int
+    Rows: WeightRows
 ](
     weights: Rows,
     first_row: Int,
     rows: Int,
     k: Int,
     x: WordPointer,
+    m: Int,
     scales: WordPointer,
+    partial: FloatPointer,
     y: FloatPointer,
 ):
     """Multiplies `rows` weight rows by m rows of activations.
 
     Parameters:
         Rows: The weights' format.
-        m: Rows of activations, 1 to DOT_ROWS.
 
     Args:
         weights: All weight rows.
@@ -170,31 +274,77 @@ def dot[
         rows: How many, at most TILE_N.
         k: Elements in a row.
         x: [m, row_words] packed words.
+        m: Rows of activations.
         scales: Scratch, [2, scales_per_row].
+        partial: Scratch, [m, TILE_N, LANES] where the format `takes_blocks`.
         y: [m, TILE_N] float32, of which the first `rows` columns are written.
     """
-    comptime if m >= _FOLD_ROWS:
-        comptime if Rows.folds:
-            if weights.fits_folding(first_row, rows):
-                _dot_all[Rows, m, True](weights, first_row, rows, k, x, scales, y)
-                return
-    _dot_all[Rows, m, False](weights, first_row, rows, k, x, scales, y)
+    comptime if Rows.folds:
+        if m >= _FOLD_ROWS and weights.fits_folding(first_row, rows):
+            _dot_all[Rows, True](weights, first_row, rows, k, x, m, scales, partial, y)
+            return
+    _dot_all[Rows, False](weights, first_row, rows, k, x, m, scales, partial, y)
 
 
 def _dot_all[
-    Rows: WeightRows, m: Int, fold: Bool
+    Rows: WeightRows, fold: Bool
 ](
     weights: Rows,
     first_row: Int,
     rows: Int,
     k: Int,
     x: WordPointer,
+    m: Int,
     scales: WordPointer,
+    partial: FloatPointer,
+    y: FloatPointer,
+):
+    """Goes through blocks of chunks, each in passes of _PASS_ROWS rows of activations or fewer, as even as can be.
+    """
+    var chunks = ceildiv(k, chunk_k[Rows]())
+    var words = row_words[Rows](chunks)
+    var passes = ceildiv(m, _PASS_ROWS)
+    var block = max(1, chunks)
+    comptime if takes_blocks[Rows]():
+        if m >= _FOLD_ROWS:
+            block = ceildiv(block, ceildiv(ceildiv(m, passes) * words * 4 + 1, _BLOCK_BYTES))
+    # At least one: a row of no elements has sums, too.
+    for first in range(0, max(1, chunks), block):
+        for p in range(passes):
+            var begin = m * p // passes
+            var count = m * (p + 1) // passes - begin
+            var walk = _Walk(
+                first_row, rows, k, chunks, first, min(chunks, first + block), p, passes
+            )
+            comptime for size in range(1, _PASS_ROWS + 1):
+                if count == size:
+                    _dot_pass[Rows, size, fold](
+                        weights,
+                        walk,
+                        x.unsafe_offset(begin * words),
+                        scales,
+                        partial.unsafe_offset(begin * TILE_N * LANES),
+                        y.unsafe_offset(begin * TILE_N),
+                    )
+
+
+def _dot_pass[
+    Rows: WeightRows, m: Int, fold: Bool
+](
+    weights: Rows,
+    walk: _Walk,
+    x: WordPointer,
+    scales: WordPointer,
+    partial: FloatPointer,
     y: FloatPointer,
 ):
     comptime pair = 2 if m >= _FOLD_ROWS and LANES == 16 else 1
-    var whole = rows // pair * pair
+    var whole = walk.rows // pair * pair
     for n in range(0, whole, pair):
-        _dot_rows[Rows, m, pair, fold](weights, first_row + n, k, x, scales, y.unsafe_offset(n))
-    for n in range(whole, rows):
-        _dot_rows[Rows, m, 1, fold](weights, first_row + n, k, x, scales, y.unsafe_offset(n))
+        _dot_rows[Rows, m, pair, fold](
+            weights, walk, n, x, scales, partial.unsafe_offset(n * m * LANES), y.unsafe_offset(n)
+        )
+    for n in range(whole, walk.rows):
+        _dot_rows[Rows, m, 1, fold](
+            weights, walk, n, x, scales, partial.unsafe_offset(n * m * LANES), y.unsafe_offset(n)
+        )

@@ -13,7 +13,7 @@ from max.algorithm import sync_parallelize
 from std.runtime import parallelism_level
 
 from ..pointers import ConstPointer
-from .dot import DOT_ROWS, TILE_N, FloatPointer, dot, scales_per_row
+from .dot import TILE_N, FloatPointer, dot, scales_per_row, takes_blocks
 from .epilogue import Epilogue
 from .float_mode import enable_subnormals, write_float_mode
 from .pack import pack_row, row_words, transpose_rows
@@ -26,9 +26,12 @@ comptime _MAX_TILE_ROWS = 6 * LANES
 """Most rows of one tile call; an expert with more takes several. A chunk of its packed bfloat16 words then fits L1."""
 
 
-def _max_dot_rows[word: DType]() -> Int:
-    """The most rows of an expert that all go by dot (NOTES N11)."""
-    return 7 * LANES // 4 if word == DType.bfloat16 else LANES // 2
+def _max_dot_rows[Rows: WeightRows]() -> Int:
+    """The most rows of an expert that all go by dot (NOTES N11, N87)."""
+    comptime if Rows.word != DType.bfloat16:
+        return LANES // 2
+    else:
+        return 4 * LANES if takes_blocks[Rows]() else 7 * LANES // 4
 
 
 def _max_remainder[word: DType]() -> Int:
@@ -86,7 +89,7 @@ struct _Part(Copyable, ImplicitlyCopyable, Movable):
 
 
 def _cut_into_parts[
-    word: DType
+    Rows: WeightRows
 ](offsets: ConstPointer[DType.int32], experts: Int, row_words: Int) -> List[_Part]:
     """Lists the parts of all experts that have rows, in order, and where each one's packed words begin.
     """
@@ -97,12 +100,12 @@ def _cut_into_parts[
         var end = Int(offsets[unsafe_offset=expert + 1])
         while row < end:
             var rows = end - row
-            var by_dot = rows <= _max_dot_rows[word]()
+            var by_dot = rows <= _max_dot_rows[Rows]()
             if not by_dot:
                 # Equal calls, in whole registers of tokens; a remainder goes by dot afterwards.
                 var calls = ceildiv(rows, _MAX_TILE_ROWS)
                 rows = min(rows, align_up(ceildiv(rows, calls), LANES))
-                if rows % LANES <= _max_remainder[word]():
+                if rows % LANES <= _max_remainder[Rows.word]():
                     rows -= rows % LANES
             var part = _Part(expert, row, rows, words_off, by_dot)
             words_off += part.padded_rows() * row_words
@@ -159,6 +162,8 @@ struct _Scratch(TrivialRegisterPassable):
     """[TILE_N, _MAX_TILE_ROWS] float32."""
     var scales: WordPointer
     """[TILE_N, scales_per_row] words."""
+    var partial: FloatPointer
+    """[_max_dot_rows, TILE_N, LANES] float32."""
 
 
 def _multiply_part[
@@ -179,23 +184,7 @@ def _multiply_part[
     var weight_row = part.expert * n + first_n
     var sums = scratch.sums
     if part.by_dot:
-        var words_per_row = row_words[Rows](ceildiv(k, chunk_k[Rows]()))
-        var passes = ceildiv(part.rows, DOT_ROWS)
-        var first = 0
-        for p in range(passes):
-            var rows = ceildiv(part.rows - first, passes - p)
-            comptime for m in range(1, DOT_ROWS + 1):
-                if rows == m:
-                    dot[Rows, m](
-                        weights,
-                        weight_row,
-                        count,
-                        k,
-                        x.unsafe_offset(first * words_per_row),
-                        scratch.scales,
-                        sums.unsafe_offset(first * TILE_N),
-                    )
-            first += rows
+        dot(weights, weight_row, count, k, x, part.rows, scratch.scales, scratch.partial, sums)
     else:
         var stride = part.padded_rows()
         tile(weights, weight_row, count, k, x, stride, scratch.scales, scratch.transposed)
@@ -261,7 +250,7 @@ def grouped_matmul[
         return
     var chunks = ceildiv(k, chunk_k[Rows]())
     var words_per_row = row_words[Rows](chunks)
-    var parts = _cut_into_parts[Rows.word](offsets, experts, words_per_row)
+    var parts = _cut_into_parts[Rows](offsets, experts, words_per_row)
     var last = parts[len(parts) - 1]
     var buffer = List[Words](
         unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * words_per_row, LANES)
@@ -294,10 +283,14 @@ def grouped_matmul[
         var scales = List[Words](
             unsafe_uninit_length=ceildiv(TILE_N * scales_per_row[Rows](chunks), LANES)
         )
+        var partial = List[Words](
+            unsafe_uninit_length=_max_dot_rows[Rows]() * TILE_N if takes_blocks[Rows]() else 0
+        )
         var scratch = _Scratch(
             _words(sums).unsafe_bitcast[Float32](),
             _words(transposed).unsafe_bitcast[Float32](),
             _words(scales),
+            _words(partial).unsafe_bitcast[Float32](),
         )
         while True:
             var task = Int(next_task[].fetch_add(Int64(1)))
@@ -321,6 +314,7 @@ def grouped_matmul[
         _ = sums^
         _ = transposed^
         _ = scales^
+        _ = partial^
 
     if len(parts) == 1 or rows <= _MAX_SERIAL_PACK:
         for i in range(len(parts)):

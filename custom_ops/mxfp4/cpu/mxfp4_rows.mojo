@@ -111,35 +111,37 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             return bitcast[DType.uint32, LANES](decode_e2m1_f32(packed >> UInt32(4 * v)))
 
     @inline(.always)
-    def read_scales[fold: Bool](self, row: Int, target: WordPointer):
-        """Decodes a row's scale bytes, and asks for those of rows to come.
+    def read_scales[fold: Bool](self, row: Int, first: Int, end: Int, target: WordPointer):
+        """Decodes some of a row's scale bytes, and asks for those of rows to come.
 
         Parameters:
             fold: Whether to what `decode` subtracts, in both halves of a word; otherwise to float32.
 
         Args:
             row: The row.
-            target: One word for every group of the row's chunks.
+            first: The first scale.
+            end: Past the last.
+            target: One word for every scale of the row's chunks, and LANES.
         """
         var bytes = self.scales.unsafe_offset(row * self.k_groups)
-        for first in range(0, self.k_groups, LANES):
+        for i in range(first, end, LANES):
             # Asked for as far ahead as the codes are, in rows.
-            prefetch_byte(bytes.unsafe_offset(first + PREFETCH_BYTES // BYTES_PER_GROUP))
+            prefetch_byte(bytes.unsafe_offset(i + PREFETCH_BYTES // BYTES_PER_GROUP))
             var s = SIMD[DType.uint8, LANES](E8M0_BIAS)
-            if first + LANES <= self.k_groups:
-                s = bytes.unsafe_load[width=LANES, alignment=1](first)
+            if i + LANES <= self.k_groups:
+                s = bytes.unsafe_load[width=LANES, alignment=1](i)
             else:
-                var left = SIMD[DType.int32, LANES](Int32(self.k_groups - first))
-                s = masked_load[LANES](bytes.unsafe_offset(first), LANE_INDEX.lt(left), s)
+                var left = SIMD[DType.int32, LANES](Int32(self.k_groups - i))
+                s = masked_load[LANES](bytes.unsafe_offset(i), LANE_INDEX.lt(left), s)
             var wide = s.cast[DType.uint32]()
             comptime if fold:
                 var exponent = (UInt32(E8M0_BIAS + _FOLD_BIAS) - wide) << 7
-                target.unsafe_store[alignment=4](first, exponent | (exponent << 16))
+                target.unsafe_store[alignment=4](i, exponent | (exponent << 16))
             else:
                 var values = decode_e8m0(wide)
                 comptime if Self.word == DType.int8:
                     values *= 0.5  # a word holds twice the value
-                target.unsafe_store[alignment=4](first, bitcast[DType.uint32, LANES](values))
+                target.unsafe_store[alignment=4](i, bitcast[DType.uint32, LANES](values))
 
     @inline(.always)
     def fits_folding(self, first_row: Int, rows: Int) -> Bool:

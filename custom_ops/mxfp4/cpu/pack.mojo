@@ -19,35 +19,20 @@ comptime _SMALLEST_NORMAL = Float32(2.0**-126)
 """Of float32."""
 
 
-def word_offset[Rows: WeightRows](chunk: Int) -> Int:
-    """Gives the place of a chunk in a packed row.
-
-    Parameters:
-        Rows: The weights' format.
-
-    Args:
-        chunk: The chunk.
-
-    Returns:
-        Words before it.
-    """
-    comptime extra = 2 * LANES if Rows.word == DType.int8 else 0
-    return chunk * (words_per_chunk[Rows]() + extra)
-
-
 def row_words[Rows: WeightRows](chunks: Int) -> Int:
-    """Gives the words of a packed row.
+    """Gives the words of a packed row of some chunks, which is also where the next one begins.
 
     Parameters:
         Rows: The weights' format.
 
     Args:
-        chunks: Chunks in a row.
+        chunks: How many.
 
     Returns:
         Words.
     """
-    return word_offset[Rows](chunks)
+    comptime extra = 2 * LANES if Rows.word == DType.int8 else 0
+    return chunks * (words_per_chunk[Rows]() + extra)
 
 
 @inline(.always)
@@ -131,7 +116,7 @@ def pack_row[
         else:
             for i in range(left):
                 values[i] = source[unsafe_offset=i]
-        var words = target.unsafe_offset(word_offset[Rows](chunk))
+        var words = target.unsafe_offset(row_words[Rows](chunk))
         comptime if Rows.word == DType.int8:
             _quantize[Rows](values, words)
         _split[Rows.vectors, Rows, round_to_bf16](values, 0, 1, words)

@@ -12,7 +12,7 @@ from std.math import ceildiv
 from std.memory import bitcast
 
 from .dot import TILE_N, FloatPointer, scales_per_row
-from .pack import word_offset
+from .pack import row_words
 from .weights import (
     WeightRows,
     WordPointer,
@@ -104,7 +104,7 @@ def _multiply_groups[
             sums[r * tm + t] = y.unsafe_load[width=LANES](r * stride + t * LANES)
     for chunk in range(chunks):
         var chunk_words = words.unsafe_offset(chunk * words_per_chunk[Rows]())
-        var chunk_x = x.unsafe_offset(word_offset[Rows](chunk) * stride)
+        var chunk_x = x.unsafe_offset(row_words[Rows](chunk) * stride)
         for g in range(groups):
             var first = g * Rows.group_lanes
             var products = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
@@ -260,12 +260,17 @@ def _tile_all[
     var chunks = ceildiv(k, chunk_k[Rows]())
     var scales_stride = scales_per_row[Rows](chunks)
     for n in range(rows):
-        weights.read_scales[fold](first_row + n, scales.unsafe_offset(n * scales_stride))
+        weights.read_scales[fold](
+            first_row + n,
+            0,
+            chunks * groups_per_chunk[Rows](),
+            scales.unsafe_offset(n * scales_stride),
+        )
     for i in range(ceildiv(rows, _ROWS) * _ROWS * token_registers):
         y.unsafe_store(i * LANES, Floats(0))
     for chunk in range(0, chunks, step):
         var count = min(step, chunks - chunk)
-        var x_chunk = x.unsafe_offset(word_offset[Rows](chunk) * stride)
+        var x_chunk = x.unsafe_offset(row_words[Rows](chunk) * stride)
         for n in range(0, rows, _ROWS):
             _decode_rows[Rows, fold](
                 weights,

@@ -62,15 +62,17 @@ trait WeightRows(TrivialRegisterPassable):
         """
         ...
 
-    def read_scales[fold: Bool](self, row: Int, target: WordPointer):
-        """Writes a row's scales, one word each, up to the end of its last chunk.
+    def read_scales[fold: Bool](self, row: Int, first: Int, end: Int, target: WordPointer):
+        """Writes some of a row's scales, one word each, and up to LANES words after them.
 
         Parameters:
             fold: Whether for `decode` to fold in; otherwise as float32, to multiply sums by.
 
         Args:
             row: The row.
-            target: One word for every scale of the row's chunks.
+            first: The first scale.
+            end: Past the last; what would lie past the row's own is no scale.
+            target: One word for every scale of the row's chunks, and LANES.
         """
         ...
 

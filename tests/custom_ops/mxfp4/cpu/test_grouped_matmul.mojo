@@ -4,19 +4,23 @@ The ops choose bfloat16 words where the CPU multiplies them; CPUs without take f
 Both are run here, on both kernels, so that neither path goes untested on a machine that prefers the other.
 """
 
+from std.memory import bitcast
 from std.sys import CompilationTarget
 from std.random import random_float64, random_ui64, seed
 from std.testing import TestSuite, assert_true
 
+from mxfp4.cpu.bf16_rows import Bf16Rows
+from mxfp4.cpu.byte_rows import ByteRows, scale_dtype
 from mxfp4.cpu.epilogue import BiasEpilogue
 from mxfp4.cpu.float_mode import (
     enable_subnormals,
     read_float_mode,
     write_float_mode,
 )
-from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
+from mxfp4.cpu.grouped_matmul import RowGather, dense_matmul, grouped_matmul
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
 from mxfp4.pointers import ConstPointer
+from mxfp4.cpu.weights import WeightRows
 from mxfp4.cpu.words import HAS_BF16_DOT
 from mxfp4.format import e2m1_value
 
@@ -134,6 +138,78 @@ def test_int8_words() raises:
     _check_all[DType.int8, False](2e-5)
 
 
+def _check_blocks[Rows: WeightRows](weights: Rows, values: List[Float64], n: Int, k: Int) raises:
+    """Compares products of rows long enough for several blocks of chunks with float64 sums; activations are whole
+    numbers of at most 127, one of them in each group of 32, which bfloat16 and int8 hold exactly.
+    """
+    var bias = List[BFloat16](length=n, fill=0)
+    # One pass and several, whose last is smaller, and the few rows that take no blocks.
+    for m in [3, 4, 5, 8, 13, 40, 64]:
+        var x = List[Float32](length=m * k, fill=0)
+        for i in range(len(x)):
+            x[i] = 127 if i % 32 == i // 32 % 32 else Float32(Int(random_ui64(0, 254)) - 127)
+        var y = List[Float32](length=m * n, fill=Float32(0) / Float32(0))
+        dense_matmul[round_to_bf16=True](
+            _const(x),
+            m,
+            weights,
+            n,
+            k,
+            BiasEpilogue[True](
+                y.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin](), _const(bias), n
+            ),
+        )
+        for row in range(m):
+            for j in range(n):
+                var want = Float64(0)
+                for i in range(k):
+                    want += values[j * k + i] * x[row * k + i].cast[DType.float64]()
+                var got = y[row * n + j].cast[DType.float64]()
+                if not (abs(got - want) <= 0.02):
+                    raise Error(
+                        m, " rows, k ", k, ", row ", row, " output ", j, ": ", got, ", want ", want
+                    )
+        _ = x^
+        _ = y^
+
+
+def test_blocks_of_bf16_rows() raises:
+    comptime if HAS_BF16_DOT:
+        seed(9)
+        comptime n = 67
+        for k in [1024, 2890, 4096]:
+            var weights = List[BFloat16](length=n * k, fill=0)
+            var values = List[Float64](capacity=n * k)
+            for i in range(n * k):
+                weights[i] = BFloat16(random_float64(-1, 1))
+                values.append(weights[i].cast[DType.float64]())
+            _check_blocks(Bf16Rows[DType.bfloat16](_const(weights), k), values, n, k)
+            _ = weights^
+
+
+def test_blocks_of_int8_rows() raises:
+    seed(10)
+    comptime n = 67
+    comptime Scale = Scalar[scale_dtype(DType.int8)]
+    for k in [1024, 2880, 4096]:
+        var weights = List[UInt8](length=n * k, fill=0)
+        var scales = List[Scale](length=n * k // 32, fill=0)
+        for i in range(len(scales)):
+            scales[i] = Scale(random_float64(0.001, 0.01))
+        var values = List[Float64](capacity=n * k)
+        for i in range(n * k):
+            weights[i] = UInt8(random_ui64(0, 255))
+            values.append(
+                bitcast[DType.int8](weights[i]).cast[DType.float64]()
+                * scales[i // 32].cast[DType.float64]()
+            )
+        _check_blocks(
+            ByteRows[DType.int8, DType.int8](_const(weights), _const(scales), k // 32), values, n, k
+        )
+        _ = weights^
+        _ = scales^
+
+
 def test_subnormals_are_enabled_and_the_mode_restored() raises:
     var before = read_float_mode()
     # Flushing on, as MAX's worker threads run: MXCSR bits 15 and 6, or FPCR bit 24.
@@ -151,5 +227,6 @@ def main() raises:
     var suite = TestSuite.discover_tests[__functions_in_module()]()
     comptime if not HAS_BF16_DOT:
         suite.skip[test_bfloat16_words]()
+        suite.skip[test_blocks_of_bf16_rows]()
         suite.skip[test_bfloat16_words_of_scales_that_do_not_fold]()
     suite^.run()

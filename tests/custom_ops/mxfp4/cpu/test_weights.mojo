@@ -7,7 +7,7 @@ from std.utils.numerics import isnan, nan
 
 from mxfp4.cpu.bf16_rows import Bf16Rows
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
-from mxfp4.cpu.pack import pack_row, row_words, transpose_rows, word_offset
+from mxfp4.cpu.pack import pack_row, row_words, transpose_rows
 from mxfp4.cpu.weights import (
     WeightRows,
     WordPointer,
@@ -84,7 +84,9 @@ def _mxfp4_order[word: DType]() raises:
             _check_order(weights, row, k, want)
             comptime half = 0.5 if word == DType.int8 else 1.0  # the weights are twice their value
             var read = List[Words](length=groups // LANES + 2, fill=Words(0))
-            weights.read_scales[False](row, _words(read))
+            # In two parts, as blocks of chunks want them.
+            weights.read_scales[False](row, 0, groups // 2, _words(read))
+            weights.read_scales[False](row, groups // 2, groups, _words(read))
             for chunk in range(ceildiv(groups, LANES // 4)):
                 var got = bitcast[DType.float32, LANES](
                     lane_scales[Mxfp4Rows[word]](_words(read), chunk)
@@ -130,7 +132,7 @@ def test_folded_words_are_the_scaled_values_of_every_code_and_scale_that_fits() 
             assert_equal(weights.fits_folding(0, 1), 64 <= s <= 190, String("scale ", s))
             if not weights.fits_folding(0, 1):
                 continue
-            weights.read_scales[True](0, _words(read))
+            weights.read_scales[True](0, 0, 4, _words(read))
             var packed = weights.load[False](0, 0)
             comptime for v in range(Rows.vectors):
                 var words = weights.decode[v, True](packed, lane_scales[Rows](_words(read), 0))
@@ -160,7 +162,7 @@ def test_mxfp4_worked_address() raises:
         var packed = weights.load[False](17, 3)
         assert_equal(bitcast[DType.float32](weights.decode[0, False](packed, Words(0))[0]), 6)
         var read = List[Words](length=8, fill=Words(0))
-        weights.read_scales[False](17, _words(read))
+        weights.read_scales[False](17, 0, 90, _words(read))
         var got = bitcast[DType.float32, LANES](
             lane_scales[Mxfp4Rows[DType.float32]](_words(read), 3)
         )
@@ -230,7 +232,7 @@ def _packs_int8[Rows: WeightRows](k: Int) raises:
             largest = max(largest, abs(x[32 * group + i]))
         var chunk = group // groups_per_chunk[Rows]()
         var lane = group % groups_per_chunk[Rows]() * Rows.group_lanes
-        var first = word_offset[Rows](chunk) // LANES
+        var first = row_words[Rows](chunk) // LANES
         var starts = bitcast[DType.int32, LANES](packed[first + Rows.vectors])
         var scales = bitcast[DType.float32, LANES](packed[first + Rows.vectors + 1])
         var total = 0
@@ -268,7 +270,7 @@ def test_a_group_with_a_nan_has_the_scale_nan() raises:
     var chunk = 1 // groups_per_chunk[Rows]()
     var lane = 1 % groups_per_chunk[Rows]() * Rows.group_lanes
     var scales = bitcast[DType.float32, LANES](
-        packed[word_offset[Rows](chunk) // LANES + Rows.vectors + 1]
+        packed[row_words[Rows](chunk) // LANES + Rows.vectors + 1]
     )
     assert_true(isnan(scales[lane]))
     _ = x^
