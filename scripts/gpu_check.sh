@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Checks and measures everything that needs a Hopper GPU: exactness first, then speed.
 #
-#   [SYNTHETIC=FOLDER] scripts/gpu_check.sh [RESULTS]
+#   [SYNTHETIC=FOLDER] [PRECOMPILED=FOLDER] scripts/gpu_check.sh [RESULTS]
 #
 # First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3) with
 # NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx FOLDER` has
 # written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml, kernels.txt and
 # kernels.json, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json, triton_experts.json where
 # TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving extras are installed, what
-# generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well. Exits
-# with 1 if a check fails; what comes behind it runs all the same.
+# generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well.
+# PRECOMPILED/demo and PRECOMPILED/synthetic, where they are, spare the GPU's host compiling: `gpt-oss-mxfp4 compile --target
+# cuda:sm_90a` of the same models has written them elsewhere. Exits with 1 if a check fails; what comes behind it runs all
+# the same.
 set -uo pipefail
 results=$(realpath -m "${1:-results}")
 cd "$(dirname "$0")/.."
@@ -19,6 +21,12 @@ mkdir -p "$results"
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv > "$results/gpu.txt"
 cat "$results/gpu.txt"
+
+# Says where to run, and for a GPU what is compiled already.
+on() {
+    echo "--devices $1"
+    [ "$1" = gpu ] && [ -d "${PRECOMPILED:-}/$2" ] && echo "--precompiled $PRECOMPILED/$2"
+}
 
 failed=0
 echo "== kernels"
@@ -53,7 +61,7 @@ ours=()
 echo "== the demo model"
 if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
     for device in cpu gpu; do
-        "$python" -m gpt_oss_mxfp4 generate --prompt "What is 4587 + 968?" --show-reasoning --devices $device \
+        "$python" -m gpt_oss_mxfp4 generate --prompt "What is 4587 + 968?" --show-reasoning $(on $device demo) \
             > "$results/generate-$device.txt" || failed=1
         [ "$(tail -n 1 "$results/generate-$device.txt")" = 5555 ] || failed=1
     done
@@ -64,7 +72,7 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
         for device in cpu gpu; do
             # Its text means nothing; beside it stand the tokens per second.
             "$python" -m gpt_oss_mxfp4 generate --model "$SYNTHETIC" --raw --prompt "The keeper of the lighthouse" \
-                --max-new-tokens 64 --devices $device > "$results/synthetic-$device.txt" \
+                --max-new-tokens 64 $(on $device synthetic) > "$results/synthetic-$device.txt" \
                 2> "$results/synthetic-$device.log" || failed=1
             tail -n 1 "$results/synthetic-$device.log"
         done
