@@ -9,7 +9,7 @@ words need no decoding, activations are most of what is read: a block of chunks,
 all weight rows before the next block does.
 """
 
-from std.math import align_up, ceildiv
+from std.math import ceildiv
 from std.memory import bitcast
 
 from .pack import row_words
