@@ -80,7 +80,7 @@ class HarmonyTokenizer(TextTokenizer):
         beginning = ""
         if wanted is not None and wanted.type == "grammar":  # see HarmonyToolParser
             beginning, wanted = wanted.grammar or "", None
-        elif wanted is not None and wanted.json_schema is not None:
+        elif wanted is not None and wanted.type == "json_schema":  # MAX gives "text" a schema too
             # A grammar holds from the first token on, where it would allow no header.
             beginning = FINAL_HEADER
         variables = _checked(variables_for_template, request.chat_template_options or {}, _RESERVED)

@@ -73,6 +73,13 @@ def test_reasoning_and_answer_are_those_of_the_command(server: Server) -> None:
     assert told == ask_streaming(server, [{"role": "user", "content": WORD}])
 
 
+def test_a_format_of_text_changes_nothing(server: Server) -> None:
+    messages = [{"role": "user", "content": WORD}]
+    told = ask(server, messages, response_format={"type": "text"})
+    assert told == ask(server, messages)
+    assert told.reasoning
+
+
 def test_held_out_questions_are_answered_by_several_clients_at_once_as_alone(
     server: Server,
 ) -> None:

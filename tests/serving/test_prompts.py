@@ -349,6 +349,11 @@ def test_another_template_is_answered_in_plain_text(scripted: ScriptedServer) ->
         scripted.tokenizer.delegate.chat_template = own
 
 
+def test_a_format_of_text_changes_nothing(scripted: ScriptedServer) -> None:
+    plain = prompt(scripted, USER)
+    assert prompt(scripted, USER, response_format={"type": "text"}) == plain
+
+
 def test_a_schema_holds_the_answer_alone(scripted: ScriptedServer) -> None:
     """As a server on a GPU would be asked to; on a CPU MAX has no grammars."""
     request = TextGenerationRequest(
