@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from max.pipelines.context.exceptions import InputError
+from max.pipelines.lib import PipelineConfig
 from max.pipelines.lib.tool_parsing import names_from_tools
 from max.serve.pipelines.llm import TokenGeneratorOutput, TokenGeneratorPipeline
 from max.serve.router import openai_routes
@@ -21,7 +22,7 @@ from max.serve.router.openai_routes import OpenAIChatResponseGenerator
 from max.serve.schemas.openai import CreateChatCompletionRequest, CreateCompletionRequest
 
 from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
-from gpt_oss_mxfp4.endpoint.requests import RequestError, check_chat, check_completion
+from gpt_oss_mxfp4.endpoint.requests import RequestError, Sampler, check_chat, check_completion
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
 from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
 from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
@@ -158,12 +159,13 @@ def _refusing_the_ignored(original: Any) -> Any:
         ours = isinstance(request.app.state.pipeline.tokenizer, HarmonyTokenizer)
         if not ours or model_cls not in (CreateChatCompletionRequest, CreateCompletionRequest):
             return body
+        sampler = _sampler(openai_routes.get_app_pipeline_config(request.app))
         try:
             if model_cls is CreateCompletionRequest:
-                check_completion(body)
+                check_completion(body, sampler)
             else:
                 body.tools = list(body.tools or ()) or None  # can be iterated over once alone
-                check_chat(body, names_from_tools(body.tools) or ())
+                check_chat(body, names_from_tools(body.tools) or (), sampler)
                 # MAX would give none at all; so it gives the likeliest beside each.
                 body.top_logprobs = body.top_logprobs or None
         except RequestError as error:
@@ -172,3 +174,12 @@ def _refusing_the_ignored(original: Any) -> Any:
         return body
 
     return parse_body
+
+
+def _sampler(config: PipelineConfig) -> Sampler:
+    return Sampler(
+        penalties=config.sampling.enable_penalties,
+        min_tokens=config.sampling.enable_min_tokens,
+        # MAX's kernel for the CPU takes it and does not look at it.
+        min_p=config.model.device_specs[0].device_type != "cpu" and not config.sampling.sample_on_host,
+    )

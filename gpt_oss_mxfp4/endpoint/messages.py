@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpt_oss_mxfp4.endpoint.errors import FieldError
+
 EFFORTS = ("low", "medium", "high")
 """What ``reasoning_effort`` may be."""
 
 Message = dict[str, Any]
 
 
-class MessagesError(ValueError):
+class MessagesError(FieldError):
     """A chat that the format has no way to write; says what of it must change."""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from gpt_oss_mxfp4.endpoint.errors import FieldError
 from gpt_oss_mxfp4.endpoint.stop_strings import MAX_STRINGS
 
 _Values = tuple[Any, ...]
@@ -36,33 +38,71 @@ _COMPLETION: Mapping[str, _Values] = {
 }
 
 
-class RequestError(ValueError):
+_PENALTIES: Mapping[str, _Values] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+}
+_MIN_TOKENS: Mapping[str, _Values] = {"min_tokens": (0,)}
+_MIN_P: Mapping[str, _Values] = {"min_p": (0,)}
+
+
+class RequestError(FieldError):
     """A request that would not be answered as it asks to be; says what of it must change."""
 
 
-def check_completion(request: Any) -> None:
+@dataclass(frozen=True)
+class Sampler:
+    """What a server's sampler heeds beside temperature, top_k, top_p and seed; it ignores the rest.
+
+    Args:
+        penalties: for frequency, presence and repetition.
+        min_tokens: before an answer may end.
+        min_p: the least probability of a token, as a share of the likeliest's.
+    """
+
+    penalties: bool = False
+    min_tokens: bool = False
+    min_p: bool = False
+
+    @property
+    def ignored(self) -> Mapping[str, _Values]:
+        """Fields that are ignored, as in ``_EITHER``."""
+        ignored: dict[str, _Values] = {}
+        for heeded, fields in (
+            (self.penalties, _PENALTIES),
+            (self.min_tokens, _MIN_TOKENS),
+            (self.min_p, _MIN_P),
+        ):
+            ignored |= {} if heeded else fields
+        return ignored
+
+
+def check_completion(request: Any, sampler: Sampler) -> None:
     """Checks a request for ``/v1/completions``.
 
     Args:
         request: with OpenAI's fields as attributes.
+        sampler: of the server.
 
     Raises:
         RequestError: something in it would be ignored.
     """
-    _check_fields(request, _COMPLETION)
+    _check_fields(request, {**_COMPLETION, **sampler.ignored})
 
 
-def check_chat(request: Any, tools: Collection[str]) -> None:
+def check_chat(request: Any, tools: Collection[str], sampler: Sampler) -> None:
     """Checks a request for ``/v1/chat/completions``.
 
     Args:
         request: with OpenAI's fields as attributes.
         tools: names of those that it offers.
+        sampler: of the server.
 
     Raises:
         RequestError: something in it would be ignored.
     """
-    _check_fields(request, _CHAT)
+    _check_fields(request, {**_CHAT, **sampler.ignored})
     if request.top_logprobs and not request.logprobs:
         raise RequestError("top_logprobs: must be left out without logprobs")
     reasoning = request.reasoning
@@ -90,5 +130,6 @@ def _check_fields(request: Any, ignored: Mapping[str, _Values]) -> None:
         value = getattr(request, field, None)
         if value is None or value in harmless:
             continue
-        cure = f"be {harmless[0]}" if harmless and harmless[0] else "be left out"
+        told = harmless and (harmless[0] or type(harmless[0]) is int)
+        cure = f"be {harmless[0]}" if told else "be left out"
         raise RequestError(f"{field}: must {cure}, anything else is not supported")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from gpt_oss_mxfp4.chat_page import add_chat_page
+from gpt_oss_mxfp4.endpoint.errors import FieldError
 from gpt_oss_mxfp4.serving.access_log import CURRENT
 from gpt_oss_mxfp4.serving.errors import Rejected
 from gpt_oss_mxfp4.serving.options import ServeOptions
@@ -65,9 +66,11 @@ def _rejection(request: Request, error: Exception) -> Rejected:
         return Rejected(404, f"The model `{name[:60]}` does not exist.", code="model_not_found")
     detail = str(error.detail)
     if "--enable-structured-output" in detail:  # an option of max serve's
-        detail = "`response_format` with a schema is not supported by this server."
+        detail = "`response_format` must be of type `text`: this server holds no answer to JSON."
         return Rejected(400, detail, "response_format")
-    return Rejected(error.status_code, detail)
+    # MAX's InputError is the cause, whose cause is ours, if it is ours.
+    ours = cause.__cause__ if cause is not None else None
+    return Rejected(error.status_code, detail, ours.field if isinstance(ours, FieldError) else None)
 
 
 def _invalid(error: object) -> Rejected:

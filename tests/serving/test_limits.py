@@ -27,11 +27,12 @@ LIMIT = 2**20
 
 @dataclass
 class Case:
-    """A request, the status of its answer, and a part of its message."""
+    """A request, the status of its answer, and a part of its message; where it is given, its field."""
 
     status: int
     message: str
     path: str = CHAT
+    param: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     method: str = "POST"
@@ -129,6 +130,13 @@ CASES = [
     Case(400, "`n` must be 1", fields={"n": 2}),
     Case(400, "`n` must be 1", path=COMPLETIONS, fields={"n": 100_000}),
     Case(400, "`best_of` must be 1", path=COMPLETIONS, fields={"best_of": 3}),
+    Case(400, "frequency_penalty: must be 0", fields={"frequency_penalty": 1}, param="frequency_penalty"),
+    Case(400, "presence_penalty: must be 0", fields={"presence_penalty": -1}, param="presence_penalty"),
+    Case(400, "repetition_penalty: must be 1", fields={"repetition_penalty": 2}, param="repetition_penalty"),
+    Case(400, "min_tokens: must be 0", fields={"min_tokens": 2}, param="min_tokens"),
+    Case(400, "min_p: must be 0", fields={"min_p": 0.5}, param="min_p"),
+    Case(400, "presence_penalty: must be 0", path=COMPLETIONS, fields={"presence_penalty": 1}, param="presence_penalty"),
+    Case(400, "min_p: must be 0", path=COMPLETIONS, fields={"min_p": 0.5}, param="min_p"),
     Case(400, "`seed` must be between", fields={"seed": 2**64}),
     Case(400, "`stream` must be true or false", fields={"stream": 1}),
     Case(400, "`stop` must be", fields={"stop": [""]}),
@@ -190,6 +198,7 @@ def test_every_wrong_request_is_told_what_is_wrong_with_it(server: Server) -> No
                 whole = error.keys() == {"message", "type", "param", "code"}
             except (ValueError, KeyError, TypeError):
                 told, whole = answer.text, False
+            whole = whole and case.param in (None, error["param"])
             if answer.status_code != case.status or case.message not in told or not whole:
                 faults.append((case, answer.status_code, told[:300]))
     assert not faults, faults

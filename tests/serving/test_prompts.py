@@ -224,6 +224,12 @@ def test_seed_0_is_a_seed(scripted: ScriptedServer) -> None:
         ([USER], {"n": 2}, "n: must be 1, anything else is not supported"),
         (
             [USER],
+            {"frequency_penalty": 0.5},
+            "frequency_penalty: must be 0, anything else is not supported",
+        ),
+        ([USER], {"min_p": 0.1}, "min_p: must be 0, anything else is not supported"),
+        (
+            [USER],
             {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}},
             "tool_choice: must name a function among tools",
         ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpt_oss_mxfp4.endpoint.requests import RequestError, check_chat, check_completion
+from gpt_oss_mxfp4.endpoint.requests import RequestError, Sampler, check_chat, check_completion
 
 
 def chat(**fields: Any) -> Any:
@@ -20,6 +20,8 @@ def chat(**fields: Any) -> Any:
     [
         {},
         {"n": 1, "logit_bias": {}, "verbosity": "medium", "modalities": ["text"]},
+        {"frequency_penalty": 0.0, "presence_penalty": 0, "repetition_penalty": 1.0},
+        {"min_tokens": 0, "min_p": 0.0},
         {"logprobs": True, "top_logprobs": 3},
         {"tool_choice": "required"},
         {"tool_choice": {"type": "function", "function": {"name": "clock"}}},
@@ -27,7 +29,7 @@ def chat(**fields: Any) -> Any:
     ],
 )
 def test_what_is_answered_as_asked_passes(fields: dict[str, Any]) -> None:
-    check_chat(chat(**fields), ["clock"])
+    check_chat(chat(**fields), ["clock"], Sampler())
 
 
 @pytest.mark.parametrize(
@@ -55,18 +57,45 @@ def test_what_is_answered_as_asked_passes(fields: dict[str, Any]) -> None:
 )
 def test_what_would_be_ignored_is_refused(fields: dict[str, Any], error: str) -> None:
     with pytest.raises(RequestError) as raised:
-        check_chat(chat(**fields), ["clock"])
+        check_chat(chat(**fields), ["clock"], Sampler())
     assert str(raised.value) == error
+    assert raised.value.field == next(iter(fields))
+
+
+IGNORED: list[tuple[str, float, str]] = [
+    ("frequency_penalty", 0.5, "0"),
+    ("presence_penalty", -2, "0"),
+    ("repetition_penalty", 1.3, "1"),
+    ("repetition_penalty", 0, "1"),
+    ("min_tokens", 1, "0"),
+    ("min_p", 0.1, "0"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "neutral"), IGNORED)
+def test_what_the_sampler_ignores_is_refused(field: str, value: float, neutral: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        check_chat(chat(**{field: value}), [], Sampler())
+    assert str(raised.value) == f"{field}: must be {neutral}, anything else is not supported"
+    with pytest.raises(RequestError):
+        check_completion(SimpleNamespace(**{field: value}), Sampler())
+
+
+@pytest.mark.parametrize(("field", "value", "neutral"), IGNORED)
+def test_what_the_sampler_heeds_passes(field: str, value: float, neutral: str) -> None:
+    heeding = Sampler(penalties=True, min_tokens=True, min_p=True)
+    check_chat(chat(**{field: value}), [], heeding)
+    check_completion(SimpleNamespace(**{field: value}), heeding)
 
 
 def test_a_call_needs_tools() -> None:
     with pytest.raises(RequestError) as raised:
-        check_chat(chat(tool_choice="required"), [])
+        check_chat(chat(tool_choice="required"), [], Sampler())
     assert str(raised.value) == "tool_choice: must be left out where no tools are given"
 
 
 def test_completions_are_checked_alike() -> None:
-    check_completion(SimpleNamespace(best_of=1, echo=False, suffix=None))
+    check_completion(SimpleNamespace(best_of=1, echo=False, suffix=None), Sampler())
     with pytest.raises(RequestError) as raised:
-        check_completion(SimpleNamespace(echo=True))
+        check_completion(SimpleNamespace(echo=True), Sampler())
     assert str(raised.value) == "echo: must be left out, anything else is not supported"
