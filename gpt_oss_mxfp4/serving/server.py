@@ -243,8 +243,13 @@ class _Serving:
                 await answering
 
     async def _answer_once(self) -> None:
-        """Has the model answer, before anyone is told that it does."""
-        request = {"model": self.options.served_name, "prompt": [0], "max_tokens": 1}
+        """Has the model answer, before anyone is told that it does.
+
+        With log probabilities, whose graph is compiled or loaded when they are first asked for: for a client's
+        request all others would wait.
+        """
+        name = self.options.served_name
+        request = {"model": name, "prompt": [0], "max_tokens": 1, "logprobs": 1}
         transport = httpx.ASGITransport(app=self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             answer = await client.post("/v1/completions", json=request, timeout=None)

@@ -1,0 +1,44 @@
+"""What the server asks of the model before it says that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpt_oss_mxfp4.options import Failed
+from gpt_oss_mxfp4.serving.options import ServeOptions
+from gpt_oss_mxfp4.serving.server import _Serving
+
+
+class App:
+    """Answers every request with one status, and keeps its body."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.body: dict[str, Any] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.body = json.loads((await receive())["body"])
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+
+
+def answer_once(app: App) -> None:
+    serving: Any = SimpleNamespace(app=app, options=ServeOptions(model=None, name="m"))
+    asyncio.run(_Serving._answer_once(serving))
+
+
+def test_the_first_answer_has_log_probabilities() -> None:
+    """Their graph is compiled when they are first asked for, while all requests wait."""
+    app = App(200)
+    answer_once(app)
+    assert app.body == {"model": "m", "prompt": [0], "max_tokens": 1, "logprobs": 1}
+
+
+def test_a_model_that_does_not_answer_fails() -> None:
+    with pytest.raises(Failed, match="does not answer"):
+        answer_once(App(500))
