@@ -10,6 +10,9 @@ from gpt_oss_mxfp4.options import EngineOptions
 DEMO_NAME = "gpt-oss-mxfp4-demo"
 """What the demo model is called in requests."""
 
+CPU_BATCH_SIZE = 4
+"""Sequences at once on a CPU, each with a KV cache of the whole length: 0.8 GB for 20b's 8192 tokens in float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(EngineOptions):
@@ -40,6 +43,11 @@ class ServeOptions(EngineOptions):
     drain_seconds: int = 30
     telemetry: bool = False
     ui: bool = False
+
+    @property
+    def cpu_batch_size(self) -> int:
+        """Sequences computed at once on a CPU."""
+        return self.max_batch_size or CPU_BATCH_SIZE
 
     @property
     def served_name(self) -> str:

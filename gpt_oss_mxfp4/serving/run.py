@@ -12,6 +12,7 @@ from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import end_at_once, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import load_keys
+from gpt_oss_mxfp4.serving.memory import available_memory, check_memory
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.sockets import free_port, listen
 from gpt_oss_mxfp4.threads import limit_threads
@@ -49,6 +50,7 @@ def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
     positions = checkpoint.config.max_position_embeddings
     if options.max_length is not None and options.max_length > positions:
         raise Refused(f"--max-length: must be at most the model's {positions} tokens")
+    check_memory(checkpoint, options, available_memory(), progress)
     with listen(options.host, options.port) as socket:
         port = int(socket.getsockname()[1])
         metrics_port = options.metrics_port

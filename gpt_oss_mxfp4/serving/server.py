@@ -43,9 +43,6 @@ from gpt_oss_mxfp4.serving.sockets import url
 from gpt_oss_mxfp4.serving.stopping import on_signals
 from gpt_oss_mxfp4.serving.token_counts import count_tokens
 
-CPU_BATCH_SIZE = 4
-"""Sequences at once on a CPU, each with a KV cache of the whole length: 0.8 GB for 20b's 8192 tokens in float32."""
-
 
 @contextlib.contextmanager
 def _sockets_removed() -> Iterator[None]:
@@ -112,7 +109,7 @@ def serve(
 
 def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGeneratorSettings:
     device = engine.prepare(checkpoint, options)
-    batch = options.max_batch_size or (CPU_BATCH_SIZE if options.devices == "cpu" else None)
+    batch = options.cpu_batch_size if options.devices == "cpu" else options.max_batch_size
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=batch,
