@@ -1,47 +1,53 @@
-"""Counts the tokens of each exchange from what MAX measures."""
+"""Counts the tokens of each exchange."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+import functools
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
 
-from max.serve.config import Settings
-from max.serve.telemetry.metrics import METRICS, MaxMeasurement, MetricClient
+from max.serve.pipelines.llm import TokenGeneratorPipeline
 
-from gpt_oss_mxfp4.serving.access_log import CURRENT
-
-_FIELDS = {
-    "maxserve.num_input_tokens": "prompt_tokens",
-    "maxserve.num_output_tokens": "tokens",
-}
-"""What MAX measures at a request's end, in the task that works for it, and where it goes."""
+from gpt_oss_mxfp4.serving.access_log import CURRENT, Exchange
 
 
-class _Counting(MetricClient):
-    """Passes measurements on, and adds tokens to the exchange that they are of."""
-
-    def __init__(self, client: MetricClient) -> None:
-        self._client = client
-
-    def send_measurement(self, metric: MaxMeasurement) -> None:
-        """Takes one."""
-        name = _FIELDS.get(metric.instrument_name)
-        exchange = CURRENT.get()
-        if name is not None and exchange is not None:
-            setattr(exchange, name, (getattr(exchange, name) or 0) + int(metric.value))
-        self._client.send_measurement(metric)
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """As the client passed on to."""
-        return self._client.transaction()
-
-    def cross_process_factory(
-        self, settings: Settings
-    ) -> Callable[[], AbstractAsyncContextManager[MetricClient]]:
-        """As the client passed on to: requests are counted in this process."""
-        return self._client.cross_process_factory(settings)
-
-
+@functools.cache
 def count_tokens() -> None:
-    """Begins to count; after MAX's metrics are configured."""
-    METRICS.configure(_Counting(METRICS.client), METRICS.extra_attributes)
+    """Begins to count, chunk by chunk; after the endpoint's hooks are installed, which this one goes around.
+
+    Not by what MAX measures at a request's end: where a client left, that is when its generator is collected, in
+    whatever exchange's task that happens.
+    """
+    original: Any = TokenGeneratorPipeline.next_token_chunk
+
+    @functools.wraps(original)
+    async def next_token_chunk(
+        self: Any, request: Any, *, parse_reasoning: bool = True
+    ) -> AsyncGenerator[Any, None]:
+        exchange = CURRENT.get()
+        chunks = await original(self, request, parse_reasoning=parse_reasoning)
+        return chunks if exchange is None else counted(chunks, exchange)
+
+    setattr(TokenGeneratorPipeline, "next_token_chunk", next_token_chunk)  # noqa: B010  mypy
+
+
+async def counted(
+    chunks: AsyncGenerator[Any, None], exchange: Exchange
+) -> AsyncGenerator[Any, None]:
+    """Passes chunks on, and adds their tokens to the exchange that they are of.
+
+    Args:
+        chunks: MAX's TokenGeneratorOutput.
+        exchange: to add to.
+    """
+    prompt: int | None = None
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if prompt is None and chunk.prompt_token_count is not None:
+                prompt = chunk.prompt_token_count
+                exchange.prompt_tokens = (exchange.prompt_tokens or 0) + prompt
+            exchange.tokens = (
+                (exchange.tokens or 0) + chunk.token_count + chunk.reasoning_token_count
+            )
+            yield chunk

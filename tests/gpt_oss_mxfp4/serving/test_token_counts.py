@@ -1,0 +1,71 @@
+"""Tokens are counted for the exchange that asked for them, whoever else is served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from max.serve.pipelines.llm import TokenGeneratorPipeline
+
+from gpt_oss_mxfp4.serving.access_log import CURRENT, Exchange
+from gpt_oss_mxfp4.serving.token_counts import count_tokens
+
+
+async def chunks(count: int) -> AsyncGenerator[Any, None]:
+    for index in range(count):
+        yield SimpleNamespace(
+            prompt_token_count=5 if index == 0 else None, token_count=1, reasoning_token_count=2
+        )
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What gives four chunks for each request, counted."""
+
+    async def original(self: Any, request: Any, *, parse_reasoning: bool = True) -> Any:
+        return chunks(4)
+
+    monkeypatch.setattr(TokenGeneratorPipeline, "next_token_chunk", original)
+    count_tokens.cache_clear()
+    count_tokens()
+    yield TokenGeneratorPipeline.__new__(TokenGeneratorPipeline)
+    count_tokens.cache_clear()
+
+
+def test_all_tokens_are_counted_once(pipeline: Any) -> None:
+    exchange = Exchange("POST", "/")
+
+    async def ask() -> None:
+        CURRENT.set(exchange)
+        for _ in range(2):  # as for two prompts
+            async for _chunk in await pipeline.next_token_chunk(None):
+                pass
+
+    asyncio.run(ask())
+    assert (exchange.prompt_tokens, exchange.tokens) == (10, 24)
+
+
+def test_a_stream_that_is_left_has_its_tokens_before_it_is_collected(pipeline: Any) -> None:
+    left, other = Exchange("POST", "/left"), Exchange("POST", "/other")
+
+    async def ask() -> None:
+        CURRENT.set(left)
+        generator = await pipeline.next_token_chunk(None)
+        await anext(generator)
+        CURRENT.set(other)  # by whose task it is collected
+        assert (left.prompt_tokens, left.tokens) == (5, 3)
+        await generator.aclose()
+
+    asyncio.run(ask())
+    assert (left.prompt_tokens, left.tokens) == (5, 3)
+    assert (other.prompt_tokens, other.tokens) == (None, None)
+
+
+def test_requests_of_no_exchange_pass(pipeline: Any) -> None:
+    async def ask() -> int:
+        return len([chunk async for chunk in await pipeline.next_token_chunk(None)])
+
+    assert asyncio.run(ask()) == 4
