@@ -65,7 +65,7 @@ def install() -> None:
         RuntimeError: MAX's server is not what they were written for.
     """
     check_server()
-    hooks = (_telling_turns, _leaving_reasoning, _reading_calls, _refusing_the_ignored)
+    hooks = (_telling_turns, _as_openai_has_it, _reading_calls, _refusing_the_ignored)
     for (owner, name, _), hook in zip(_EXPECTED, hooks, strict=True):
         setattr(owner, name, hook(getattr(owner, name)))
 
@@ -122,8 +122,11 @@ def _telling_turns(original: Any) -> Any:
     return next_token_chunk
 
 
-def _leaving_reasoning(original: Any) -> Any:
-    """Reasoning without an answer stays reasoning: MAX makes it the answer, unless it is streamed."""
+def _as_openai_has_it(original: Any) -> Any:
+    """Makes of a whole answer what a streamed one is: MAX takes reasoning without an answer for the answer.
+
+    And what there is not, a refusal, log probabilities that were not asked for, is null as with OpenAI, not empty.
+    """
 
     @functools.wraps(original)
     async def complete(self: Any, requests: Any) -> Any:
@@ -136,6 +139,9 @@ def _leaving_reasoning(original: Any) -> Any:
                 if reasoned and getattr(message, field) is None:
                     setattr(message, field, message.content)
                     message.content = ""
+                message.refusal = message.refusal or None
+                if not requests[0].logprobs:
+                    choice.logprobs = None
         return response
 
     return complete
@@ -181,5 +187,6 @@ def _sampler(config: PipelineConfig) -> Sampler:
         penalties=config.sampling.enable_penalties,
         min_tokens=config.sampling.enable_min_tokens,
         # MAX's kernel for the CPU takes it and does not look at it.
-        min_p=config.model.device_specs[0].device_type != "cpu" and not config.sampling.sample_on_host,
+        min_p=config.model.device_specs[0].device_type != "cpu"
+        and not config.sampling.sample_on_host,
     )

@@ -276,6 +276,13 @@ class TestLogProbabilities:
         assert [entry.logprob for entry in streamed] == expected
 
 
+def test_what_there_is_not_is_null(scripted: ScriptedServer) -> None:
+    for said in (f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>", f"{ANALYSIS}Hm.<|return|>"):
+        scripted.worker.say(said)
+        choice = scripted.client.chat.completions.create(model=MODEL, messages=USER).choices[0]
+        assert (choice.message.refusal, choice.logprobs) == (None, None)
+
+
 class TestCompletions:
     SAID = f"{ANALYSIS}Hm.{NEXT}{FINAL}408<|return|>"
     PROMPT = "<|start|>user<|message|>12 * 34?<|end|><|start|>assistant"
