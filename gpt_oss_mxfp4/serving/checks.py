@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpt_oss_mxfp4.endpoint.messages import EFFORTS
 from gpt_oss_mxfp4.endpoint.stop_strings import MAX_STRINGS
-from gpt_oss_mxfp4.serving.errors import Rejected, number, out_of_range, shortened, wrong_type
+from gpt_oss_mxfp4.serving.errors import (
+    Rejected,
+    json_name,
+    number,
+    out_of_range,
+    shortened,
+    wrong_type,
+)
 from gpt_oss_mxfp4.serving.messages import check_messages
-from gpt_oss_mxfp4.serving.tools import check_tools
+from gpt_oss_mxfp4.serving.tools import check_tool_choice, check_tools
 
 Request = Mapping[str, Any]
 
@@ -175,6 +183,18 @@ def _check_chat(request: Request, vocab_size: int) -> None:
     check_messages(request.get("messages"))
     if request.get("tools") is not None:
         check_tools(request["tools"])
+    check_tool_choice(request.get("tool_choice"))
+    _check_effort(request.get("reasoning_effort"))
+
+
+def _check_effort(effort: object) -> None:
+    """Pydantic would list what MAX has names for, most of which no gpt-oss knows."""
+    if effort is None or (isinstance(effort, str) and effort in EFFORTS):
+        return
+    got = f"`{shortened(effort)}`" if isinstance(effort, str) else json_name(effort)
+    raise Rejected(
+        400, f"`reasoning_effort` must be low, medium or high; got {got}.", "reasoning_effort"
+    )
 
 
 CHECKS: dict[str, Callable[[Request, int], None]] = {

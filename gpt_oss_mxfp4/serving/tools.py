@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from gpt_oss_mxfp4.serving.errors import Rejected, json_name, shortened, wrong_type
 
+CHOICES = ("none", "auto", "required")
+"""What ``tool_choice`` may be, but for a function's name."""
+
 
 def check_tools(tools: object) -> None:
     """Checks a chat's tools; MAX finds such faults late, and says no longer which field they are in.
@@ -18,6 +21,29 @@ def check_tools(tools: object) -> None:
         raise wrong_type("tools", "a list of functions", tools)
     for index, tool in enumerate(tools):
         _check_tool(f"tools[{index}]", tool)
+
+
+def check_tool_choice(choice: object) -> None:
+    """Checks which tool is to be called; whether it is offered is checked later.
+
+    Args:
+        choice: what the request has for it.
+
+    Raises:
+        Rejected: it is none of OpenAI's words, and names no function.
+    """
+    if choice is None or (isinstance(choice, str) and choice in CHOICES):
+        return
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        function = choice.get("function")
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            return
+    raise Rejected(
+        400,
+        f"`tool_choice` must be {', '.join(CHOICES)}, or name a function as "
+        '{"type": "function", "function": {"name": NAME}}.',
+        "tool_choice",
+    )
 
 
 def _check_tool(name: str, tool: object) -> None:

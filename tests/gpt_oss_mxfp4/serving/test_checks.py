@@ -168,6 +168,26 @@ def test_tools_that_are_wrong_are_named_with_their_place(tools: Any, message: st
     assert (refused.status, refused.message) == (400, message)
 
 
+@pytest.mark.parametrize("choice", ["bogus", 5, [], {}, {"type": "function"}, {"type": "custom"}])
+def test_a_tool_choice_that_is_wrong_is_told(choice: Any) -> None:
+    refused = rejection(CHAT, {"model": "demo", "messages": MESSAGES, "tool_choice": choice})
+    assert refused.message == (
+        "`tool_choice` must be none, auto, required, or name a function as "
+        '{"type": "function", "function": {"name": NAME}}.'
+    )
+    assert refused.param == "tool_choice"
+
+
+@pytest.mark.parametrize(
+    ("effort", "got"),
+    [("extreme", "`extreme`"), ("none", "`none`"), (5, "a number"), ([], "a list")],
+)
+def test_an_effort_that_gpt_oss_does_not_have_is_told(effort: Any, got: str) -> None:
+    refused = rejection(CHAT, {"model": "demo", "messages": MESSAGES, "reasoning_effort": effort})
+    assert refused.message == f"`reasoning_effort` must be low, medium or high; got {got}."
+    assert refused.param == "reasoning_effort"
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
@@ -205,7 +225,8 @@ def test_a_stream_has_one_prompt() -> None:
         {"messages": MESSAGES, "temperature": None, "max_tokens": None, "n": None, "stop": None},
         {"messages": MESSAGES, "temperature": 0, "top_p": 1, "n": 1, "seed": 2**63 - 1},
         {"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"messages": MESSAGES, "tools": None},
+        {"messages": MESSAGES, "tools": None, "tool_choice": "auto", "reasoning_effort": "low"},
+        {"messages": MESSAGES, "tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"messages": MESSAGES, "stop": ["a"], "logit_bias": {}, "stream": True, "logprobs": True},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
         {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": []}, *MESSAGES]},
@@ -229,7 +250,10 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 FIELDS = st.sampled_from(
-    [*INTEGERS, *NUMBERS, "stop", "stop_token_ids", "stream", "messages", "prompt"]
+    [
+        *(*INTEGERS, *NUMBERS, "stop", "stop_token_ids", "stream", "messages", "prompt"),
+        *("tool_choice", "reasoning_effort"),
+    ]
 )
 
 

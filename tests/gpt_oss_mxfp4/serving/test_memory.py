@@ -46,7 +46,7 @@ def test_more_than_there_is_is_refused_with_both_numbers_and_the_cure() -> None:
 
 
 def test_a_sequence_that_does_not_fit_alone_is_to_be_shorter() -> None:
-    with pytest.raises(Refused, match="1 sequences of 1000 tokens.*; take a smaller --max-length"):
+    with pytest.raises(Refused, match=r"1 sequences of 1000 tokens.*; take a smaller --max-length"):
         check(ROOM + 1000 * TOKEN - 1, max_batch_size=1, max_length=1000)
 
 
