@@ -44,6 +44,10 @@ def run_serve(options: ServeOptions) -> int:
 
 
 def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
+    if not options.served_name.strip():
+        raise Refused("--model-name: must not be empty")
+    if options.port and options.port == options.metrics_port:
+        raise Refused(f"--metrics-port: must be another than --port, {options.port}")
     limit_threads(options.threads)
     keys = load_keys(options.api_key_file)
     checkpoint = open_model(options.model, progress)

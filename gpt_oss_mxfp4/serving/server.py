@@ -234,8 +234,10 @@ class _Serving:
                 self.front.phase = Phase.READY
                 address = url(self.settings.host, self.settings.port)
                 page = f", with a page to chat on at {address}/" if self.options.ui else ""
+                metrics = url(self.settings.host, self.settings.metrics_port)
                 self.progress.note(
-                    f"serving {self.options.served_name} on {address}{page} (Ctrl-C stops)"
+                    f"serving {self.options.served_name} on {address}{page}, metrics on {metrics}/metrics "
+                    "(Ctrl-C stops)"
                 )
                 await answering
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -31,8 +32,11 @@ def listen(host: str, port: int, argument: str = "--port") -> socket.socket:
     try:
         return socket.create_server(address[4][:2], family=address[0], backlog=2048)
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise Refused(f"--host: {host} is not an address of this machine") from error
+        cure = "; name another port" if error.errno == errno.EADDRINUSE else ""
         raise Refused(
-            f"{argument}: {host}:{port} cannot be listened on ({_reason(error)})"
+            f"{argument}: {host}:{port} cannot be listened on ({_reason(error)}){cure}"
         ) from error
 
 
