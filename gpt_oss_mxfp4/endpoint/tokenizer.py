@@ -137,6 +137,12 @@ class HarmonyTokenizer(TextTokenizer):
                 ids += self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the plain copy, which would come to another process with special tokens again."""
+        state = super().__getstate__()
+        state.pop("_plain", None)
+        return state
+
     @cached_property
     def _plain(self) -> Any:
         """The same tokenizer, to which special tokens are text. Few requests need it, and it takes long to make."""
