@@ -1,8 +1,8 @@
-"""Hooks into MAX's server, in four places that it has no registry for, or none that will do.
+"""Hooks into MAX's server, in five places that it has no registry for, or none that will do.
 
 Each is checked for what it was when this was written. MAX's reasoning parsers mark spans of one chunk's tokens, its
 tool parsers see text without special tokens, and its routes take some fields of a request and then ignore them (NOTES
-N60). Another model in the same process is left alone.
+N60). Another model in the same process is left alone, but that empty log probabilities of its completions are null.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _EXPECTED = (
     (OpenAIChatResponseGenerator, "complete", ("self", "requests")),
     (openai_routes, "get_tool_parser", ("app",)),
     (openai_routes, "_parse_openai_request_body", ("request", "request_id", "model_cls")),
+    (openai_routes, "_process_log_probabilities", ("token_generator_outputs",)),
 )
 
 _CHUNK_FIELDS = {
@@ -65,7 +66,10 @@ def install() -> None:
         RuntimeError: MAX's server is not what they were written for.
     """
     check_server()
-    hooks = (_telling_turns, _as_openai_has_it, _reading_calls, _refusing_the_ignored)
+    hooks = (
+        *(_telling_turns, _as_openai_has_it, _reading_calls, _refusing_the_ignored),
+        _without_empty_log_probabilities,
+    )
     for (owner, name, _), hook in zip(_EXPECTED, hooks, strict=True):
         setattr(owner, name, hook(getattr(owner, name)))
 
@@ -180,6 +184,17 @@ def _refusing_the_ignored(original: Any) -> Any:
         return body
 
     return parse_body
+
+
+def _without_empty_log_probabilities(original: Any) -> Any:
+    """A completion's are null where there are none, as with OpenAI; nobody is told here which model's they are."""
+
+    @functools.wraps(original)
+    def process(token_generator_outputs: Any) -> Any:
+        processed = original(token_generator_outputs)
+        return processed if processed.token_logprobs else None
+
+    return process
 
 
 def _sampler(config: PipelineConfig) -> Sampler:

@@ -306,6 +306,13 @@ class TestCompletions:
         ).choices[0]
         assert choice.logprobs.token_logprobs == [-i / 1024 for i in scripted.worker.script]
 
+    def test_have_none_where_none_are_asked_for(self, scripted: ScriptedServer) -> None:
+        scripted.worker.say(self.SAID)
+        create = scripted.client.completions.create
+        assert create(model=MODEL, prompt=self.PROMPT).choices[0].logprobs is None
+        streamed = create(model=MODEL, prompt=self.PROMPT, stream=True)
+        assert {chunk.choices[0].logprobs for chunk in streamed} == {None}
+
 
 def test_only_chat_and_completions_are_served(scripted: ScriptedServer) -> None:
     assert (

@@ -19,7 +19,11 @@ def installed(scripted: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["next_token_chunk", "complete", "get_tool_parser", "_parse_openai_request_body"]
+    "name",
+    [
+        *("next_token_chunk", "complete", "get_tool_parser", "_parse_openai_request_body"),
+        "_process_log_probabilities",
+    ],
 )
 @pytest.mark.parametrize("replacement", [None, lambda self, other: None])
 def test_another_server_is_refused(
