@@ -6,12 +6,16 @@ import sys
 # Not in main(): the processes that a server starts import this module where the command was run, not `python -m`.
 sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
-from gpt_oss_mxfp4 import cli  # noqa: E402
-
 
 def main() -> int:
     """Runs the command."""
-    return cli.main()
+    try:
+        from gpt_oss_mxfp4 import cli
+
+        return cli.main()
+    except KeyboardInterrupt:  # before the command takes it by itself
+        print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

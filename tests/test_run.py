@@ -2,8 +2,10 @@
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -125,3 +127,79 @@ def test_what_generate_imports_is_kept_compiled(run: dict[str, Any]) -> None:
     forbidding = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/elsewhere"}
     assert run["may_write_bytecode"]({"PATH": "/bin", **forbidding}) == {"PATH": "/bin"}
     compile(run["COMPILE_IMPORTS"], "run", "exec")
+
+
+def test_every_verb_of_the_command_is_a_verb_here(run: dict[str, Any]) -> None:
+    from gpt_oss_mxfp4 import cli
+
+    verbs = {verb.__name__.rpartition(".")[2] for verb in cli.VERBS}
+    assert set(run["PACKAGE_VERBS"]) == verbs
+    for verb in verbs:
+        assert run["VERBS"][verb] == ["gpt-oss-mxfp4", verb]
+        assert run["COMMAND_LEVELS"][verb] == "runtime"
+        assert f"./run {verb}" in call("--help").stdout
+
+
+def call_copy(run: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(run["ROOT"] / "run"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_an_unknown_command_is_refused_before_anything_is_set_up(run: dict[str, Any]) -> None:
+    result = call_copy(run, "genrate")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"run: there is no command 'genrate' in {run['VENV'] / 'bin'}; ./run --help lists the usual ones\n"
+    )
+
+
+def test_an_environment_that_is_a_link_is_left_alone(run: dict[str, Any]) -> None:
+    """Whatever it leads to may be another project's."""
+    elsewhere = run["ROOT"] / "elsewhere"
+    run["VENV"].rename(elsewhere)
+    run["VENV"].symlink_to(elsewhere)
+    result = call_copy(run, "generate")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"run: {run['VENV']} is a link; remove it, and the environment is made in its place\n"
+    )
+    assert (elsewhere / "bin" / "python").is_symlink()
+
+
+def test_a_reader_that_stops_gets_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(ROOT / "run"), "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_ctrl_c_during_the_set_up_is_told_in_one_line(run: dict[str, Any], tmp_path: Path) -> None:
+    """As at a terminal: every process of the group gets it."""
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(
+        f"#!{sys.executable}\nimport pathlib, time\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    uv.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, str(run["ROOT"] / "run"), "generate"],
+        env={**os.environ, "PATH": f"{uv.parent}{os.pathsep}{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [line.split(";")[0] for line in err.splitlines()] == [
+        f"run: setting up {run['VENV']} (runtime)",
+        "run: interrupted",
+    ]

@@ -180,3 +180,16 @@ def test_the_command_leaves_torch_out() -> None:
         env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_before_a_verb_runs_is_told_in_one_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt_oss_mxfp4 import __main__
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert __main__.main() == 130
+    assert capfd.readouterr() == ("", "\ngpt-oss-mxfp4: interrupted\n")
