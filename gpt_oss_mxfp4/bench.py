@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
+from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.measurement import (
     WARM_UP_TOKENS,
     Report,
@@ -44,6 +45,7 @@ def run_bench(options: BenchOptions) -> int:
 def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
     limit_threads(options.threads)
     _check(options)
+    check_engine(options)
     checkpoint = open_model(options.model, progress)
     limit = checkpoint.config.max_position_embeddings
     if options.prompt_tokens + options.new_tokens > limit:  # told before MAX is loaded
@@ -53,7 +55,7 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
         )
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
-    with progress.step(f"compiling {options.model_name}", "a minute or two the first time"):
+    with progress.step(*loading_step(options)):
         pipeline = engine.load(
             checkpoint, options.prompt_tokens, options.new_tokens, options, max(options.batch)
         )

@@ -6,6 +6,7 @@ import functools
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
+from gpt_oss_mxfp4.machine import require_bfloat16
 from gpt_oss_mxfp4.options import CompileOptions, Refused, name_model
 from gpt_oss_mxfp4.process import run_command, written_whole
 from gpt_oss_mxfp4.progress import Progress
@@ -28,6 +29,8 @@ def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
     if output.exists():
         raise Refused(f"--output: {output} exists already; remove it or name another folder")
     checkpoint = open_model(options.model, progress)
+    if options.target != "cpu":
+        require_bfloat16(options, "compile with --target cpu")
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
     with written_whole(output) as folder:

@@ -62,9 +62,11 @@ class CompiledCache:
 
     Args:
         folder: need not be there before something is written.
+        fixed: whether the folder stays as it is, whatever is read from it.
     """
 
     folder: Path
+    fixed: bool = False
 
     def read(self, name: str) -> bytes | None:
         """Returns what was kept under a name, or None: no entry, or one that is not what was written."""
@@ -76,8 +78,9 @@ class CompiledCache:
         if digest != _digest(content):
             self.remove(name)
             return None
-        with contextlib.suppress(OSError):  # another user's folder, say
-            os.utime(path)
+        if not self.fixed:
+            with contextlib.suppress(OSError):  # another user's folder, say
+                os.utime(path)
         return content
 
     def write(self, name: str, export: Callable[[Path], None]) -> None:
@@ -104,6 +107,8 @@ class CompiledCache:
 
     def remove(self, name: str) -> None:
         """Drops an entry, where it is there and can be dropped."""
+        if self.fixed:
+            return
         with contextlib.suppress(OSError):
             self._path(name).unlink()
 

@@ -30,6 +30,7 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
+from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint, require_bfloat16
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
@@ -41,9 +42,6 @@ from gpt_oss_mxfp4.prompt import (
     Prompt as Prompt,  # the training of the demo model takes it from here
 )
 from gpt_oss_mxfp4.toolchain import cpu_features, vector_extensions, versions
-
-FINGERPRINT = "compiled_for"
-"""File beside compiled graphs that names what they are of, and what a CPU must have to run them."""
 
 COMPILED_LENGTH = 4096
 """Length that is compiled for; the graphs are the same for every other."""
@@ -99,7 +97,7 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
     if options.devices == "gpu":
         if not accelerator_count():
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
-        _require_bfloat16(options, "run with --devices cpu")
+        require_bfloat16(options, "run with --devices cpu")
         try:
             requested_kernel()
         except ValueError as error:
@@ -126,7 +124,7 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     _request(options)
     device = DeviceSpec.cpu()
     if options.target != "cpu":
-        _require_bfloat16(options, "compile with --target cpu")
+        require_bfloat16(options, "compile with --target cpu")
         api, _, architecture = options.target.partition(":")
         set_virtual_device_api(api)
         set_virtual_device_count(1)
@@ -139,12 +137,6 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     fingerprint = _fingerprint(checkpoint, device, options)
     extensions = " ".join(sorted(vector_extensions()))
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n{extensions}\n")
-
-
-def _require_bfloat16(options: EngineOptions | CompileOptions, cure: str) -> None:
-    for name in ("activations", "dense_weights"):
-        if getattr(options, name) != "bfloat16":
-            raise Refused(f"--{name.replace('_', '-')}: must be bfloat16 on a GPU; {cure}")
 
 
 def _request(options: EngineOptions | CompileOptions) -> None:
@@ -165,12 +157,7 @@ def _fingerprint(
 
 
 def _check_compiled(folder: Path, fingerprint: str) -> None:
-    try:
-        found, *extensions = (folder / FINGERPRINT).read_text().split() or [""]
-    except OSError as error:
-        raise Refused(
-            f"--precompiled: {folder} must be a folder that compile has written"
-        ) from error
+    found, extensions = read_fingerprint(folder)
     if found != fingerprint:
         raise Refused(
             f"--precompiled: {folder} must be compiled for this model, device and precision, by this version; compile "

@@ -14,7 +14,9 @@ from gpt_oss_mxfp4.answer import Answer, HarmonyAnswer, PlainAnswer, Write
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
+from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import HarmonyParser
+from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions, Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
@@ -38,7 +40,9 @@ def run_generate(options: GenerateOptions) -> int:
 
 def _generate(options: GenerateOptions, write: Write, progress: Progress) -> None:
     limit_threads(options.threads)
+    check_engine(options)
     checkpoint = open_model(options.model, progress)
+    check_tokenizer(checkpoint.folder, content=False)
     limit = checkpoint.config.max_position_embeddings
     if options.max_new_tokens >= limit:  # told before the seconds that loading MAX takes
         raise Refused(f"--max-new-tokens: must be less than the model's {limit} tokens")
@@ -48,11 +52,15 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
     prompt = encode_prompt(checkpoint, options.prompt, raw=options.raw)
     if options.max_new_tokens > limit - len(prompt.ids):
         raise Refused(
-            f"--prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
+            f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
             f"model's {limit}"
         )
+    if not prompt.templated and not options.raw:
+        progress.note(
+            "this model has no chat template, so the text is continued as it is; --raw leaves out this note"
+        )
     answer = _answer(prompt, options, write, progress)
-    with progress.step(f"compiling {options.model_name}", "a minute or two the first time"):
+    with progress.step(*loading_step(options)):
         pipeline = engine.load(checkpoint, len(prompt.ids), options.max_new_tokens, options)
 
     begin = first = time.monotonic()

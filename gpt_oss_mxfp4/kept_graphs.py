@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from max.driver import DLPackArray, is_virtual_device_mode
@@ -47,7 +48,8 @@ def load_kept(
 ) -> Graphs:
     """Gives a graph ready to run, compiled now or in an earlier run.
 
-    Graphs for GPUs, and those that MAX is told to export or to find precompiled, are MAX's own business.
+    Graphs for GPUs are MAX's own business. Where MAX is told to export those for a CPU, or to find them precompiled,
+    that folder takes the cache's place beside what MAX does there: MAX has to build a graph to find it.
 
     Args:
         session: what is to run it.
@@ -64,11 +66,15 @@ def load_kept(
     if cache is None:
         return compile_graph()
     name = _entry(role.value, (made_from, _defines(config)))
-    model = _init_kept(cache, name, session, weights)
-    if model is not None:
-        return CompiledArtifacts(), {role: model}
+    if not config.runtime.export_mefs:
+        model = _init_kept(cache, name, session, weights)
+        if model is not None:
+            return CompiledArtifacts(), {role: model}
     artifacts, models = compile_graph()
-    _keep(cache, name, artifacts.artifact(role))
+    if config.runtime.export_mefs:
+        cache.write(name, artifacts.artifact(role).export_mef)
+    elif not cache.fixed:
+        _keep(cache, name, artifacts.artifact(role))
     return artifacts, models
 
 
@@ -143,11 +149,12 @@ def _keep(cache: CompiledCache, name: str, compiled: CompiledModel) -> None:
 
 
 def _cache(session: InferenceSession, config: PipelineConfig) -> CompiledCache | None:
-    runtime = config.runtime
-    elsewhere = runtime.precompiled_mefs or runtime.export_mefs or is_virtual_device_mode()
-    if elsewhere or not all(device.is_host for device in session.devices):
+    if is_virtual_device_mode() or not all(device.is_host for device in session.devices):
         return None
-    folder = default_folder()
+    runtime = config.runtime
+    if runtime.precompiled_mefs:
+        return CompiledCache(Path(runtime.precompiled_mefs), fixed=True)
+    folder = Path(runtime.export_mefs) if runtime.export_mefs else default_folder()
     return CompiledCache(folder) if folder else None
 
 

@@ -21,11 +21,13 @@ class Prompt:
         ids: token ids, at least one.
         tokenizer: what made them.
         harmony: whether a chat template put them into the harmony format, in which the answer comes too.
+        templated: whether a chat template made them, of whatever format.
     """
 
     ids: list[int]
     tokenizer: Any
     harmony: bool
+    templated: bool = False
 
 
 def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Prompt:
@@ -44,7 +46,7 @@ def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Pr
         return encode_chat(checkpoint, tokenizer, [{"role": "user", "content": text}])
     ids = tokenizer.encode(text)
     if not ids:
-        raise Refused("--prompt: has no tokens")
+        raise Refused("the prompt: must have tokens, has none")
     return Prompt(_checked_ids(checkpoint, ids), tokenizer, harmony=False)
 
 
@@ -93,7 +95,7 @@ def encode_chat(
     if not ids:
         raise Refused(f"{checkpoint.folder}: must hold a chat template that gives a prompt")
     ids = _checked_ids(checkpoint, ids)
-    return Prompt(ids, tokenizer, harmony=is_harmony(tokenizer, ids))
+    return Prompt(ids, tokenizer, harmony=is_harmony(tokenizer, ids), templated=True)
 
 
 def _checked_ids(checkpoint: Checkpoint, ids: Sequence[int]) -> list[int]:

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from gpt_oss_mxfp4.answer import by_assistant, is_call
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.harmony import Delta, Event, HarmonyParser, HarmonyTokenizer
+from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.threads import limit_threads
@@ -36,8 +38,10 @@ class LocalModel:
 
     def __init__(self, options: ChatOptions, progress: Progress) -> None:
         limit_threads(options.threads)
+        check_engine(options)
         self.name = options.model_name
         self._checkpoint = open_model(options.model, progress)
+        check_tokenizer(self._checkpoint.folder, content=False)
         self._length = _length(options.max_length, self._checkpoint.config.max_position_embeddings)
         self._options = options
         self._stopped = threading.Event()
@@ -49,7 +53,7 @@ class LocalModel:
             raise Refused(
                 f"{self._checkpoint.folder}: must have a chat template to chat; generate continues a text without one"
             )
-        with progress.step(f"compiling {self.name}", "a minute or two the first time"):
+        with progress.step(*loading_step(options)):
             self._pipeline = engine.load(self._checkpoint, self._length - 1, 1, options, reuse=True)
 
     def answer(

@@ -1,4 +1,4 @@
-"""survey: what a folder holds and everything the loader would refuse it for, however broken it is.
+"""survey: what a folder holds and everything it would be refused for, however broken it is.
 
 The stages are the loader's own (``checkpoint.py``). It stops at the first that fails; here each runs
 whose input is there, so that one look tells all.
@@ -21,6 +21,7 @@ from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry, scan_header
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, check_layout
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
+from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.checkpoint.weight_map import read_index
 from gpt_oss_mxfp4.config import GptOssConfig
 
@@ -39,7 +40,8 @@ class Survey:
         sound: The files whose header is sound, so that tensors lie where it says.
         fields: The object in config.json, empty where there is none.
         config: The same, checked, or None.
-        faults: What the loader refuses it for, each with its file's name; none where it loads.
+        faults: What it is refused for by the loader, or for want of a tokenizer, each with its file's name; none where
+            it runs.
         checkpoint: What the loader makes of it, or None.
     """
 
@@ -62,11 +64,12 @@ class Survey:
         return found
 
 
-def survey(folder: Path) -> Survey:
+def survey(folder: Path, *, hollow: bool = False) -> Survey:
     """Looks at a folder; reads no byte of weight.
 
     Args:
         folder: The folder; whatever is wrong with it becomes a fault.
+        hollow: Whether it is a hollow copy, in which the tokenizer's files are holes.
     """
     faults: set[Fault] = set()
 
@@ -102,6 +105,10 @@ def survey(folder: Path) -> Survey:
         config = attempt(GptOssConfig.from_file, folder / CONFIG_FILE)
     if merged is not None and config is not None and not faults:
         checkpoint = attempt(fit, folder, config, merged)
+    if (
+        files or fields
+    ):  # else it is no checkpoint at all, and a tokenizer the least that is missing
+        attempt(check_tokenizer, folder, content=not hollow)
     sizes = {file: file.stat().st_size for file in files}
     return Survey(
         folder, sizes, by_file, frozenset(sound), fields, config, tuple(sorted(faults)), checkpoint

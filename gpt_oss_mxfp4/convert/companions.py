@@ -8,13 +8,12 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.hub import SMALL_FILES
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE
+from gpt_oss_mxfp4.checkpoint.tokenizer import TOKENIZER_FILE
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
 
 COPIED = tuple(name for name in SMALL_FILES if name not in (CONFIG_FILE, INDEX_FILE))
 """What is copied where it is there."""
-
-TOKENIZER = "tokenizer.json"
 
 
 def find_companion(source: Path, named: Path | None) -> Path | None:
@@ -32,14 +31,14 @@ def find_companion(source: Path, named: Path | None) -> Path | None:
         Refused: the named folder has no tokenizer.
     """
     if named is not None:
-        if not os.path.isfile(named / TOKENIZER):
-            raise Refused(f"--tokenizer: {named} must be a folder with {TOKENIZER}, is not")
+        if not os.path.isfile(named / TOKENIZER_FILE):
+            raise Refused(f"--tokenizer: {named} must be a folder with {TOKENIZER_FILE}, is not")
         return named
     candidates = [source]
     real = Path(os.path.realpath(source))
     if real.name == "original":
         candidates.append(real.parent)
-    return next((folder for folder in candidates if os.path.isfile(folder / TOKENIZER)), None)
+    return next((folder for folder in candidates if os.path.isfile(folder / TOKENIZER_FILE)), None)
 
 
 def copy_companions(companion: Path | None, folder: Path, progress: Progress) -> None:
@@ -55,7 +54,8 @@ def copy_companions(companion: Path | None, folder: Path, progress: Progress) ->
     """
     if companion is None:
         progress.note(
-            f"no {TOKENIZER} was found: copy a tokenizer's files into the output, or name their folder with --tokenizer"
+            f"no {TOKENIZER_FILE} was found: copy a tokenizer's files into the output, or name their folder with "
+            "--tokenizer"
         )
         return
     for name in COPIED:

@@ -70,6 +70,11 @@ class Inspection:
         """Bytes of all tensors."""
         return sum(total.nbytes for total in self.kinds)
 
+    @property
+    def loads(self) -> bool:
+        """Whether its weights can be read; it may have faults still, no tokenizer say."""
+        return self.parameters is not None
+
     def to_json(self) -> dict[str, Any]:
         """The same facts as JSON takes them; names stay as they are from version to version."""
         return {

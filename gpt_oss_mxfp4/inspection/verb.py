@@ -59,7 +59,7 @@ def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
         facts = _inspect_repository(options.model, progress)
     else:
         facts = _inspect_folder(folder, options.model)
-    if folder is not None and options.experts is not None and not facts.faults:
+    if folder is not None and options.experts is not None and facts.loads:
         _draw(folder, options.experts, progress)
     write(json.dumps(facts.to_json(), indent=2) + "\n" if options.json else inspection_text(facts))
     if facts.faults:
@@ -81,8 +81,8 @@ def _draw(folder: Path, output: Path, progress: Progress) -> None:
         raise Refused(f"--experts: {output} cannot be written ({error.strerror})") from error
 
 
-def _inspect_folder(folder: Path, name: str) -> Inspection:
-    seen = survey(folder)
+def _inspect_folder(folder: Path, name: str, *, hollow: bool = False) -> Inspection:
+    seen = survey(folder, hollow=hollow)
     if not seen.files and not seen.fields:  # then there is nothing to tell of
         raise CheckpointError(name, seen.faults)
     return inspect_survey(seen, name)
@@ -92,4 +92,4 @@ def _inspect_repository(hub_id: str, progress: Progress) -> Inspection:
     with hub_errors(hub_id), temporary_folder() as folder:
         with progress.step(f"fetching headers of {hub_id}"):
             make_hollow(Repository(hub_id), folder)
-        return _inspect_folder(folder, hub_id)
+        return _inspect_folder(folder, hub_id, hollow=True)

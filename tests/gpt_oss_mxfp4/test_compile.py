@@ -50,9 +50,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_what_was_compiled_generates_the_same(compiled: Path) -> None:
     here = generate("--model", str(CHECKPOINT))
-    done = generate("--model", str(CHECKPOINT), "--precompiled", str(compiled))
+    arguments = ("--model", str(CHECKPOINT), "--precompiled", str(compiled))
+    done = generate(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout == here.stdout
+    assert f"loading {CHECKPOINT} and what is precompiled of it: " in done.stderr
+    assert "compiling" not in done.stderr
+    told = generate(*arguments, "--verbose")
+    assert told.stdout == here.stdout
+    assert "Building, compiling" not in told.stderr
 
 
 @pytest.mark.slow

@@ -53,7 +53,10 @@ def say(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
             harmony = template and not raw
             prompt = f"<|start|>user<|message|>{text}<|end|><|start|>assistant" if harmony else text
             return SimpleNamespace(
-                ids=tokenizer.encode(prompt), tokenizer=tokenizer, harmony=harmony
+                ids=tokenizer.encode(prompt),
+                tokenizer=tokenizer,
+                harmony=harmony,
+                templated=harmony,
             )
 
         def stream(pipeline: object, prompt: object, options: Any) -> Iterator[list[int]]:
@@ -108,8 +111,11 @@ def test_reasoning_that_no_channel_marks_is_told_to_be_in_the_text(
 ) -> None:
     said = say("Once", "--show-reasoning", template=False)
     assert said.out == "Once\n"
-    note = "--show-reasoning: this model's text has no channels, so all of it is shown"
-    assert said.lines[:-1] == [*STEPS[:2], note, *STEPS[2:]]
+    notes = [
+        "this model has no chat template, so the text is continued as it is; --raw leaves out this note",
+        "--show-reasoning: this model's text has no channels, so all of it is shown",
+    ]
+    assert said.lines[:-1] == [*STEPS[:2], *notes, *STEPS[2:]]
 
 
 def test_an_answer_that_did_not_come_is_told_and_its_cure(say: Callable[..., Said]) -> None:
@@ -162,6 +168,7 @@ def test_text_alone_goes_to_standard_output(greedy: tuple[bytes, str]) -> None:
     lines = told.splitlines()
     assert [line.split(":")[0] for line in lines if not line.endswith("...")] == [
         "loading MAX",
+        "this model has no chat template, so the text is continued as it is; --raw leaves out this note",
         f"compiling {CHECKPOINT}",
         "prompt",
     ]

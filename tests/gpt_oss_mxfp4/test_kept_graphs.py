@@ -146,8 +146,8 @@ def test_what_cannot_be_kept_is_told_and_runs(
     "how",
     [
         {"session": Session(gpu=True)},
-        {"config": pipeline_config(precompiled_mefs="folder")},
-        {"config": pipeline_config(export_mefs="folder")},
+        {"session": Session(gpu=True), "config": pipeline_config(precompiled_mefs="folder")},
+        {"session": Session(gpu=True), "config": pipeline_config(export_mefs="folder")},
     ],
     ids=["gpu", "precompiled", "export"],
 )
@@ -156,6 +156,26 @@ def test_what_is_max_s_own_business_is_left_to_it(folder: Path, how: Any) -> Non
     load(compiler, **how)
     load(compiler, **how)
     assert compiler.count == 2
+    assert not folder.exists()
+
+
+def test_what_is_exported_is_found_precompiled_and_the_folder_stays_as_it_is(
+    folder: Path, tmp_path: Path
+) -> None:
+    exported = tmp_path / "exported"
+    compiler = Compiler()
+    load(compiler, config=pipeline_config(export_mefs=str(exported)))
+    [file] = exported.iterdir()
+    before = (file.stat().st_mtime_ns, file.read_bytes())
+    precompiled = pipeline_config(precompiled_mefs=str(exported))
+    assert load(compiler, config=precompiled)[1] == {GraphRole.DECODER: ("found", {"w": 1})}
+    assert compiler.count == 1
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == before
+    file.write_bytes(b"damaged")
+    load(compiler, config=precompiled)
+    load(compiler, "other config", config=precompiled)
+    assert compiler.count == 3
+    assert [file.read_bytes() for file in exported.iterdir()] == [b"damaged"]
     assert not folder.exists()
 
 

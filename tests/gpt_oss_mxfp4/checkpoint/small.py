@@ -12,6 +12,7 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.schema import expected_tensors
 from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.options import DEMO_MODEL
 
 DTYPE_BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}
 
@@ -87,8 +88,9 @@ def write_folder(
     weight_map: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """Writes config.json, safetensors files and, where given, the index."""
+    """Writes config.json, safetensors files, a tokenizer and, where given, the index."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_bytes((DEMO_MODEL / "tokenizer.json").read_bytes())
     (folder / "config.json").write_text(json.dumps(config_fields(**changes)))
     for name, tensors in files.items():
         (folder / name).write_bytes(file_bytes(tensors))

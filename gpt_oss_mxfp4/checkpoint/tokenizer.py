@@ -1,0 +1,75 @@
+"""check_tokenizer: whether a folder holds the tokenizer without which no text can be made.
+
+The loader reads weights alone, which is all that ``compile`` and ``bench`` need; what takes text asks here.
+transformers, which loads the tokenizer in the end, takes a second to import, so that is left to it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
+
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+
+MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
+"""Largest file that is read; gpt-oss's has 28 MB."""
+
+_CURE = "Copy the tokenizer's files of the model it was made from into the folder; convert takes them with --tokenizer"
+
+
+def check_tokenizer(folder: Path, *, content: bool = True) -> None:
+    """Checks the tokenizer's files of a folder.
+
+    Args:
+        folder: a folder.
+        content: whether the files are read, or only looked for.
+
+    Raises:
+        CheckpointError: there is none, or it is none that transformers would load.
+    """
+    path = folder / TOKENIZER_FILE
+    if not os.path.isfile(path):
+        fault = Fault("no tokenizer", f"must hold {TOKENIZER_FILE}, does not", _CURE)
+        raise CheckpointError(folder, [fault])
+    if not content:
+        return
+    fields = _read(path)
+    # What transformers looks for first; it does not make up for a list that is missing.
+    if not isinstance(fields.get("added_tokens"), list):
+        _refuse(path, "must hold a list of added_tokens, does not")
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # of whatever kind the file's content trips
+        _refuse(path, f"must be a tokenizer ({quoted(' '.join(str(error).split()))})")
+    config = folder / TOKENIZER_CONFIG_FILE
+    if os.path.isfile(config):
+        _read(config)
+
+
+def _read(path: Path) -> dict[str, object]:
+    """Reads a JSON object, as leniently as transformers does."""
+    try:
+        if path.stat().st_size > MAX_TOKENIZER_BYTES:
+            _refuse(path, f"must be at most {MAX_TOKENIZER_BYTES} bytes of JSON, is larger")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        fault = Fault("unreadable file", f"cannot be read ({error.strerror})", CHECK_PATH)
+        raise CheckpointError(path, [fault]) from error
+    except CheckpointError:
+        raise
+    except RecursionError:
+        _refuse(path, "must be a tokenizer, is nested too deeply to be one")
+    except ValueError as error:
+        _refuse(path, f"is not valid JSON ({error})")
+    if not isinstance(value, dict):
+        _refuse(path, "must be a JSON object, is not")
+    return value
+
+
+def _refuse(path: Path, text: str) -> NoReturn:
+    raise CheckpointError(path, [Fault("no tokenizer", text, _CURE)])
