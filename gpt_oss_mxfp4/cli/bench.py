@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gpt_oss_mxfp4.bench import run_bench
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
-from gpt_oss_mxfp4.cli.values import positive
+from gpt_oss_mxfp4.cli.values import path, positive
 from gpt_oss_mxfp4.options import BenchOptions
 
 
@@ -51,7 +50,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="of each batch; default: %(default)s",
     )
-    add("--json", type=Path, metavar="FILE", help="also write a report there")
+    add("--json", type=path, metavar="FILE", help="also write a report there")
     add_engine(bench)
     bench.set_defaults(run=_run)
 

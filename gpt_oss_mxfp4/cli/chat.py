@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from gpt_oss_mxfp4.chat.chat import run_chat
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
 from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
-from gpt_oss_mxfp4.cli.values import positive
+from gpt_oss_mxfp4.cli.values import path, positive
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 
 
@@ -29,7 +28,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--url", metavar="URL", help="ask the server there instead, http://127.0.0.1:8000 say")
     add(
         "--api-key-file",
-        type=Path,
+        type=path,
         metavar="FILE",
         help=f"holds the server's API key; default: the variable {API_KEY_VARIABLE}",
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gpt_oss_mxfp4.cli.engine import add_model, add_precision
+from gpt_oss_mxfp4.cli.values import path
 from gpt_oss_mxfp4.compile import run_compile
 from gpt_oss_mxfp4.options import CompileOptions
 
@@ -30,7 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="cpu is this machine's, cuda:sm_90a any Hopper GPU; default: %(default)s",
     )
     compiled.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="a folder to make"
+        "--output", required=True, type=path, metavar="DIR", help="a folder to make"
     )
     add_precision(compiled)
     compiled.set_defaults(run=_run)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
-from gpt_oss_mxfp4.cli.values import gigabytes
+from gpt_oss_mxfp4.cli.values import gigabytes, path
 from gpt_oss_mxfp4.convert.layouts import Layout
 from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.shards import SHARD_BYTES
@@ -24,8 +23,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "command goes on. Example: gpt-oss-mxfp4 convert my-bf16-fine-tune --output my-fine-tune-mxfp4",
     )
     add = convert.add_argument
-    add("source", type=Path, metavar="SOURCE", help="a folder")
-    add("--output", required=True, type=Path, metavar="DIR", help="a folder to make")
+    add("source", type=path, metavar="SOURCE", help="a folder")
+    add("--output", required=True, type=path, metavar="DIR", help="a folder to make")
     add(
         "--to",
         choices=get_args(Layout),
@@ -41,7 +40,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add(
         "--tokenizer",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="take tokenizer, chat template and token ids from there; default: from SOURCE, or from the folder above "
         "original/",
@@ -55,7 +54,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add(
         "--json",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="also write a report there: digests, rounding errors",
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args
 
-from gpt_oss_mxfp4.cli.values import positive
+from gpt_oss_mxfp4.cli.values import path, positive
 from gpt_oss_mxfp4.options import Activations, DenseWeights, EngineOptions
 
 
@@ -30,7 +29,7 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--precompiled",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
     )

@@ -6,7 +6,7 @@ import argparse
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
 from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
-from gpt_oss_mxfp4.cli.values import prompt_text
+from gpt_oss_mxfp4.cli.values import prompt_file, prompt_text
 from gpt_oss_mxfp4.generate import run_generate
 from gpt_oss_mxfp4.options import GenerateOptions
 
@@ -20,9 +20,18 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "standard error. A checkpoint with a chat template gets the prompt as a user's message; one without continues "
         "it. Example: gpt-oss-mxfp4 generate --model openai/gpt-oss-20b --prompt 'Why is the sky blue?'",
     )
-    add = generate.add_argument
     add_model(generate)
-    add("--prompt", required=True, type=prompt_text, help="the text to continue or to answer")
+    prompt = generate.add_mutually_exclusive_group(required=True)
+    prompt.add_argument(
+        "--prompt", type=prompt_text, metavar="TEXT", help="the text to continue or to answer"
+    )
+    prompt.add_argument(
+        "--prompt-file",
+        dest="prompt",
+        type=prompt_file,
+        metavar="FILE",
+        help="holds that text, UTF-8, of any length; - is standard input. A newline at its end is left out",
+    )
     mode = generate.add_mutually_exclusive_group()
     mode.add_argument(
         "--show-reasoning",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from gpt_oss_mxfp4.cli.values import path
 from gpt_oss_mxfp4.inspection.verb import InspectOptions, run_inspect
 
 
@@ -25,7 +25,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     inspect.add_argument("--json", action="store_true", help="print the same facts as JSON")
     inspect.add_argument(
         "--experts",
-        type=Path,
+        type=path,
         metavar="FILE.svg",
         help="also read the experts' scales, and draw them there",
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from gpt_oss_mxfp4.cli.values import path
 from gpt_oss_mxfp4.pull import PullOptions, run_pull
 
 
@@ -22,7 +22,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     pull.add_argument("--revision", metavar="R", help="branch, tag or commit; default: main")
     pull.add_argument(
         "--output",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="a folder to fill; default: the cache that --model looks in",
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+import sys
+from pathlib import Path
 
 from gpt_oss_mxfp4.options import MAX_TEMPERATURE
 
@@ -16,6 +19,35 @@ def prompt_text(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:  # bytes of the command line that are none
         raise argparse.ArgumentTypeError("must be valid UTF-8") from None
+    return text
+
+
+def path(text: str) -> Path:
+    """A path, which an empty text is not: pathlib takes it for the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def prompt_file(name: str) -> str:
+    """The text of a file, or of standard input where its name is ``-``, without the newline that ends it."""
+    source = "standard input" if name == "-" else name
+    try:
+        if name != "-":
+            data = Path(name).read_bytes()
+        elif sys.stdin is not None:
+            data = sys.stdin.buffer.read()
+        else:  # closed by whoever started us
+            raise argparse.ArgumentTypeError(f"{source} must be open")
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{source} must be valid UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        why = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"{source} cannot be read ({why})") from None
+    text = re.sub(r"\r?\n\Z", "", text)
+    if not text:
+        raise argparse.ArgumentTypeError(f"{source} must not be empty")
     return text
 
 

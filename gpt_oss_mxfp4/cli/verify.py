@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from gpt_oss_mxfp4.cli.values import path
 from gpt_oss_mxfp4.verify import VerifyOptions, run_verify
 
 
@@ -17,7 +17,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "infinity in dense weights, no expert of zeros, and the Hub's checksums where they were kept. Exit code 0 "
         "where it is sound, 2 where not. Example: gpt-oss-mxfp4 verify ~/models/gpt-oss-20b",
     )
-    verify.add_argument("path", type=Path, metavar="PATH", help="the checkpoint's folder")
+    verify.add_argument("path", type=path, metavar="PATH", help="the checkpoint's folder")
     verify.add_argument("--json", action="store_true", help="print the result as JSON")
     verify.set_defaults(run=_run)
 

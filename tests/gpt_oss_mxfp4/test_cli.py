@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_oss_mxfp4 import cli, generate
+from gpt_oss_mxfp4 import cli, generate, machine
 from gpt_oss_mxfp4.options import GenerateOptions
 from tests.golden import CHECKPOINT
 
@@ -36,7 +36,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
             "gpt-oss-mxfp4: argument VERB: invalid choice: 'swim' (choose from "
             + ", ".join(repr(verb.__name__.rpartition(".")[2]) for verb in cli.VERBS),
         ),
-        (["generate"], "the following arguments are required: --prompt"),
+        (["generate"], "one of the arguments --prompt --prompt-file is required"),
+        (
+            ["--prompt-file", __file__],
+            "argument --prompt-file: not allowed with argument --prompt",
+        ),
         (["generate", "--prompt", ""], "argument --prompt: must not be empty"),
         (["generate", "--prompt", "\udcff"], "argument --prompt: must be valid UTF-8"),
         (["--temperature", "-1"], "argument --temperature: must be between 0 and 2, got -1"),
@@ -53,6 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
             "argument --show-reasoning: not allowed with argument --raw",
         ),
         (["convert", "x"], "the following arguments are required: --output"),
+        (["verify", ""], "argument PATH: must not be empty"),
         (
             ["convert", "x", "--output", "y", "--to", "gguf"],
             "argument --to: invalid choice: 'gguf' (choose from 'mxfp4', 'bf16', 'original')",
@@ -92,6 +97,58 @@ def test_the_defaults_are_the_demo_model_and_its_likeliest_answer(
     assert not asked[0].raw
 
 
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        ("x", "x"),
+        ("Grüße\n", "Grüße"),
+        ("two\nlines\r\n", "two\nlines"),
+        ("x\n\n", "x\n"),
+        ("x" * 10**6, "x" * 10**6),
+    ],
+)
+def test_a_prompt_may_be_a_file_or_standard_input(
+    asked: list[GenerateOptions],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    prompt: str,
+) -> None:
+    file = tmp_path / "prompt"
+    file.write_bytes(content.encode())
+    assert cli.main(["generate", "--prompt-file", str(file)]) == 0
+    with file.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert cli.main(["generate", "--prompt-file", "-"]) == 0
+    assert [options.prompt for options in asked] == [prompt, prompt]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"\xff", "must be valid UTF-8"),
+        (b"\n", "must not be empty"),
+    ],
+)
+def test_a_file_that_is_no_prompt_is_refused_in_one_line(
+    asked: list[GenerateOptions],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    content: bytes | None,
+    message: str,
+) -> None:
+    file = tmp_path / "prompt"
+    if content is not None:
+        file.write_bytes(content)
+    assert cli.main(["generate", "--prompt-file", str(file)]) == 2
+    assert capfd.readouterr() == (
+        "",
+        f"gpt-oss-mxfp4 generate: argument --prompt-file: {file} {message}\n",
+    )
+    assert not asked
+
+
 def test_a_model_goes_by_the_name_that_was_given(asked: list[GenerateOptions]) -> None:
     for model in ("openai/gpt-oss-20b", "."):
         assert cli.main(["generate", "--prompt", "x", "--model", model]) == 0
@@ -119,20 +176,33 @@ def test_top_k_and_top_p_alone_ask_for_sampling(
         (["--model", "./nowhere"], "must be an existing folder or a Hub id"),
         (["--model", "{folder}"], "must hold config.json"),
         (
+            ["--precompiled", "{folder}"],
+            "--precompiled: {folder} must be a folder that compile has written",
+        ),
+        (
+            ["--devices", "gpu", "--activations", "int8"],
+            "--activations: must be bfloat16 on a GPU; run with --devices cpu",
+        ),
+        (
             ["--model", str(CHECKPOINT), "--max-new-tokens", "131072"],
             "--max-new-tokens: must be less than the model's 131072 tokens",
         ),
     ],
 )
 def test_what_cannot_be_run_ends_in_one_line_and_exit_code_2(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    monkeypatch.setattr(machine, "_GPU_DEVICES", ("/dev/null",))
     assert cli.main(["generate", "--prompt", "x", *arguments]) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith("gpt-oss-mxfp4: ")
-    assert message in err
+    assert message.format(folder=tmp_path) in err
     assert err.count("\n") == 1
 
 
@@ -147,6 +217,19 @@ def test_a_demo_model_that_is_missing_ends_in_one_line_and_exit_code_2(
             f"gpt-oss-mxfp4: the demo model: must be in {folder}, is not. Install the package again, or name a model "
             "with --model.\n",
         )
+
+
+@pytest.mark.parametrize("verb", [["generate", "--prompt", "x"], ["bench"], ["chat"]])
+def test_a_machine_without_a_gpu_is_told_before_max_is_loaded(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.setattr(machine, "_GPU_DEVICES", ("/dev/there is none",))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cli.main([*verb, "--devices", "gpu"]) == 2
+    assert capfd.readouterr() == (
+        "",
+        "gpt-oss-mxfp4: --devices gpu: there is no GPU on this machine; run with --devices cpu\n",
+    )
 
 
 def test_help_does_not_wait_for_max() -> None:
