@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -142,6 +143,27 @@ def replace_text(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def check_place(option: str, path: Path) -> None:
+    """Refuses a file that :func:`replace_text` could not write, before what it is to hold takes its time.
+
+    Args:
+        option: what names it.
+        path: its place.
+
+    Raises:
+        Refused: it is a folder, or nothing can be written beside it.
+    """
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            return
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
+            pass
+    except OSError as error:
+        raise Refused(f"{option}: {path} cannot be written ({error.strerror})") from error
 
 
 @contextmanager

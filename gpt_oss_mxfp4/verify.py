@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.checksums import hub_checksum
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
-from gpt_oss_mxfp4.checkpoint.hub import SMALL_FILES
+from gpt_oss_mxfp4.checkpoint.hub import SMALL_FILES, named_folder
 from gpt_oss_mxfp4.checkpoint.survey import Survey, survey
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
@@ -49,7 +49,7 @@ def run_verify(options: VerifyOptions) -> int:
 def _verify(options: VerifyOptions, write: Write, progress: Progress) -> None:
     from gpt_oss_mxfp4.checkpoint.content import check_content  # imports NumPy
 
-    folder = Path(os.path.expanduser(options.path))
+    folder = named_folder(options.path)
     seen = survey(folder)
     beside = [folder / name for name in SMALL_FILES]
     beside = [file for file in beside if os.path.isfile(file) and hub_checksum(file) is not None]

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.bounds import check_count
@@ -9,7 +11,12 @@ from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, Checksum
 from gpt_oss_mxfp4.checkpoint.download import Downloads, file_sha256
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE, PUBLISHED, check_layout
-from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository, hub_errors
+from gpt_oss_mxfp4.checkpoint.repository import (
+    DOWNLOAD_FAILED,
+    HubFile,
+    Repository,
+    hub_errors,
+)
 from gpt_oss_mxfp4.checkpoint.weight_map import index_files
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.progress import Progress
@@ -58,7 +65,8 @@ def resolve_model(
     """
     folder = local_folder(path_or_hub_id)
     if folder is None:
-        return download(str(path_or_hub_id), revision, progress=progress)
+        with taken_for_hub_id():
+            return download(str(path_or_hub_id), revision, progress=progress)
     if revision is not None:
         rule = f"must be a Hub id to have a revision, is a folder (revision {quoted(revision)})"
         _refuse(str(path_or_hub_id), rule, "Leave the revision out, or give a Hub id")
@@ -78,16 +86,37 @@ def local_folder(path_or_hub_id: str | Path) -> Path | None:
         CheckpointError: If it is neither.
     """
     text = str(path_or_hub_id)
-    path = Path(os.path.expanduser(path_or_hub_id))  # Path's own raises where there is no such user
+    if not text:
+        _refuse('""', "must be a folder or a Hub id, is empty", "Check the path")
+    path = named_folder(text)
     if os.path.exists(path):  # which a name too long or with a null byte does not
         if not path.is_dir():
-            cure = f"Give the folder that holds it, {path.parent}"
+            cure = f"Give the folder that holds it, {os.path.abspath(path.parent)}"
             _refuse(text, "must be a folder, is a file", cure)
         return path
     if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(text):
         rule = "must be an existing folder or a Hub id of the form owner/name, is neither"
         _refuse(quoted(text), rule, f"Check the path, or give a repository such as {PUBLISHED}")
     return None
+
+
+def named_folder(path: str | Path) -> Path:
+    """A path as messages can name it: with the home folder in full, and no ``.`` or ``..`` alone."""
+    expanded = os.path.expanduser(path)  # Path's own raises where there is no such user
+    return Path(expanded if expanded.strip("./") else os.path.abspath(expanded))
+
+
+@contextmanager
+def taken_for_hub_id() -> Iterator[None]:
+    """Has a failure tell that what was given could have been meant as a folder."""
+    try:
+        yield
+    except CheckpointError as error:
+        if {fault.kind for fault in error.faults} != {DOWNLOAD_FAILED}:
+            raise
+        rule = "is no folder here, so it is taken for a Hub id, and"
+        faults = [Fault(f.kind, f"{rule} {f.text}", f.cure) for f in error.faults]
+        raise CheckpointError(error.where, faults) from error
 
 
 def download(

@@ -17,6 +17,9 @@ from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 MOST_FILES = 10_000
 """Files of a repository that are looked at."""
 
+DOWNLOAD_FAILED = "download failed"
+"""The kind of fault that ``hub_errors`` makes."""
+
 RETRIES = 5
 """Attempts in a row that may bring no byte."""
 
@@ -53,13 +56,41 @@ def hub_errors(hub_id: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except (HTTPError, OSError, ValueError) as error:  # every error of huggingface_hub is one
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = _cause(error)
         cure = (
             "Check the id, the revision and the network; a private or gated repository needs"
             " `hf auth login`. Where there is no network, give a local folder"
         )
-        fault = Fault("download failed", f"cannot be downloaded ({quoted(cause)})", cure)
+        fault = Fault(DOWNLOAD_FAILED, f"cannot be downloaded ({quoted(cause)})", cure)
         raise CheckpointError(hub_id, [fault]) from error
+
+
+def _cause(error: Exception) -> str:
+    """Why, in a few words where huggingface_hub has a paragraph."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        if isinstance(error, OfflineModeIsEnabled):
+            return "HF_HUB_OFFLINE is set, and no earlier download is here"
+        return f"the Hub cannot be reached: {_one_line(error)}"
+    if isinstance(error, GatedRepoError):
+        return "its owner has to grant access"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the Hub has no such repository, or it is private"
+    if isinstance(error, RevisionNotFoundError):
+        return "the repository has no such revision"
+    return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Repository:

@@ -36,32 +36,38 @@ def check_tokenizer(folder: Path, *, content: bool = True) -> None:
         raise CheckpointError(folder, [fault])
     if not content:
         return
-    fields = _read(path)
+    text = _read(path)
+    fields = _object(path, text)
     # What transformers looks for first; it does not make up for a list that is missing.
     if not isinstance(fields.get("added_tokens"), list):
         _refuse(path, "must hold a list of added_tokens, does not")
     from tokenizers import Tokenizer
 
     try:
-        Tokenizer.from_file(str(path))
+        Tokenizer.from_str(text)
     except Exception as error:  # of whatever kind the file's content trips
         _refuse(path, f"must be a tokenizer ({quoted(' '.join(str(error).split()))})")
     config = folder / TOKENIZER_CONFIG_FILE
     if os.path.isfile(config):
-        _read(config)
+        _object(config, _read(config))
 
 
-def _read(path: Path) -> dict[str, object]:
-    """Reads a JSON object, as leniently as transformers does."""
+def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             _refuse(path, f"must be at most {MAX_TOKENIZER_BYTES} bytes of JSON, is larger")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes().decode()
     except OSError as error:
         fault = Fault("unreadable file", f"cannot be read ({error.strerror})", CHECK_PATH)
         raise CheckpointError(path, [fault]) from error
-    except CheckpointError:
-        raise
+    except UnicodeDecodeError as error:
+        _refuse(path, f"is not valid JSON ({error})")
+
+
+def _object(path: Path, text: str) -> dict[str, object]:
+    """Parses a JSON object, as leniently as transformers does."""
+    try:
+        value = json.loads(text)
     except RecursionError:
         _refuse(path, "must be a tokenizer, is nested too deeply to be one")
     except ValueError as error:

@@ -11,13 +11,13 @@ from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hollow import make_hollow
-from gpt_oss_mxfp4.checkpoint.hub import local_folder
+from gpt_oss_mxfp4.checkpoint.hub import local_folder, taken_for_hub_id
 from gpt_oss_mxfp4.checkpoint.repository import Repository, hub_errors
 from gpt_oss_mxfp4.checkpoint.survey import survey
 from gpt_oss_mxfp4.inspection.inspection import Inspection, inspect_survey
 from gpt_oss_mxfp4.inspection.text import inspection_text
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.process import replace_text, run_command, temporary_folder
+from gpt_oss_mxfp4.process import check_place, replace_text, run_command, temporary_folder
 from gpt_oss_mxfp4.progress import Progress
 
 
@@ -51,6 +51,8 @@ def run_inspect(options: InspectOptions) -> int:
 def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
     if options.experts is not None and options.experts.suffix != ".svg":
         raise Refused(f"--experts: {options.experts} must end in .svg, there is no other format")
+    if options.experts is not None:
+        check_place("--experts", options.experts)
     folder = local_folder(options.model)
     if folder is None:
         if options.experts is not None:
@@ -58,12 +60,12 @@ def _inspect(options: InspectOptions, write: Write, progress: Progress) -> None:
             raise Refused(f"--experts: {options.model} must be a folder, scales are read; {cure}")
         facts = _inspect_repository(options.model, progress)
     else:
-        facts = _inspect_folder(folder, options.model)
+        facts = _inspect_folder(folder, options.model if options.model.strip("./") else str(folder))
     if folder is not None and options.experts is not None and facts.loads:
         _draw(folder, options.experts, progress)
     write(json.dumps(facts.to_json(), indent=2) + "\n" if options.json else inspection_text(facts))
     if facts.faults:
-        raise Refused(f"{options.model}: would be refused, for the faults above")
+        raise Refused(f"{facts.name}: would be refused, for the faults above")
 
 
 def _draw(folder: Path, output: Path, progress: Progress) -> None:
@@ -89,7 +91,7 @@ def _inspect_folder(folder: Path, name: str, *, hollow: bool = False) -> Inspect
 
 
 def _inspect_repository(hub_id: str, progress: Progress) -> Inspection:
-    with hub_errors(hub_id), temporary_folder() as folder:
+    with taken_for_hub_id(), hub_errors(hub_id), temporary_folder() as folder:
         with progress.step(f"fetching headers of {hub_id}"):
             make_hollow(Repository(hub_id), folder)
         return _inspect_folder(folder, hub_id, hollow=True)

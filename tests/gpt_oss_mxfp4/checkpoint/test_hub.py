@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
@@ -120,9 +121,9 @@ def test_other_model_is_refused_before_its_weights_travel(hub: StandIn, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "offline", "cause"),
     [
-        (("test/absent",), False, "404 Client Error"),
-        (("test/tiny", "absent"), False, "404 Client Error"),
-        (("test/tiny",), True, "Cannot find an appropriate cached snapshot folder"),
+        (("test/absent",), False, "the Hub has no such repository, or it is private)"),
+        (("test/tiny", "absent"), False, "the repository has no such revision)"),
+        (("test/tiny",), True, "HF_HUB_OFFLINE is set, and no earlier download is here)"),
         (("test/a--b",), False, "Cannot have -- or .. in repo_id"),
     ],
 )
@@ -131,7 +132,8 @@ def test_failed_download_is_refused_with_its_cause(
 ) -> None:
     result = resolve(hub, tmp_path, *arguments, offline=offline)
     assert result.returncode == 1
-    start = f"refused: {arguments[0]}: cannot be downloaded ({cause}"
+    rule = "is no folder here, so it is taken for a Hub id, and cannot be downloaded"
+    start = f"refused: {arguments[0]}: {rule} ({cause}"
     assert result.stderr.splitlines()[-1].startswith(start), result.stderr
     assert result.stderr.endswith("Where there is no network, give a local folder.\n")
 
@@ -139,7 +141,7 @@ def test_failed_download_is_refused_with_its_cause(
 def test_unreachable_hub_is_refused(hub: StandIn, tmp_path: Path) -> None:
     hub.server_port = 9  # the discard service, which no machine of today runs
     result = resolve(hub, tmp_path, "test/tiny")
-    assert "refused: test/tiny: cannot be downloaded (Got: ConnectError" in result.stderr
+    assert "cannot be downloaded (the Hub cannot be reached: [Errno 111]" in result.stderr
 
 
 def test_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -176,6 +178,33 @@ def test_file_is_refused(tmp_path: Path) -> None:
         resolve_model(file)
     text = "must be a folder, is a file. Give the folder that holds it"
     assert str(caught.value) == f"{file}: {text}, {tmp_path}."
+
+
+def test_the_folder_that_holds_a_file_is_named_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"Give the folder that holds it, {tmp_path}\.$"):
+        resolve_model("README.md")
+
+
+def test_the_present_folder_is_named_in_full_and_an_empty_name_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    told = {
+        ".": f"{tmp_path / 'sub'}: must hold config.json, does not. Give",
+        "..": f"{tmp_path}: must hold config.json, does not. Give",
+        "": '"": must be a folder or a Hub id, is empty. Check the path.',
+    }
+    for name, message in told.items():
+        for verb in (["inspect", name], ["generate", "--prompt", "x", "--model", name]):
+            assert cli.main(verb) == 2
+            assert capfd.readouterr().err.startswith(f"gpt-oss-mxfp4: {message}")
+    assert cli.main(["verify", "."]) == 2
+    assert capfd.readouterr().err.startswith(f"gpt-oss-mxfp4: {told['.']}")
 
 
 def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:

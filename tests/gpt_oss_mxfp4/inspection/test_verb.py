@@ -300,7 +300,8 @@ def test_a_broken_repository_is_told_by_its_id(hub: StandIn, tmp_path: Path) -> 
 def test_a_repository_that_is_not_there_ends_in_one_line(hub: StandIn, tmp_path: Path) -> None:
     done = inspect_hub(hub, tmp_path, "test/absent")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "test/absent: cannot be downloaded (404 Client Error" in done.stderr
+    rule = "is no folder here, so it is taken for a Hub id, and cannot be downloaded"
+    assert f"test/absent: {rule} (the Hub has no such repository, or it is private)" in done.stderr
 
 
 def test_names_that_leave_the_folder_are_passed_over(hub: StandIn, tmp_path: Path) -> None:
