@@ -6,6 +6,7 @@ MAX takes seconds to import, so this file does not: arguments and checkpoint are
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +23,7 @@ from gpt_oss_mxfp4.measurement import (
     usable_cores,
 )
 from gpt_oss_mxfp4.options import BenchOptions, EngineOptions, Refused
-from gpt_oss_mxfp4.process import run_command
+from gpt_oss_mxfp4.process import check_place, replace_text, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.threads import limit_threads
 
@@ -81,7 +82,7 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
     write(format_table(report))
     if options.json is not None:
         try:
-            options.json.write_text(report.to_json())
+            replace_text(options.json, report.to_json())
         except OSError as error:
             raise Refused(f"--json: {options.json} cannot be written ({error.strerror})") from error
 
@@ -97,8 +98,10 @@ def _check(options: BenchOptions) -> None:
         raise Refused(
             f"--new-tokens: must be at least 2, got {options.new_tokens}: the first comes with the prompt"
         )
-    if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
-        raise Refused(f"--json: {options.json} must be a file in a folder that is there")
+    if options.json is not None:
+        if os.path.isdir(options.json) or not os.path.isdir(options.json.parent):
+            raise Refused(f"--json: {options.json} must be a file in a folder that is there")
+        check_place("--json", options.json)
 
 
 def _how(options: EngineOptions) -> dict[str, str]:

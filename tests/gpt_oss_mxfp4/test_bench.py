@@ -134,12 +134,23 @@ def test_the_table_has_medians_and_spread_of_each_batch() -> None:
 def test_a_report_that_cannot_be_written_comes_after_the_table(
     bench: Callable[..., tuple[int, str, str]], engine: Engine, tmp_path: Path
 ) -> None:
-    path = tmp_path / "report.json"
-    path.symlink_to(tmp_path / "gone" / "report.json")
+    path = tmp_path / ("x" * 260)  # a folder that takes files, and not this one
     code, out, err = bench("--json", str(path))
     assert code == 2
     assert "peak resident memory" in out
-    assert err.endswith(f"--json: {path} cannot be written (No such file or directory)\n")
+    assert err.endswith(f"--json: {path} cannot be written (File name too long)\n")
+
+
+def test_a_folder_that_takes_no_report_is_told_before_anything_is_measured(
+    bench: Callable[..., tuple[int, str, str]], engine: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    path.symlink_to(tmp_path / "gone" / "report.json")
+    code, out, err = bench("--json", str(path))
+    assert (code, out) == (2, "")
+    assert err == (f"gpt-oss-mxfp4: --json: {path} cannot be written (No such file or directory)\n")
+    assert not engine.loads
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
 
 
 @pytest.mark.slow
