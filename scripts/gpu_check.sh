@@ -13,6 +13,16 @@
 # cuda:sm_90a` of the same models has written them elsewhere. Exits with 1 if a check fails; what comes behind it runs all
 # the same.
 set -uo pipefail
+case ${1:-} in
+    -h | --help)
+        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+        exit 0
+        ;;
+    -*)
+        echo "gpu_check.sh: there is no option $1; --help tells more" >&2
+        exit 2
+        ;;
+esac
 results=$(realpath -m "${1:-results}")
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
