@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
@@ -10,6 +11,9 @@ from gpt_oss_mxfp4.machine import require_bfloat16
 from gpt_oss_mxfp4.options import CompileOptions, Refused, name_model
 from gpt_oss_mxfp4.process import run_command, written_whole
 from gpt_oss_mxfp4.progress import Progress
+
+ROOM_BYTES = 2**20
+"""Less than this left on a disk, and what was being written did not fit."""
 
 
 def run_compile(options: CompileOptions) -> int:
@@ -35,8 +39,15 @@ def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
         from gpt_oss_mxfp4 import engine
     with written_whole(output) as folder:
         name = f"compiling {name_model(options.model)} for {options.target}"
-        with progress.step(name, "a few minutes"):
-            engine.compile_into(checkpoint, options, folder)
+        try:
+            with progress.step(name, "a few minutes"):
+                engine.compile_into(checkpoint, options, folder)
+        except Refused as error:  # MAX tells of a full disk in words of its own
+            if shutil.disk_usage(folder).free < ROOM_BYTES:
+                raise Refused(
+                    f"--output: {output} cannot be written, the disk is full ({error})"
+                ) from error
+            raise
     size = sum(file.stat().st_size for file in output.rglob("*"))
     write(f"{output}\n")
     progress.note(f"{size / 1e6:.1f} MB; generate --precompiled {output} uses it")

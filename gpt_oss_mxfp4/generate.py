@@ -20,6 +20,7 @@ from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions, Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
+from gpt_oss_mxfp4.quantity import count_text
 from gpt_oss_mxfp4.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
     end = time.monotonic()
     answer.finish()
     progress.note(
-        f"prompt: {len(prompt.ids)} tokens, {_rate(len(prompt.ids), first - begin)}; "
-        f"generation: {tokens} tokens, {_rate(tokens - 1, end - first)}"
+        f"prompt: {count_text(len(prompt.ids), 'token')}, {_rate(len(prompt.ids), first - begin)}; "
+        f"generation: {count_text(tokens, 'token')}, {_rate(tokens - 1, end - first)}"
     )
 
 

@@ -139,13 +139,18 @@ def _keep(cache: CompiledCache, name: str, compiled: CompiledModel) -> None:
         cache.write(name, compiled.export_mef)
     except (OSError, RuntimeError, ValueError) as error:  # MAX tells of a full disk by a ValueError
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
-        logger.warning(
-            "%s: what was compiled cannot be kept there (%s), so the next start compiles again; %s names another "
-            "folder",
-            cache.folder,
-            why,
-            CACHE_VARIABLE,
-        )
+        _tell_once(cache.folder, why)
+
+
+@functools.cache
+def _tell_once(folder: Path, why: str) -> None:
+    """Once for all graphs of a model, which go to one folder."""
+    logger.warning(
+        "%s: what was compiled cannot be kept there (%s), so the next start compiles again; %s names another folder",
+        folder,
+        why,
+        CACHE_VARIABLE,
+    )
 
 
 def _cache(session: InferenceSession, config: PipelineConfig) -> CompiledCache | None:

@@ -13,6 +13,11 @@ def bytes_text(nbytes: float) -> str:
     return f"{nbytes:.{digits}f} {_UNITS[unit]}"
 
 
+def count_text(count: int, noun: str) -> str:
+    """Returns a number of things: ``1 file``, ``3 files``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def duration_text(seconds: float) -> str:
     """Returns a time as ``7 s``, ``3:05`` or ``2:03:05``."""
     minutes, rest = divmod(round(seconds), 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from dataclasses import fields
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.chat.answer import Answerer
@@ -12,7 +13,7 @@ from gpt_oss_mxfp4.chat.options import ChatOptions
 from gpt_oss_mxfp4.chat.screen import Screen, harmless
 from gpt_oss_mxfp4.chat.session import Session
 from gpt_oss_mxfp4.chat.turns import TurnReader
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import EngineOptions, Refused
 from gpt_oss_mxfp4.process import interrupts_taken, run_command
 from gpt_oss_mxfp4.progress import Progress
 
@@ -57,8 +58,21 @@ def _chat(options: ChatOptions, terminal: bool, write: Write, progress: Progress
                 progress.note(harmless(str(refusal)))
 
 
+def _without_effect(options: ChatOptions) -> list[str]:
+    """Options of the engine that were given though a server is asked, which has its own."""
+    names = [
+        field.name for field in fields(EngineOptions) if field.name not in ("model", "verbose")
+    ]
+    given = [*names, "max_length"]
+    return [name for name in given if getattr(options, name) != getattr(ChatOptions, name)]
+
+
 def _answerer(options: ChatOptions, progress: Progress) -> Answerer:
     if options.url is not None:
+        for name in _without_effect(options):
+            progress.note(
+                f"--{name.replace('_', '-')}: has no effect with --url, the server decides"
+            )
         from gpt_oss_mxfp4.chat.remote import RemoteModel
 
         return RemoteModel(options)

@@ -10,6 +10,7 @@ from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.checkpoint.errors import quoted
 from gpt_oss_mxfp4.options import MAX_TEMPERATURE, Refused
+from gpt_oss_mxfp4.quantity import count_text
 
 HELP = """\
 /new                     forget the conversation
@@ -87,20 +88,25 @@ class Session:
             self._note(HELP)
         elif name == "/new" and not value:
             self._messages.clear()
+            self._note("a new conversation")
         elif name == "/again" and not value:
             self._ask_again()
         elif name == "/effort":
             if value not in get_args(Effort):
                 raise Refused(f"/effort: must be low, medium or high, got {quoted(value)}")
             self._effort = value  # type: ignore[assignment]  # just checked
+            self._note(f"effort: {value}")
         elif name == "/reasoning":
             if value not in ("on", "off"):
                 raise Refused(f"/reasoning: must be on or off, got {quoted(value)}")
             self._reasoning = value == "on"
+            self._note(f"reasoning: {value}")
         elif name == "/temperature":
             self._temperature = _temperature(value)
+            self._note(f"temperature: {self._temperature:g}")
         elif name == "/system":
             self._system = value
+            self._note("other instructions from here on" if value else "no instructions")
         else:
             raise Refused(
                 f"{quoted(name)} is no command: /help lists them, and a space before it says it to the model"
@@ -161,7 +167,8 @@ class Session:
         if end.prompt_tokens is not None and end.tokens is not None:
             timed = end.tokens > 1 and end.seconds > 0
             rate = f", {(end.tokens - 1) / end.seconds:.2f} tokens/s" if timed else ""
-            self._note(f"prompt: {end.prompt_tokens} tokens; generation: {end.tokens} tokens{rate}")
+            prompt, answer = (count_text(n, "token") for n in (end.prompt_tokens, end.tokens))
+            self._note(f"prompt: {prompt}; generation: {answer}{rate}")
 
 
 def _temperature(value: str) -> float:

@@ -24,7 +24,7 @@ from gpt_oss_mxfp4.convert.writer import verify_in_place
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
-from gpt_oss_mxfp4.quantity import bytes_text
+from gpt_oss_mxfp4.quantity import bytes_text, count_text
 
 TASK_VERSION = 1
 """Raised when the same source and options give other bytes than before: what an older version began is not gone on
@@ -100,7 +100,7 @@ def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
         journal.remove()  # not before: a run after one that could not report can report
     write(f"{options.output}\n")
     progress.note(
-        f"{bytes_text(total)} in {len(shards)} files, {TITLES[options.to]}, read back and found whole"
+        f"{bytes_text(total)} in {count_text(len(shards), 'file')}, {TITLES[options.to]}, read back and found whole"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpt_oss_mxfp4.checkpoint.errors import fault_lines, quoted
 from gpt_oss_mxfp4.config import SLIDING, GptOssConfig
 from gpt_oss_mxfp4.inspection.inspection import Inspection
-from gpt_oss_mxfp4.quantity import bytes_text
+from gpt_oss_mxfp4.quantity import bytes_text, count_text
 
 _DEVICES = {"cpu": "CPU", "gpu": "GPU (Hopper)"}
 
@@ -25,7 +25,7 @@ def inspection_text(seen: Inspection) -> str:
     """
     parts = [[seen.name, *_facts(seen)], _kind_table(seen), _memory_table(seen), _not_read(seen)]
     if seen.faults:
-        refused = f"would run: no, {_count(len(seen.faults), 'fault')}"
+        refused = f"would run: no, {count_text(len(seen.faults), 'fault')}"
         parts.append([refused, *(f"  {line}" for line in fault_lines(seen.faults))])
     else:
         parts.append(["would run: yes"])
@@ -43,7 +43,7 @@ def _facts(seen: Inspection) -> list[str]:
         )
     if seen.config is not None:
         rows += _config_facts(seen.config)
-    files = f"{_count(len(seen.files), 'file')}, {bytes_text(sum(seen.files.values()))}"
+    files = f"{count_text(len(seen.files), 'file')}, {bytes_text(sum(seen.files.values()))}"
     rows.append(("files", files))
     return [f"  {name:<12}{value}" for name, value in rows]
 
@@ -109,7 +109,7 @@ def _not_read(seen: Inspection) -> list[str]:
     for beside in seen.not_read:
         size = bytes_text(beside.nbytes)
         if beside.name.endswith("/"):
-            size = f"{_count(beside.files, 'file')}, {size}"
+            size = f"{count_text(beside.files, 'file')}, {size}"
         remark = f": {beside.remark}" if beside.remark else ""
         lines.append(f"  {quoted(beside.name)} ({size}){remark}")
     if len(lines) > _SHOWN_NOT_READ:
@@ -135,7 +135,3 @@ def _billions(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return str(count)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

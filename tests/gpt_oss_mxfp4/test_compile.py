@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4.options import Refused
 from scripts.make_synthetic import SIZES
 from tests.golden import CHECKPOINT
 from tests.sparse_checkpoint import make_sparse_checkpoint
@@ -121,6 +123,26 @@ def test_an_output_that_cannot_be_made_is_refused(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.endswith(f"gpt-oss-mxfp4: --output: {output} cannot be made (File exists)\n")
+
+
+def test_a_full_disk_is_told_with_the_folder_s_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_into(*_: object) -> None:
+        raise Refused("failed to write the object")
+
+    left = SimpleNamespace(free=0)
+    monkeypatch.setattr("gpt_oss_mxfp4.engine.compile_into", compile_into)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: left)
+    output = tmp_path / "out"
+    for free, message in (
+        (0, f"--output: {output} cannot be written, the disk is full (failed to write the object)"),
+        (2**30, "failed to write the object"),
+    ):
+        left.free = free
+        assert cli.main(["compile", "--output", str(output)]) == 2
+        assert capfd.readouterr().err.splitlines()[-1] == f"gpt-oss-mxfp4: {message}"
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -135,6 +135,7 @@ def test_what_cannot_be_kept_is_told_and_runs(
         monkeypatch.setattr(logging.getLogger(CACHE_LOGGER), attribute, value)
     compiler = Compiler(fail)
     assert load(compiler)[1][GraphRole.DECODER] == "compiled"
+    load(compiler, "another graph")  # which needs no note of its own
     assert caplog.messages == [
         f"{folder}: what was compiled cannot be kept there (failed to write: no space), so the next start compiles "
         f"again; {CACHE_VARIABLE} names another folder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt_oss_mxfp4.quantity import bytes_text, duration_text
+from gpt_oss_mxfp4.quantity import bytes_text, count_text, duration_text
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,7 @@ def test_bytes_have_three_digits_and_a_decimal_unit(nbytes: int, text: str) -> N
 )
 def test_times_are_as_short_as_they_are_clear(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [count_text(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]

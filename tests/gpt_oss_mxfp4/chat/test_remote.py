@@ -69,6 +69,16 @@ def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpo
     assert done.out == "[analysis]\nhm\n\n[final]\nYes.\n"
 
 
+def test_options_that_reach_no_server_are_told(chat: Chat, endpoint: Endpoint) -> None:
+    endpoint.say(said("Yes."))
+    done = chat(endpoint.url, "One?\n", "--threads", "1", "--dense-weights", "int8", "--verbose")
+    assert done.out == "Yes.\n"
+    assert done.err.replace(COUNTS, "").splitlines() == [
+        "--dense-weights: has no effect with --url, the server decides",
+        "--threads: has no effect with --url, the server decides",
+    ]
+
+
 def test_a_call_of_a_tool_is_told(chat: Chat, endpoint: Endpoint) -> None:
     endpoint.say(*called("add", '{"a": 1}'), finish="tool_calls")
     done = chat(endpoint.url, "One?\n")

@@ -92,6 +92,19 @@ def test_commands_change_what_is_asked_for() -> None:
     assert talk("/system", "Two?").last[0] == ("user", "One?")
 
 
+def test_commands_that_change_something_say_so() -> None:
+    talk = Talk()
+    talk("/new", "/effort low", "/reasoning on", "/temperature 0.50", "/system Be kind.", "/system")
+    assert talk.notes == [
+        "a new conversation",
+        "effort: low",
+        "reasoning: on",
+        "temperature: 0.5",
+        "other instructions from here on",
+        "no instructions",
+    ]
+
+
 def test_reasoning_is_shown_once_it_is_asked_for() -> None:
     talk = Talk()("/reasoning on", "One?", "/reasoning off", "Two?")
     assert "".join(talk.written) == "[analysis]\nhm\n\n[final]\nYes.\nYes.\n"
@@ -160,6 +173,7 @@ def test_an_answer_without_text_is_not_sent_back() -> None:
             [End(calls=(("functions.add", '{"a": 1}'),))],
             ['the model called functions.add, but chat offers no tools: {"a": 1}'],
         ),
+        ([Piece("answer", "S"), End(7, 1, 0.0)], ["prompt: 7 tokens; generation: 1 token"]),
         (
             [Piece("answer", "So"), End(7, 5, 2.0)],
             ["prompt: 7 tokens; generation: 5 tokens, 2.00 tokens/s"],
