@@ -25,6 +25,7 @@ from gpt_oss_mxfp4.measurement import (
 from gpt_oss_mxfp4.options import BenchOptions, EngineOptions, Refused
 from gpt_oss_mxfp4.process import check_place, replace_text, run_command
 from gpt_oss_mxfp4.progress import Progress
+from gpt_oss_mxfp4.quantity import bytes_text
 from gpt_oss_mxfp4.threads import limit_threads
 
 PACKAGES = ("gpt-oss-mxfp4", "max", "numpy")
@@ -71,7 +72,7 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
         ),
         Subject(
             engine="gpt-oss-mxfp4",
-            versions=_versions(),
+            versions={package: package_version(package) for package in PACKAGES},
             model=options.model_name,
             options=_how(options),
             threads=usable_cores(),
@@ -111,14 +112,12 @@ def _how(options: EngineOptions) -> dict[str, str]:
     return {name: asdict(options)[name] for name in names}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from its sources
-            found[package] = "not installed"
-    return found
+def package_version(package: str) -> str:
+    """Returns the version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from its sources
+        return "not installed"
 
 
 def format_table(report: Report) -> str:
@@ -153,6 +152,6 @@ def format_table(report: Report) -> str:
         "",
         f"start to first token: {report.first_token_seconds:.1f} s ({report.loaded_seconds:.1f} s until loaded, "
         f"{report.warm_up_seconds:.1f} s from there, {warm_up} tokens of prompt)",
-        f"peak resident memory: {report.peak_resident / 1e9:.2f} GB (weights {subject.weight_bytes / 1e9:.2f} GB)",
+        f"peak resident memory: {bytes_text(report.peak_resident)} (weights {bytes_text(subject.weight_bytes)})",
     ]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
+from gpt_oss_mxfp4.bench import package_version
 from gpt_oss_mxfp4.cli import (
     bench,
     chat,
@@ -30,6 +31,16 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+class Version(argparse.Action):
+    """Prints versions; looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Ends with exit code 0."""
+        found = (f"{package} {package_version(package)}" for package in ("gpt-oss-mxfp4", "max"))
+        print(", ".join(found))
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -42,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = OneLineParser(
         prog="gpt-oss-mxfp4", description="gpt-oss from its MXFP4 weights, on MAX."
+    )
+    parser.add_argument(
+        "--version", action=Version, nargs=0, help="tell this package's version and MAX's"
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for verb in VERBS:

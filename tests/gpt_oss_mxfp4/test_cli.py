@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -230,6 +231,13 @@ def test_a_machine_without_a_gpu_is_told_before_max_is_loaded(
         "",
         "gpt-oss-mxfp4: --devices gpu: there is no GPU on this machine; run with --devices cpu\n",
     )
+
+
+def test_versions_are_told(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert re.fullmatch(r"gpt-oss-mxfp4 (\S+|not installed), max 26\.7\.0\n", out)
 
 
 def test_help_does_not_wait_for_max() -> None:
