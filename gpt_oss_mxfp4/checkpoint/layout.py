@@ -42,7 +42,7 @@ CONVERT = (
 BF16_CURE = f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; or round a BF16 fine-tune to them: {CONVERT}"
 
 PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
-"""Endings of experts that are not quantised."""
+"""Endings of experts that are not quantized."""
 
 _ORIGINAL_NAMES = ("embedding.weight", "norm.scale", "unembedding.weight")
 
@@ -61,9 +61,9 @@ class Layout:
 
 
 HUGGING_FACE = Layout("huggingface", "Hugging Face names, experts in MXFP4")
-HUGGING_FACE_BF16 = Layout("huggingface-bf16", "Hugging Face names, experts not quantised")
+HUGGING_FACE_BF16 = Layout("huggingface-bf16", "Hugging Face names, experts not quantized")
 ORIGINAL = Layout("original", "OpenAI's original/ names, experts in MXFP4")
-ORIGINAL_BF16 = Layout("original-bf16", "OpenAI's original/ names, experts not quantised")
+ORIGINAL_BF16 = Layout("original-bf16", "OpenAI's original/ names, experts not quantized")
 QUARK = Layout("quark", "AMD Quark, a tensor of codes and one of scales for each matrix")
 COMPRESSED_TENSORS = Layout("compressed-tensors", "compressed-tensors, packed codes and scales")
 OTHER_MODEL = Layout("other-model", "another model's")

@@ -115,7 +115,7 @@ def _packed(name: str, experts: int, n: int, k: int) -> dict[str, TensorSpec]:
 def _is_bf16_experts(
     name: str, expected: Mapping[str, TensorSpec], entries: Mapping[str, TensorEntry]
 ) -> bool:
-    """Whether ``name`` holds a projection's experts unquantised, in place of its blocks."""
+    """Whether ``name`` holds a projection's experts unquantized, in place of its blocks."""
     return name in entries and name + BLOCKS in expected and name + BLOCKS not in entries
 
 

@@ -178,7 +178,7 @@ def _check_quark(quantization: Mapping[str, Any], where: Path) -> None:
                 raise CheckpointError(where, [Fault("not MXFP4", text, cure)])
     if "rotation" in str(quantization.get("algo_config")):
         text = "quantization_config.algo_config must have no rotation: activations would have to be rotated too"
-        cure = "Convert a checkpoint that was quantised without it"
+        cure = "Convert a checkpoint that was quantized without it"
         raise CheckpointError(where, [Fault("rotated weights", text, cure)])
 
 

@@ -159,7 +159,7 @@ def test_packed_experts_need_no_quantization_config(tmp_path: Path) -> None:
 
 
 def bf16_tensors() -> Tensors:
-    """As transformers writes an unquantised gpt-oss."""
+    """As transformers writes an unquantized gpt-oss."""
     tensors: Tensors = {}
     for name, spec in small_tensors().items():
         if name.endswith("_blocks"):
