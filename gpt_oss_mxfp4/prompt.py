@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import is_harmony
 from gpt_oss_mxfp4.options import Refused
 
@@ -61,8 +64,18 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         # Never code of the folder's: unless told, transformers would ask on the terminal.
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of whatever kind the file's content trips
-        cause = " ".join(str(error).split())
+        cause = _tokenizer_fault(folder) or " ".join(str(error).split())
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
+
+
+def _tokenizer_fault(folder: Path) -> str | None:
+    """What is wrong with the files, in plainer words than transformers has for it."""
+    try:
+        check_tokenizer(folder)
+    except CheckpointError as error:
+        within = f"{Path(error.where).name}: " if Path(error.where) != folder else ""
+        return f"{within}{error.faults[0].text}"
+    return None
 
 
 def encode_chat(

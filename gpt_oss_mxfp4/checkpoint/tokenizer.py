@@ -40,7 +40,7 @@ def check_tokenizer(folder: Path, *, content: bool = True) -> None:
     fields = _object(path, text)
     # What transformers looks for first; it does not make up for a list that is missing.
     if not isinstance(fields.get("added_tokens"), list):
-        _refuse(path, "must hold a list of added_tokens, does not")
+        _refuse(path, "must be a tokenizer (it holds no list of added_tokens)")
     from tokenizers import Tokenizer
 
     try:

@@ -55,12 +55,12 @@ def test_a_folder_without_a_tokenizer_is_told_by_each_verb(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"{}", "must hold a list of added_tokens, does not"),
+        (b"{}", "must be a tokenizer (it holds no list of added_tokens)"),
         (b"", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
         (b"\xff", "is not valid JSON ('utf-8' codec can't decode byte 0xff in position 0"),
         (b"[" * 10**5, "must be a tokenizer, is nested too deeply to be one"),
         (b"[]", "must be a JSON object, is not"),
-        (without("added_tokens"), "must hold a list of added_tokens, does not"),
+        (without("added_tokens"), "must be a tokenizer (it holds no list of added_tokens)"),
         (without("model"), "must be a tokenizer (Model missing."),
     ],
 )
@@ -74,8 +74,11 @@ def test_a_file_that_is_no_tokenizer_is_told_where_loading_refuses_it(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.splitlines()[-1].startswith(f"gpt-oss-mxfp4: {folder}: tokenizer.json: {told}")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as caught:
         load_tokenizer(open_checkpoint(folder))
+    assert f"{folder}: must hold the model's tokenizer files (tokenizer.json: {told}" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
