@@ -7,7 +7,9 @@ import os
 import signal
 
 from gpt_oss_mxfp4.answer import Write
+from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.generate import open_model
+from gpt_oss_mxfp4.machine import check_engine
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.process import end_at_once, run_command
 from gpt_oss_mxfp4.progress import Progress
@@ -48,9 +50,11 @@ def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
         raise Refused("--model-name: must not be empty")
     if options.port and options.port == options.metrics_port:
         raise Refused(f"--metrics-port: must be another than --port, {options.port}")
+    check_engine(options)
     limit_threads(options.threads)
     keys = load_keys(options.api_key_file)
     checkpoint = open_model(options.model, progress)
+    check_tokenizer(checkpoint.folder, content=False)
     positions = checkpoint.config.max_position_embeddings
     if options.max_length is not None and options.max_length > positions:
         raise Refused(f"--max-length: must be at most the model's {positions} tokens")

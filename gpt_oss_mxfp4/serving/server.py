@@ -29,6 +29,7 @@ import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
+from gpt_oss_mxfp4.machine import loading_step
 from gpt_oss_mxfp4.options import CACHE_LOGGER, Failed, Refused
 from gpt_oss_mxfp4.process import temporary_folder
 from gpt_oss_mxfp4.progress import Progress
@@ -220,11 +221,7 @@ class _Serving:
 
     async def _serve(self, answering: asyncio.Task[None]) -> None:
         running = contextlib.ExitStack()
-        running.enter_context(
-            self.progress.step(
-                f"compiling {self.options.model_name}", "a minute or two the first time"
-            )
-        )
+        running.enter_context(self.progress.step(*loading_step(self.options)))
         with running:
             base = self.app.state.zmq_endpoint_base
             async with lifespan(self.app, self.settings, self.model, base):

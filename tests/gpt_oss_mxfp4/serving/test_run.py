@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from gpt_oss_mxfp4.serving.run import _serve
         ({"name": ""}, "--model-name: must not be empty"),
         ({"name": " "}, "--model-name: must not be empty"),
         ({"port": 9, "metrics_port": 9}, "--metrics-port: must be another than --port, 9"),
+        (
+            {"precompiled": Path("/nowhere")},
+            "--precompiled: /nowhere must be a folder that compile has written",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
