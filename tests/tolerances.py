@@ -38,9 +38,10 @@ SAME_MODEL = LogitError(maximum=2e-5, mean=2e-6, top1=1.0)
 STAGE = RelativeError(maximum=5e-5, rms=5e-6)
 """A stage of one of four layers in float32, after all stages before it: 8e-6 and 8e-7 at worst (RUN); x 6."""
 
-SAME_MODEL_ROUNDED = LogitError(maximum=6e-3, mean=4e-4, top1=0.99)
+SAME_MODEL_ROUNDED = LogitError(maximum=6e-2, mean=4e-4, top1=0.99)
 """As `SAME_MODEL` with bfloat16 activations: a last-bit difference may tip one to the next bfloat16, which moves a
-logit by as much as rounding does: 1.9e-3 and 1.6e-4, and one near tie of 200 the other way (RUN)."""
+logit by as much as rounding does, 2e-3 and 3e-4 in the mean, or another expert is chosen: 3e-2 at one of 200 positions,
+where the fourth and the fifth are 0.15% of the router's range apart (RUN); x 2, and the mean x 1.3."""
 
 ROUNDED_SLACK = 1.5
 """Which way an activation near a tie is rounded is a matter of float32 errors: 1.02 was seen (RUN)."""
