@@ -59,6 +59,7 @@ def sums(counts: ArrayLike) -> list[int]:
         pytest.param([0, 64], 64, 192, 4, id="one expert"),
         pytest.param([0, 0, 64, 64], 64, 192, 4, id="all rows on one"),
         pytest.param([0, 9, 3, 16], 16, 128, 3, id="descending"),
+        pytest.param([0, 400, 3, 600], 600, 64, 3, id="descending by whole tiles"),
         pytest.param([-5, 7, 2_000_000_000], 10, 64, 3, id="outside of the rows"),
         pytest.param(sums([e % 7 if e % 5 == 0 else 0 for e in range(61)]), 39, 192, 9, id="61"),
         pytest.param(sums([3] * 32), 96, 64, 5, id="a lane an expert"),
