@@ -277,6 +277,18 @@ def test_a_group_with_a_nan_has_the_scale_nan() raises:
     _ = packed^
 
 
+def test_a_group_too_small_for_a_scale_is_zero() raises:
+    comptime Rows = Mxfp4Rows[DType.int8]
+    # The scale would be subnormal, and its inverse infinite.
+    var x = List[Float32](length=32, fill=Float32(1e-38))
+    var packed = List[Words](length=row_words[Rows](1) // LANES, fill=Words(7))
+    pack_row[Rows, False](_const(x), 32, 1, _words(packed))
+    for register in range(len(packed)):
+        assert_equal(packed[register], Words(0), String("register ", register))
+    _ = x^
+    _ = packed^
+
+
 def test_transpose_places_each_word_and_zeroes_absent_rows() raises:
     comptime row_words = 3
     comptime count = LANES - 1
