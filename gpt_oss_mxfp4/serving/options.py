@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,5 +57,6 @@ class ServeOptions(EngineOptions):
             return self.name
         if self.model is None:
             return DEMO_NAME
-        folder = Path(self.model)
-        return folder.resolve().name if folder.exists() else self.model
+        folder = os.path.expanduser(self.model)
+        # Not Path's, which raises for a name that is too long.
+        return Path(folder).resolve().name if os.path.exists(folder) else self.model

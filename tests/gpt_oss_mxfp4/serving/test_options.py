@@ -73,9 +73,14 @@ def test_wrong_arguments_end_in_one_line(
     assert not asked
 
 
-def test_a_model_is_called_by_name_hub_id_or_folder(tmp_path: Path) -> None:
+def test_a_model_is_called_by_name_hub_id_or_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "my-model"
     folder.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ServeOptions(model="~/my-model").served_name == "my-model"
+    assert ServeOptions(model="m" * 300).served_name == "m" * 300
     assert ServeOptions().served_name == "gpt-oss-mxfp4-demo"
     assert ServeOptions(model="openai/gpt-oss-20b").served_name == "openai/gpt-oss-20b"
     assert ServeOptions(model=str(folder)).served_name == "my-model"
