@@ -34,7 +34,7 @@ class UnsplitKVCacheParams(MHAKVCacheParams):
 def kv_cache_params(
     config: GptOssConfig, cache: KVCacheConfig, device: DeviceRef
 ) -> MultiKVCacheParams:
-    """Plans one paged KV cache per layer type: sliding layers keep only their window.
+    """Plans one paged KV cache per layer type; that of sliding layers knows their window.
 
     Args:
         config: gives layers, heads and window.

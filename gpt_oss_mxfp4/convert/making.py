@@ -57,7 +57,7 @@ def make(
             progress.note(
                 "what was found of an unfinished conversion of another source was removed"
             )
-        _write_missing(conversion, shards, source, journal, progress)
+        _write_missing(shards, source, journal, progress)
         total = sum(shard.nbytes for shard in shards)
         with progress.bar(f"reading {journal.output} back", total) as advance:
             for shard in shards:
@@ -89,7 +89,6 @@ def quantize(x: NDArray[np.float32]) -> tuple[Bytes, Bytes]:
 
 
 def _write_missing(
-    conversion: Conversion,
     shards: tuple[Shard, ...],
     source: Source,
     journal: Journal,

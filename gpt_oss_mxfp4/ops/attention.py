@@ -36,7 +36,7 @@ def attention(
 
     Raises:
         ValueError: wrong rank or dtype, or a GPU device (MAX's attention serves those); at run time, a page size
-            or D that is no multiple of 64.
+            or D that is no multiple of 64 (of 32 where registers are half as wide).
 
     Source: openai/gpt-oss ``torch/model.py`` sdpa.
     """

@@ -16,7 +16,6 @@ Float64 = NDArray[np.float64]
 Activations = Literal["float32", "bfloat16", "int8"]
 """What a matmul's input is rounded to: "float32" stands for no rounding, float64 here."""
 
-E4M3_MAX = 448.0
 E4M3_MAX_EXPONENT = 8
 """The largest E4M3 power of two is 256 = 2^8 (section 5.3.1)."""
 
