@@ -210,10 +210,16 @@ def test_blocks_of_int8_rows() raises:
         _ = scales^
 
 
-def test_subnormals_are_enabled_and_the_mode_restored() raises:
+def _begin_flushing() -> UInt64:
+    """Makes this thread flush subnormals, as MAX's worker threads do: MXCSR bits 15 and 6, or FPCR bit 24.
+    """
     var before = read_float_mode()
-    # Flushing on, as MAX's worker threads run: MXCSR bits 15 and 6, or FPCR bit 24.
     write_float_mode(before | UInt64(0x8040 if CompilationTarget.is_x86() else 1 << 24))
+    return before
+
+
+def test_subnormals_are_enabled_and_the_mode_restored() raises:
+    var before = _begin_flushing()
     var flushing = read_float_mode()
     _ = enable_subnormals()
     var tiny = List[Float32](length=2, fill=1.17549435e-38)
@@ -221,6 +227,16 @@ def test_subnormals_are_enabled_and_the_mode_restored() raises:
     write_float_mode(flushing)
     assert_true(read_float_mode() == flushing)
     write_float_mode(before)
+
+
+def test_a_matmul_leaves_the_mode_of_its_thread_as_it_was() raises:
+    var before = _begin_flushing()
+    var flushing = read_float_mode()
+    _check[DType.float32, False](32, [1], SCALE, 1e-4)  # so small that it stays on this thread
+    var after = read_float_mode()
+    write_float_mode(before)
+    assert_true(flushing != before, "this thread flushed already")
+    assert_true(after == flushing)
 
 
 def main() raises:
