@@ -331,6 +331,16 @@ def test_route_survives_nan_and_infinity(models: Models) -> None:
         assert all(len(set(row)) == top_k for row in ids.tolist())
 
 
+plan("route_any", [(DType.float32, ["t", "e"])], lambda logits: ops.route(logits, 4))
+
+
+def test_route_refuses_fewer_experts_than_a_token_takes(models: Models) -> None:
+    logits = np.zeros((2, 4), np.float32)
+    np.testing.assert_array_equal(run(models["route_any"], logits)[0], [[0, 1, 2, 3]] * 2)
+    with pytest.raises(ValueError, match=r"moe\.route: top_k must be at most 3, got 4"):
+        run(models["route_any"], logits[:, :3])
+
+
 plan("group", [(DType.int32, ["t", 2])], lambda ids: ops.group(ids, 4))
 
 
@@ -602,6 +612,24 @@ def test_swiglu_refuses_a_row_order_out_of_range(
             bias,
             offsets,
             np.array(order, np.int32),
+        )
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_swiglu_refuses_a_row_order_of_no_whole_number_per_token(
+    swiglu_model: Model, rng: np.random.Generator, tokens: int
+) -> None:
+    weights, bias = expert_weights(rng, 1, 4, 32)
+    message = rf"row_order.shape\[0\] must be a multiple of the tokens = {tokens}, got 4"
+    with pytest.raises(ValueError, match=message):
+        run(
+            swiglu_model,
+            np.zeros((tokens, 32), np.float32),
+            weights.blocks,
+            weights.scales,
+            bias,
+            np.array([0, 4], np.int32),
+            np.arange(4, dtype=np.int32),
         )
 
 
