@@ -34,8 +34,8 @@ class Break:
     """A step at which the connection breaks."""
 
 
-Step = dict[str, Any] | Hold | Break
-"""A chunk's delta, an error, or something that befalls the answer."""
+Step = dict[str, Any] | str | Hold | Break
+"""A chunk's delta, an error, a chunk as it is sent, or something that befalls the answer."""
 
 
 def thought(text: str) -> Step:
@@ -110,6 +110,8 @@ class Endpoint:
                 elif isinstance(step, Break):
                     complete = True
                     raise ConnectionAbortedError
+                elif isinstance(step, str):
+                    yield f"data: {step}\n\n"
                 elif "error" in step:
                     yield _event(step)
                 else:

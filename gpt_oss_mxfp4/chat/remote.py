@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
@@ -18,8 +18,11 @@ from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 
 CONNECT_SECONDS = 30
 
-_BROKEN = (OSError, http.client.HTTPException, ValueError)
+_BROKEN = (OSError, http.client.HTTPException, ValueError, RecursionError)
 """What a connection, or what came by it, ends in; a host's name that is none is a ValueError."""
+
+
+T = TypeVar("T")
 
 
 class RemoteModel:
@@ -146,29 +149,40 @@ class _Reply:
 
     def __init__(self) -> None:
         self.finished: str | None = None
-        self._usage: dict[str, Any] = {}
+        self._prompt_tokens: int | None = None
+        self._tokens: int | None = None
         self._calls: dict[int, list[str]] = {}
         self._first = self._last = 0.0
 
-    def add(self, chunk: dict[str, Any]) -> Iterator[Piece]:
+    def add(self, chunk: Any) -> list[Piece]:
         """Takes a chunk and gives its text."""
-        if "error" in chunk:
-            told = chunk["error"]
+        try:
+            return list(self._read(chunk))
+        except (AttributeError, TypeError) as error:
+            raise Refused(
+                "the server's answer could not be read: it is not of the form that OpenAI's API has"
+            ) from error
+
+    def _read(self, chunk: Any) -> Iterator[Piece]:
+        if told := chunk.get("error"):
             raise Refused(
                 f"the server failed: {told.get('message') if isinstance(told, dict) else told}"
             )
-        self._usage = chunk.get("usage") or self._usage
-        for choice in chunk.get("choices", []):
+        if usage := chunk.get("usage"):
+            self._prompt_tokens = _of(int, usage.get("prompt_tokens"))
+            self._tokens = _of(int, usage.get("completion_tokens"))
+        for choice in chunk.get("choices") or []:
             delta = choice.get("delta") or {}
-            self.finished = choice.get("finish_reason") or self.finished
-            thought = delta.get("reasoning_content") or delta.get("reasoning")
-            if thought or delta.get("content"):
+            self.finished = _of(str, choice.get("finish_reason")) or self.finished
+            thought = _of(str, delta.get("reasoning_content") or delta.get("reasoning"))
+            said = _of(str, delta.get("content"))
+            if thought or said:
                 self._last = time.monotonic()
                 self._first = self._first or self._last
             if thought:
                 yield Piece("reasoning", thought)
-            if delta.get("content"):
-                yield Piece("answer", delta["content"])
+            if said:
+                yield Piece("answer", said)
             for call in delta.get("tool_calls") or []:
                 parts = self._calls.setdefault(call.get("index", 0), ["", ""])
                 function = call.get("function") or {}
@@ -178,8 +192,8 @@ class _Reply:
     def end(self, *, stopped: bool) -> End:
         """Tells what became of the answer."""
         return End(
-            prompt_tokens=self._usage.get("prompt_tokens"),
-            tokens=self._usage.get("completion_tokens"),
+            prompt_tokens=self._prompt_tokens,
+            tokens=self._tokens,
             seconds=self._last - self._first,
             cut=self.finished == "length",
             stopped=stopped and not self.finished,
@@ -187,7 +201,14 @@ class _Reply:
         )
 
 
-def _chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+def _of(kind: type[T], value: Any) -> T | None:
+    """A value that is of a kind, or None where it is left out; a TypeError where it is of another."""
+    if not isinstance(value, kind | None):
+        raise TypeError
+    return value
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[Any]:
     for line in response:
         if not line.startswith(b"data:"):
             continue
@@ -196,7 +217,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             return
         try:
             chunk = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # not JSON, or lists in lists for ever
             raise Refused("the server's answer could not be read: it is not JSON") from error
         yield chunk
 

@@ -148,3 +148,38 @@ def test_an_answer_that_breaks_off_is_told(
     done = chat(endpoint.url, "One?\n")
     assert (done.out, done.code) == ("So far\n", 2)
     assert re.fullmatch(f"gpt-oss-mxfp4: {message}\n", done.err)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        *("5", "[1]", '"error"', "null"),
+        *('{"choices": 5}', '{"choices": [5]}', '{"choices": [{"delta": 5}]}'),
+        *('{"usage": 5}', '{"usage": {"completion_tokens": "42"}}'),
+        *(
+            f'{{"choices": [{{"delta": {delta}}}]}}'
+            for delta in (
+                *('{"content": 5}', '{"reasoning": ["hm"]}', '{"tool_calls": 5}'),
+                *('{"tool_calls": [5]}', '{"tool_calls": [{"index": [0]}]}'),
+                '{"tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}',
+            )
+        ),
+    ],
+)
+def test_a_chunk_of_another_form_is_told(chat: Chat, endpoint: Endpoint, chunk: str) -> None:
+    endpoint.say(said("So far"), chunk)
+    message = "the server's answer could not be read: it is not of the form that OpenAI's API has"
+    assert chat(endpoint.url, "One?\n") == Done("So far\n", f"gpt-oss-mxfp4: {message}\n", 2)
+
+
+@pytest.mark.parametrize("chunk", ["{", "[" * 100_000])
+def test_a_chunk_that_is_no_json_is_told(chat: Chat, endpoint: Endpoint, chunk: str) -> None:
+    endpoint.say(chunk)
+    message = "the server's answer could not be read: it is not JSON"
+    assert chat(endpoint.url, "One?\n").err == f"gpt-oss-mxfp4: {message}\n"
+
+
+def test_what_a_server_leaves_out_or_null_is_not_missed(chat: Chat, endpoint: Endpoint) -> None:
+    null = '{"choices": null, "usage": null, "error": null}'
+    endpoint.say(null, '{"choices": [{"delta": null}]}', said("Yes."))
+    assert chat(endpoint.url, "One?\n") == Done("Yes.\n", COUNTS, 0)
