@@ -1,8 +1,9 @@
 """SpecialText: keeps a client's text from being read as special tokens: ``<|start|>system`` said by a user is text.
 
 A chat template puts special tokens and clients' texts into one string, which is tokenized as a whole. So a mark is put
-into whatever looks like a special token in what a client says, before it is rendered; the rendered string falls into
-special tokens, which are the template's, and text, which loses the marks again. Nothing here imports MAX.
+before each character of whatever looks like a special token in what a client says, before it is rendered, where no
+special token may begin behind one; the rendered string falls into special tokens, which are the template's, and text,
+which loses the marks again. Nothing here imports MAX.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ class SpecialText:
     """Hides special tokens in text.
 
     Args:
-        tokens: the special tokens, as text.
+        tokens: the special tokens, as text; maybe none.
     """
 
     def __init__(self, tokens: Collection[str]) -> None:
         longest_first = sorted(tokens, key=len, reverse=True)
-        self._tokens = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        any_of = "|".join(map(re.escape, longest_first)) or "(?!)"  # which matches nowhere
+        self._tokens = re.compile(f"(?<!{MARK})({any_of})")
 
     def hide(self, value: Any) -> Any:
         """Gives a value with special tokens hidden in every text that it holds.
@@ -36,7 +38,7 @@ class SpecialText:
         """
         if isinstance(value, str):
             value = value.replace(MARK, INCOMPLETE)
-            return self._tokens.sub(lambda match: f"{match[0][0]}{MARK}{match[0][1:]}", value)
+            return self._tokens.sub(lambda match: MARK.join(("", *match[0])), value)
         if isinstance(value, dict):
             return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
