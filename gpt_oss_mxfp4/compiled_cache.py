@@ -36,7 +36,8 @@ def default_folder() -> Path | None:
     """Returns the folder that the environment asks for, or None where it asks for none or names no home."""
     asked = os.environ.get(CACHE_VARIABLE)
     if asked is not None:
-        return Path(asked).expanduser().absolute() if asked else None
+        # Not Path's own, which raises where there is no such user.
+        return Path(os.path.expanduser(asked)).absolute() if asked else None
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         # The XDG specification has relative paths ignored.

@@ -185,6 +185,7 @@ def test_a_name_changes_with_everything_that_an_entry_was_made_from() -> None:
         ({"XDG_CACHE_HOME": "/xdg", CACHE_VARIABLE: "/mine"}, Path("/mine")),
         ({CACHE_VARIABLE: "~/mine"}, Path("/home/someone/mine")),
         ({CACHE_VARIABLE: "mine"}, Path("mine").absolute()),
+        ({CACHE_VARIABLE: "~nobody at all/mine"}, Path("~nobody at all/mine").absolute()),
         ({"XDG_CACHE_HOME": "/xdg", CACHE_VARIABLE: ""}, None),
     ],
 )
