@@ -27,7 +27,7 @@ def listen(host: str, port: int, argument: str = "--port") -> socket.socket:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
         ]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # no name of any host: a..b
         raise Refused(f"--host: {host} is not an address of this machine ({error})") from error
     try:
         return socket.create_server(address[4][:2], family=address[0], backlog=2048)

@@ -23,10 +23,9 @@ def test_a_port_that_is_listened_on_is_refused_to_others_and_free_at_once_after(
 
 
 def test_a_host_that_is_no_address_is_refused() -> None:
-    with pytest.raises(
-        Refused, match=r"^--host: nowhere.invalid is not an address of this machine"
-    ):
-        listen("nowhere.invalid", 0)
+    for host in ("nowhere.invalid", "a..b", "a" * 64):
+        with pytest.raises(Refused, match=f"^--host: {host} is not an address of this machine"):
+            listen(host, 0)
     with pytest.raises(Refused, match=r"^--host: 192.0.2.1 is not an address of this machine$"):
         listen("192.0.2.1", 8000)  # reserved for documents
 
