@@ -43,7 +43,10 @@ class StreamingDetokenizer:
         return text
 
     def finish(self) -> str:
-        """Gives what is left at the end, without the bytes of a character that the last token cut off."""
+        """Gives what is left at the end, without the bytes of a character that the last token cut off.
+
+        What comes after is another text.
+        """
         text = self._new_text()
         self._context = self._printed = len(self._ids)
         return text.rstrip(INCOMPLETE)

@@ -158,7 +158,6 @@ class HarmonyParser:
             events = self._leave_between(token)
             self.header = parse_header(*map(self._section_text, (START, CHANNEL, CONSTRAIN)))
             self.faults += not is_regular(self.header)
-            self._detokenizer = StreamingDetokenizer(self._tokenizer)
             return events
         if token == CONSTRAIN or (token == CHANNEL and CHANNEL not in self._sections):
             events = self._leave_between(token)

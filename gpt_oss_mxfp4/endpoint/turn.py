@@ -115,10 +115,9 @@ class HarmonyTurn:
 
     def add(self, token_id: int) -> list[Piece]:
         """Takes the next token and gives what it completes."""
-        before = self._parser.header
         events = self._parser.add([token_id])
-        text = self._parser.header is not None and not self._parser.special
-        self.kind = self._kind(before) if text and before is not None else None
+        header = self._parser.header
+        self.kind = None if header is None or self._parser.special else self._kind(header)
         return self._pieces(events)
 
     def finish(self) -> list[Piece]:

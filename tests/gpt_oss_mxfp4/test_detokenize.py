@@ -25,7 +25,7 @@ class StrippingTokenizer:
     """Drops the space before the first word, as SentencePiece does."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        return "".join(f" w{i}" for i in token_ids)[1:]
+        return "".join(f" w{i}" for i in token_ids if i != SPECIAL)[1:]
 
 
 def pieces(ids: Sequence[int]) -> list[str]:
@@ -53,7 +53,15 @@ def test_special_tokens_are_skipped() -> None:
 
 def test_spaces_between_pieces_survive_a_tokenizer_that_strips_the_first() -> None:
     detokenizer = StreamingDetokenizer(StrippingTokenizer())
-    assert [detokenizer.add([i]) for i in range(3)] == ["w0", " w1", " w2"]
+    ids = [0, 1, SPECIAL, SPECIAL, 2]
+    assert [detokenizer.add([i]) for i in ids] == ["w0", " w1", "", "", " w2"]
+
+
+def test_another_text_begins_after_the_end_of_one() -> None:
+    detokenizer = StreamingDetokenizer(ByteTokenizer())
+    euro = "€".encode()
+    assert [detokenizer.add(euro[:2]), detokenizer.finish()] == ["", ""]
+    assert [detokenizer.add(euro[2:]), detokenizer.add(b"a")] == ["", f"{INCOMPLETE}a"]
 
 
 @given(st.text(), st.integers(1, 5))
