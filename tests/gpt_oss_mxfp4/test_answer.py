@@ -67,6 +67,7 @@ def test_reasoning_stands_before_the_answer_under_its_name() -> None:
 def test_a_call_is_told() -> None:
     assert printed(CALLED) == ("", [CALL_NOTE])
     assert printed(CALLED, show_reasoning=True) == ("[analysis]\nA product.\n", [CALL_NOTE])
+    assert printed(f"{CALLED}<|start|>assistant{CALLED}") == ("", [CALL_NOTE, CALL_NOTE])
 
 
 def test_a_call_is_told_in_one_line() -> None:

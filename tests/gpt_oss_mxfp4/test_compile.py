@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpt_oss_mxfp4 import cli
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import CompileOptions, Refused
 from scripts.make_synthetic import SIZES
 from tests.golden import CHECKPOINT
 from tests.sparse_checkpoint import make_sparse_checkpoint
@@ -93,6 +93,25 @@ def test_code_for_another_cpu_is_refused(compiled: Path, tmp_path: Path) -> None
         f"gpt-oss-mxfp4: --precompiled: {other} holds code for a CPU that has avx10_9, which this one has not; "
         "compile it here\n"
     )
+
+
+def test_each_argument_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[CompileOptions] = []
+    monkeypatch.setattr("gpt_oss_mxfp4.cli.compile.run_compile", asked.append)
+    arguments = (
+        "--model a/b --target cuda:sm_90a --output c --activations float32 --dense-weights int8"
+    )
+    cli.main(["compile", *arguments.split(), "--verbose"])
+    assert asked == [
+        CompileOptions(
+            model="a/b",
+            target="cuda:sm_90a",
+            output=Path("c"),
+            activations="float32",
+            dense_weights="int8",
+            verbose=True,
+        )
+    ]
 
 
 def test_an_output_that_is_there_is_not_replaced(

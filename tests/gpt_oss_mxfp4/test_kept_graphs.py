@@ -204,11 +204,15 @@ def test_a_pipeline_s_sampler_is_kept_too_while_it_is_made(monkeypatch: pytest.M
         assert compiler.count == 1
         make(vocab_size=385)
         assert compiler.count == 2
+        other_sampling = pipeline_config()
+        other_sampling.sampling = "other sampling"
+        make(config=other_sampling)
+        assert compiler.count == 3
         two_samplers = pipeline_config()
         two_samplers.needs_bitmask_constraints = True
         make(config=two_samplers)
         make(custom_extensions=["something else"])
-        assert compiler.count == 4
+        assert compiler.count == 5
     assert text_generation.load_sampler_graphs is compiler
 
 

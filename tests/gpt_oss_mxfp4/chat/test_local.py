@@ -91,12 +91,14 @@ def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
         "<|start|>assistant<|channel|>commentary<|message|>Wait.<|end|>"
         "<|start|>assistant<|channel|>final<|message|>One €.<|end|>"
         "<|start|>assistant<|channel|>final<|message|>Two.<|end|>"
-        "<|start|>assistant<|channel|>commentary to=functions.add<|message|>{}<|call|>"
+        '<|start|>assistant<|channel|>commentary to=functions.add<|message|>{"a": 1}<|end|>'
+        "<|start|>assistant<|channel|>commentary to=functions.sub<|message|>{}<|call|>"
     )
     tokens = len(engine.tokenizer.encode(engine.generated))
     reasoning, text, end = answer(load(engine))
     assert (reasoning, text) == ("hm", "Wait.\nOne €.\nTwo.")
-    assert end == End(PROMPT_TOKENS, tokens, calls=(("functions.add", "{}"),))
+    calls = (("functions.add", '{"a": 1}'), ("functions.sub", "{}"))
+    assert end == End(PROMPT_TOKENS, tokens, calls=calls)
     assert engine.efforts == ["low"]
     assert (engine.sampled[0].temperature, engine.sampled[0].seed) == (0.5, 7)
 

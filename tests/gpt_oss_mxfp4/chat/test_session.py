@@ -200,3 +200,6 @@ def test_the_first_interrupt_stops_an_answer_and_the_second_is_not_taken() -> No
     assert (taken, talk.parrot.stops) == ([True, False], 1)
     assert talk.session.interrupt()
     assert talk.parrot.stops == 1, "there is nothing to stop"
+    talk.parrot.says = says()  # type: ignore[assignment]
+    talk("Two?")
+    assert (taken[2:], talk.parrot.stops) == ([True, False], 2)

@@ -101,6 +101,16 @@ def test_a_good_request_gets_through_byte_for_byte_and_is_logged_without_its_tex
     assert "secret" not in line
 
 
+def test_what_routers_alone_may_send_does_not_get_through() -> None:
+    async def header_names(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        names = b" ".join(name for name, _ in scope["headers"])
+        await send({"type": "http.response.body", "body": names})
+
+    headers = {"x-other": "1", "x-target-endpoint": "a"}
+    assert Client(header_names)("GET", "/v1/models", headers=headers) == (200, b"x-other")
+
+
 def test_a_refusal_is_logged_with_the_fields_name_alone() -> None:
     client = Client()
     status, body = client("POST", "/v1/chat/completions", CHAT[:-1] + b', "stop": {"secret": 1}}')

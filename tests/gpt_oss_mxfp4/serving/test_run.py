@@ -1,15 +1,20 @@
-"""What serve refuses before it looks at a checkpoint."""
+"""What serve refuses before MAX is loaded."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.progress import Progress
+from gpt_oss_mxfp4.serving import run
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.run import _serve
+from tests.golden import CHECKPOINT
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,21 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
     with pytest.raises(Refused) as refused:
         _serve(ServeOptions(**options), nothing, nothing)
     assert str(refused.value) == message
+
+
+NOWHERE = "a..b"
+"""A host that ends what should have ended before, or else the test would serve."""
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    for file in CHECKPOINT.iterdir():
+        if not file.name.startswith("tokenizer"):
+            (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(CheckpointError, match=r"must hold tokenizer\.json, does not"):
+        _serve(ServeOptions(model=str(tmp_path), host=NOWHERE), print, Progress(io.StringIO()))
+
+
+def test_a_machine_without_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "available_memory", lambda: 0)
+    with pytest.raises(Refused, match="this machine has 0 B left"):
+        _serve(ServeOptions(host=NOWHERE), print, Progress(io.StringIO()))
