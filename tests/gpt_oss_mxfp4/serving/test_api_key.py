@@ -33,6 +33,8 @@ def test_without_a_file_the_environment_has_the_key(monkeypatch: pytest.MonkeyPa
     load_keys(None).check(BEARER)
     with pytest.raises(Rejected):
         load_keys(None).check([])
+    monkeypatch.setenv("GPT_OSS_MXFP4_API_KEY", "\udcff-key")
+    load_keys(None).check([(b"authorization", b"Bearer \xff-key")])
 
 
 def test_without_either_all_are_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
