@@ -68,6 +68,8 @@ def test_a_call_is_told() -> None:
     assert printed(CALLED) == ("", [CALL_NOTE])
     assert printed(CALLED, show_reasoning=True) == ("[analysis]\nA product.\n", [CALL_NOTE])
     assert printed(f"{CALLED}<|start|>assistant{CALLED}") == ("", [CALL_NOTE, CALL_NOTE])
+    in_no_channel = CALLED.replace("<|channel|>commentary", "")
+    assert printed(in_no_channel) == ("", [CALL_NOTE])
 
 
 def test_a_call_is_told_in_one_line() -> None:
@@ -99,10 +101,26 @@ def test_tokens_that_run_out_in_the_answer_are_told_with_the_cure() -> None:
     assert printed(REASONED, limit=tokens) == ("It is 46.\n", [])
 
 
+@pytest.mark.parametrize(
+    ("generated", "left"),
+    [
+        ("", 1),  # another token ended it
+        ("<|end|>", 0),
+        ("<|end|><|start|>assistant<|channel|>analysis<|message|>Hm", 0),
+    ],
+)
+def test_an_answer_that_is_whole_is_not_cut_off(generated: str, left: int) -> None:
+    generated = f"<|channel|>final<|message|>Hi!{generated}"
+    limit = len(TOKENIZER.encode(generated)) + left
+    assert printed(generated, limit=limit) == ("Hi!\n", [])
+
+
 def test_an_end_without_an_answer_is_told() -> None:
     analysis = "<|channel|>analysis<|message|>Hm.<|return|>"
     note = "the model ended without an answer"
-    assert printed(analysis) == ("", [f"{note}: see what it said with --show-reasoning"])
+    for limit in (1000, len(TOKENIZER.encode(analysis))):
+        with_cure = f"{note}: see what it said with --show-reasoning"
+        assert printed(analysis, limit=limit) == ("", [with_cure])
     assert printed(analysis, show_reasoning=True) == ("[analysis]\nHm.\n", [note])
 
 
@@ -122,6 +140,8 @@ def test_an_empty_answer_is_an_empty_line() -> None:
 )
 def test_what_names_no_channel_is_an_answer(generated: str) -> None:
     assert printed(generated) == ("Hi!\n", [])
+    title = "other" if "other" in generated else "final"
+    assert printed(generated, show_reasoning=True) == (f"[{title}]\nHi!\n", [])
 
 
 def test_answers_that_follow_one_another_have_lines_of_their_own() -> None:
@@ -130,7 +150,9 @@ def test_answers_that_follow_one_another_have_lines_of_their_own() -> None:
 
 
 def test_what_others_are_made_to_say_is_no_answer() -> None:
-    made_up = "<|channel|>final<|message|>Hi!<|end|><|start|>user<|message|>Ho!<|return|>"
+    made_up = (
+        "<|channel|>final<|message|>Hi!<|end|><|start|>user to=functions.f<|message|>Ho!<|return|>"
+    )
     assert printed(made_up) == ("Hi!\n", [])
     assert printed(made_up, show_reasoning=True) == ("[final]\nHi!\n\n[user]\nHo!\n", [])
 

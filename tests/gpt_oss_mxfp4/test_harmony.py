@@ -241,6 +241,14 @@ def test_every_message_has_one_end(answer: str) -> None:
     assert not events(answer) or isinstance(events(answer)[-1], MessageEnd)
 
 
+def test_faults_of_a_prompt_are_not_the_answers() -> None:
+    prompt = "<|start|>user<|message|>Hello<|end|>"
+    parser = HarmonyParser(TOKENIZER, TOKENIZER.encode(prompt))
+    assert parser.faults == 0
+    parser.add(TOKENIZER.encode("Hi<|return|>"))
+    assert parser.faults == 1
+
+
 def test_the_parser_knows_where_it_is() -> None:
     parser = HarmonyParser(TOKENIZER, TOKENIZER.encode(PROMPT))
     seen = []
@@ -274,4 +282,7 @@ def test_a_prompt_is_harmonys_if_tokenizer_and_template_are() -> None:
 def test_an_answer_ends_with_the_tokens_that_there_are() -> None:
     ids = TOKENIZER.get_added_vocab()
     assert stop_ids(TOKENIZER) == [ids["<|return|>"], ids["<|call|>"], ids["<|endoftext|>"]]
-    assert len(stop_ids(ByteTokenizer(SPECIAL_TOKENS))) == 2
+    lacking = ByteTokenizer(SPECIAL_TOKENS)
+    assert len(stop_ids(lacking)) == 2
+    answer = "<|channel|>final<|message|>Hi<|return|>"
+    assert messages(answer, tokenizer=lacking) == [(FINAL, "Hi", "<|return|>")]

@@ -121,6 +121,7 @@ CASES = [
     ),
     # Broken ones.
     ("408<|return|>", Told("", "408", [], "stop")),
+    ("408", Told("", "408", [], "length")),
     ("<|message|>408<|return|>", Told("", "408", [], "stop")),
     ("<|channel|>answer<|message|>408<|return|>", Told("", "408", [], "stop")),
     (f"<|channel|>analysis{FINAL}408<|return|>", Told("", "408", [], "stop")),

@@ -79,10 +79,11 @@ def test_new_forgets_and_again_asks_once_more() -> None:
 
 def test_each_answer_has_a_seed_of_its_own_and_equal_conversations_have_equal_ones() -> None:
     seeds = [
-        [asked["seed"] for asked in Talk(seed=2**64 - 1)("One?", "/again", "Two?").parrot.asked]
-        for _ in range(2)
+        [asked["seed"] for asked in Talk(seed=seed)("One?", "/again", "Two?").parrot.asked]
+        for seed in [2**64 - 1, 2**64 - 1, 2**63 - 1 - 2**32]
     ]
-    assert seeds == [[2**64 - 1, 2**32 - 1, 2**33 - 1]] * 2
+    assert seeds[0] == seeds[1] == [2**64 - 1, 2**32 - 1, 2**33 - 1]
+    assert seeds[2] == [2**63 - 1 - 2**32, 2**63 - 1, 2**32 - 1]
 
 
 def test_commands_change_what_is_asked_for() -> None:
@@ -127,13 +128,12 @@ def test_help_names_every_command() -> None:
         ("/temperature 3", "/temperature: must be a number from 0 to 2, got 3"),
         ("/temperature nan", "/temperature: must be a number from 0 to 2, got nan"),
         ("/again", "/again: nothing has been asked"),
-        (
-            "/newer",
-            "/newer is no command: /help lists them, and a space before it says it to the model",
-        ),
-        (
-            "/new x",
-            "/new is no command: /help lists them, and a space before it says it to the model",
+        *(
+            (
+                line,
+                f"{line.split()[0]} is no command: /help lists them, and a space before it says it to the model",
+            )
+            for line in ("/newer", "/new x", "/again x", "/help x")
         ),
     ],
 )
@@ -188,6 +188,7 @@ def test_what_became_of_an_answer_is_told(says: list[Piece | End], notes: list[s
 
 def test_the_first_interrupt_stops_an_answer_and_the_second_is_not_taken() -> None:
     talk = Talk()
+    assert talk.session.interrupt()
     taken: list[bool] = []
 
     def says() -> Iterator[Piece | End]:
