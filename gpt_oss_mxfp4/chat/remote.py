@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.chat.screen import harmless
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 
 CONNECT_SECONDS = 30
@@ -141,7 +142,7 @@ class RemoteModel:
         with contextlib.suppress(*_BROKEN, LookupError, TypeError):
             text = response.read(4096).decode(errors="replace")
             text = str(json.loads(text)["error"]["message"])
-        return f"{self._url}: {' '.join(text.split()) or response.reason} ({response.status})"
+        return f"{self._url}: {_line(text) or _line(response.reason)} ({response.status})"
 
 
 class _Reply:
@@ -165,9 +166,8 @@ class _Reply:
 
     def _read(self, chunk: Any) -> Iterator[Piece]:
         if told := chunk.get("error"):
-            raise Refused(
-                f"the server failed: {told.get('message') if isinstance(told, dict) else told}"
-            )
+            told = told.get("message") if isinstance(told, dict) else told
+            raise Refused(f"the server failed: {_line(told)}")
         if usage := chunk.get("usage"):
             self._prompt_tokens = _of(int, usage.get("prompt_tokens"))
             self._tokens = _of(int, usage.get("completion_tokens"))
@@ -199,6 +199,11 @@ class _Reply:
             stopped=stopped and not self.finished,
             calls=tuple((name, arguments) for name, arguments in self._calls.values()),
         )
+
+
+def _line(told: object) -> str:
+    """What a server tells in one line, which does nothing to a terminal."""
+    return harmless(" ".join(str(told).split()))
 
 
 def _of(kind: type[T], value: Any) -> T | None:

@@ -128,9 +128,9 @@ def test_a_key_is_sent_and_a_missing_one_told(
 
 
 def test_a_refusal_ends_a_pipe_in_the_servers_words(chat: Chat, endpoint: Endpoint) -> None:
-    endpoint.refuse(400, "the prompt has 5000 tokens,\nmore than 4096")
+    endpoint.refuse(400, "the prompt has 5000 tokens,\nmore than 4096\x1b[2J")
     done = chat(endpoint.url, "One?\n")
-    message = "the prompt has 5000 tokens, more than 4096 (400)"
+    message = "the prompt has 5000 tokens, more than 4096␛[2J (400)"
     assert done == Done("\n", f"gpt-oss-mxfp4: {endpoint.url}: {message}\n", 2)
 
 
@@ -139,6 +139,7 @@ def test_a_refusal_ends_a_pipe_in_the_servers_words(chat: Chat, endpoint: Endpoi
     [
         (Break(), r"http://\S+: the connection broke off.*"),
         ({"error": {"message": "out of memory"}}, "the server failed: out of memory"),
+        ({"error": "out of\n\x1b[2J"}, "the server failed: out of ␛\\[2J"),
     ],
 )
 def test_an_answer_that_breaks_off_is_told(
