@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -132,6 +133,25 @@ def test_tokens_that_run_out_end_the_message_without_the_rest_of_a_character() -
     assert parser.add(ids) == [Delta(FINAL, "a")]
     assert parser.finish() == [MessageEnd(FINAL, None)]
     assert parser.finish() == []
+
+
+class MergingTokenizer(ByteTokenizer):
+    """Has a token more, of a letter and the first byte of a character."""
+
+    MERGED = 1000
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        parts = (b"a\xe2" if i == self.MERGED else [i] for i in token_ids)
+        ids = [i for part in parts for i in part]
+        return super().decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+def test_a_letter_in_one_token_with_the_part_of_a_character_is_not_lost() -> None:
+    parser = HarmonyParser(MergingTokenizer(), TOKENIZER.encode(f"{PROMPT}<|message|>"))
+    end = TOKENIZER.encode("<|end|>")
+    header = Header(role="assistant")
+    assert parser.add([MergingTokenizer.MERGED]) == []
+    assert parser.add(end) == [Delta(header, "a"), MessageEnd(header, "<|end|>")]
 
 
 @pytest.mark.parametrize(

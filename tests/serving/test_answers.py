@@ -187,9 +187,10 @@ def test_a_call_spelled_in_text_is_text(scripted: ScriptedServer) -> None:
 def test_a_broken_format_is_logged_without_its_text(
     scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scripted.worker.say("secret words<|return|>")
     with caplog.at_level(logging.WARNING):
-        whole(scripted.client)
+        for said in ("secret words<|return|>", f"{FINAL}408<|return|>"):
+            scripted.worker.say(said)
+            whole(scripted.client)
     [line] = [record.getMessage() for record in caplog.records if "harmony" in record.getMessage()]
     assert line.endswith(": faults in the answer's harmony format: 1; no text of it is lost")
     assert "secret" not in line

@@ -173,7 +173,12 @@ def test_an_answer_without_text_is_not_sent_back() -> None:
             [End(calls=(("functions.add", '{"a": 1}'),))],
             ['the model called functions.add, but chat offers no tools: {"a": 1}'],
         ),
-        ([Piece("answer", "S"), End(7, 1, 0.0)], ["prompt: 7 tokens; generation: 1 token"]),
+        ([Piece("answer", "S"), End(7, 1, 2.0)], ["prompt: 7 tokens; generation: 1 token"]),
+        ([Piece("answer", "So"), End(7, 2, 0.0)], ["prompt: 7 tokens; generation: 2 tokens"]),
+        (
+            [Piece("answer", "So"), End(7, 2, 2.0)],
+            ["prompt: 7 tokens; generation: 2 tokens, 0.50 tokens/s"],
+        ),
         (
             [Piece("answer", "So"), End(7, 5, 2.0)],
             ["prompt: 7 tokens; generation: 5 tokens, 2.00 tokens/s"],

@@ -39,9 +39,9 @@ def told(answer: str, tools: Collection[str] | None = TOOLS, prompt: str = PROMP
     return runs
 
 
-def faults(answer: str) -> int:
+def faults(answer: str, tokens: int | None = None) -> int:
     turn = read_turn(TOKENIZER, TOKENIZER.encode(PROMPT), TOOLS)
-    for token in TOKENIZER.encode(answer):
+    for token in TOKENIZER.encode(answer)[:tokens]:
         turn.add(token)
     turn.finish()
     return turn.faults
@@ -74,7 +74,7 @@ REGULAR = [
 @pytest.mark.parametrize(("answer", "expected"), REGULAR)
 def test_messages_are_told_by_what_they_are_for(answer: str, expected: list[str]) -> None:
     assert told(answer) == expected
-    assert faults(answer) == 0
+    assert {faults(answer, cut) for cut in range(len(TOKENIZER.encode(answer)) + 1)} == {0}
 
 
 @pytest.mark.parametrize(
