@@ -136,7 +136,7 @@ class HarmonyTurn:
         tool = None if opened or kind is not Kind.CALL else _tool(event.header)
         if isinstance(event, MessageEnd):
             self._open = False
-            if kind is not Kind.CALL or (opened and event.token is None):
+            if kind is not Kind.CALL:
                 return []
             return [Piece(kind, "", tool, ended=event.token is not None)]
         self._open = True

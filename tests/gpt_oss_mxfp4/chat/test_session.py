@@ -95,14 +95,17 @@ def test_commands_change_what_is_asked_for() -> None:
 
 def test_commands_that_change_something_say_so() -> None:
     talk = Talk()
-    talk("/new", "/effort low", "/reasoning on", "/temperature 0.50", "/system Be kind.", "/system")
+    talk("/new", "/effort low", "/reasoning on", "/system Be kind.", "/system")
+    talk("/temperature 0.50", "/temperature 0", "/temperature 2")
     assert talk.notes == [
         "a new conversation",
         "effort: low",
         "reasoning: on",
-        "temperature: 0.5",
         "other instructions from here on",
         "no instructions",
+        "temperature: 0.5",
+        "temperature: 0",
+        "temperature: 2",
     ]
 
 
@@ -173,6 +176,8 @@ def test_an_answer_without_text_is_not_sent_back() -> None:
             [End(calls=(("functions.add", '{"a": 1}'),))],
             ['the model called functions.add, but chat offers no tools: {"a": 1}'],
         ),
+        ([Piece("answer", "S"), End(prompt_tokens=7)], []),
+        ([Piece("answer", "S"), End(tokens=7)], []),
         ([Piece("answer", "S"), End(7, 1, 2.0)], ["prompt: 7 tokens; generation: 1 token"]),
         ([Piece("answer", "So"), End(7, 2, 0.0)], ["prompt: 7 tokens; generation: 2 tokens"]),
         (

@@ -153,6 +153,18 @@ def test_a_turn_cut_off_anywhere_calls_nothing_but_what_it_would(answer: str) ->
             assert not ended
 
 
+def test_calls_that_follow_one_another_are_apart() -> None:
+    header = "<|channel|>commentary to=functions"
+    calls = f"{header}.calculator<|message|>{{}}{NEXT}{header}.clock<|message|>{{}}<|call|>"
+    assert told(calls) == ["call:calculator({})", "call:clock({})"]
+
+
+def test_a_call_that_is_cut_off_has_begun_once_its_header_is_whole() -> None:
+    header = "<|channel|>commentary to=functions.calculator"
+    assert told(header) == []
+    assert told(f"{header}<|message|>") == ["call:calculator("]
+
+
 WORDS = st.sampled_from(
     [
         *TOKENIZER.special,
@@ -205,6 +217,7 @@ def test_the_kind_of_each_token_is_known() -> None:
 def test_outside_of_harmony_all_is_the_answer() -> None:
     prompt = "[INST] Hello [/INST]"
     assert told(f"{ANALYSIS}Hm€<|return|>", prompt=prompt) == ["answer:analysisHm€"]
+    assert read_turn(TOKENIZER, TOKENIZER.encode(prompt), None).faults == 0
 
 
 def test_special_tokens_in_a_reasoning_without_text_are_no_reasoning() -> None:
