@@ -87,7 +87,7 @@ class Front:
             exchange.ended, exchange.why = "refused", rejected.code or rejected.param
             await answer.reject(rejected)
         except _ClientLeft:
-            exchange.ended = "client_left"
+            pass  # which the answer has noted
         except asyncio.CancelledError:
             exchange.ended = "stopped"
             raise

@@ -51,7 +51,8 @@ def test_each_line_of_a_pipe_is_a_turn_and_answers_alone_are_printed(
     chat: Chat, endpoint: Endpoint
 ) -> None:
     endpoint.say(thought("hm"), said("Ye"), said("s. €"))
-    done = chat(endpoint.url, "One?\nTwo?\n", "--effort", "low", "--top-k", "5", "--seed", "3")
+    options = "--effort low --top-k 5 --top-p 0.9 --seed 3 --max-new-tokens 9"
+    done = chat(endpoint.url, "One?\nTwo?\n", *options.split())
     assert done == Done("Yes. €\nYes. €\n", COUNTS * 2, 0)
     body = endpoint.bodies[1]
     assert body["messages"] == [
@@ -60,7 +61,8 @@ def test_each_line_of_a_pipe_is_a_turn_and_answers_alone_are_printed(
         {"role": "user", "content": "Two?"},
     ]
     assert (body["model"], body["reasoning_effort"], body["stream"]) == ("stand/in", "low", True)
-    assert (body["temperature"], body["top_k"], body["seed"]) == (1.0, 5, 3 + 2**32)
+    assert (body["temperature"], body["top_k"], body["top_p"]) == (1.0, 5, 0.9)
+    assert (body["seed"], body["max_completion_tokens"]) == (3 + 2**32, 9)
 
 
 def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpoint) -> None:
@@ -71,8 +73,9 @@ def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpo
 
 def test_options_that_reach_no_server_are_told(chat: Chat, endpoint: Endpoint) -> None:
     endpoint.say(said("Yes."))
-    done = chat(endpoint.url, "One?\n", "--threads", "1", "--dense-weights", "int8", "--verbose")
-    assert done.out == "Yes.\n"
+    options = "--model other --threads 1 --dense-weights int8 --verbose"
+    done = chat(endpoint.url, "One?\n", *options.split())
+    assert (done.out, endpoint.bodies[0]["model"]) == ("Yes.\n", "other")
     assert done.err.replace(COUNTS, "").splitlines() == [
         "--dense-weights: has no effect with --url, the server decides",
         "--threads: has no effect with --url, the server decides",
@@ -95,7 +98,8 @@ def test_no_server_is_told_in_one_line(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "http://[::1"]
+    "url",
+    ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port", "http://host:0", "http://[::1"],
 )
 def test_an_address_that_is_none_is_refused(chat: Chat, url: str) -> None:
     done = chat(url, "")

@@ -68,6 +68,8 @@ REGULAR = [
         ["call:calculator({})"],
     ),
     ("<|channel|>commentary to=functions.calculator<|message|><|call|>", ["call:calculator()"]),
+    ("<|channel|>final to=functions.calculator<|message|>Hi<|return|>", ["answer:Hi"]),
+    ("Hi", ["answer:Hi"]),  # cut off in what may become a header
 ]
 
 
@@ -162,6 +164,7 @@ def test_calls_that_follow_one_another_are_apart() -> None:
 def test_a_call_that_is_cut_off_has_begun_once_its_header_is_whole() -> None:
     header = "<|channel|>commentary to=functions.calculator"
     assert told(header) == []
+    assert told(f"{header}<|constrain|>json{{}}") == ["reasoning:{}"]
     assert told(f"{header}<|message|>") == ["call:calculator("]
 
 

@@ -48,6 +48,7 @@ class Client:
             tell=self.lines.append,
             open_paths=frozenset({"/"}),
         )
+        assert self.front.phase is Phase.LOADING
         self.front.phase = Phase.READY
 
     def __call__(
@@ -96,7 +97,7 @@ def test_a_good_request_gets_through_byte_for_byte_and_is_logged_without_its_tex
     client = Client()
     assert client("POST", "/v1/chat/completions", CHAT[:20], CHAT[20:]) == (200, CHAT)
     (line,) = client.lines
-    assert " method=POST path=/v1/chat/completions status=200 seconds=0.00" in line
+    assert " method=POST path=/v1/chat/completions status=200 seconds=0." in line
     assert line.endswith(" prompt_tokens=7 tokens=3 ended=ok client=::1")
     assert "secret" not in line
 
@@ -140,6 +141,14 @@ def test_what_of_max_is_not_for_clients_is_not_there(path: str) -> None:
     assert (status, message(body)) == (404, f"{path} is not a path of this server.")
 
 
+def test_what_is_no_http_is_not_answered() -> None:
+    client = Client()
+    scope = {"type": "websocket", "path": "/v1/models", "headers": []}
+    nobody: Any = None
+    asyncio.run(client.front(scope, nobody, nobody))
+    assert client.lines == []
+
+
 def test_health_is_answered_in_every_phase_and_ready_in_one() -> None:
     client = Client()
     for phase, status in ((Phase.LOADING, 503), (Phase.READY, 200), (Phase.STOPPING, 503)):
@@ -181,6 +190,7 @@ def test_a_request_must_carry_one_of_the_keys(headers: dict[str, str], status: i
         error = json.loads(body)["error"]
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
         assert client.read == 0
+        assert " ended=refused why=invalid_api_key " in client.lines[0]
         assert "right" not in client.lines[0]
 
 
@@ -201,12 +211,18 @@ def test_a_body_said_to_be_too_large_is_refused_before_it_is_read() -> None:
     assert client.read == 0
 
 
+def test_a_body_may_be_as_large_as_it_is_let() -> None:
+    headers = {"content-length": str(LIMIT)}
+    status, _ = Client()("POST", "/v1/chat/completions", CHAT.ljust(LIMIT), headers=headers)
+    assert status == 200
+
+
 @pytest.mark.parametrize("headers", [{}, {"content-length": "5"}, {"content-length": "-1"}])
 def test_a_body_that_turns_out_too_large_is_read_no_further(headers: dict[str, str]) -> None:
     client = Client()
-    chunks = [b"x" * 400] * 50
+    chunks = [b"x" * 100, *[b"x" * 450] * 50]
     status, _ = client("POST", "/v1/chat/completions", *chunks, headers=headers)
-    assert (status, client.read) == (413, 3)
+    assert (status, client.read) == (413, 4)
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
