@@ -85,7 +85,7 @@ class Front:
             await self._answer(scope, answer.watched(receive), answer)
         except Rejected as rejected:
             exchange.ended, exchange.why = "refused", rejected.code or rejected.param
-            await answer.reject(rejected)
+            await answer.send_all(rejected.status, rejected.body, rejected.headers)
         except _ClientLeft:
             pass  # which the answer has noted
         except asyncio.CancelledError:
@@ -168,11 +168,9 @@ class _Answer:
         self.left = False
         self._exchange = exchange
         self._send = send
-        self._started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._started = True
             self._exchange.status = message["status"]
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
@@ -203,11 +201,6 @@ class _Answer:
             }
         )
         await self({"type": "http.response.body", "body": body})
-
-    async def reject(self, rejected: Rejected) -> None:
-        """Sends what is wrong, unless an answer has begun."""
-        if not self._started:
-            await self.send_all(rejected.status, rejected.body, rejected.headers)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -204,7 +204,7 @@ def test_reasoning_and_answer_stream_in_the_order_they_are_said(scripted: Script
         if getattr(chunk.choices[0].delta, "reasoning", None)
         else chunk.choices[0].delta.content
         for chunk in scripted.client.chat.completions.create(
-            model=MODEL, messages=USER, stream=True
+            model=MODEL, messages=USER, stream=True, stop="8!"
         )
     ]
     assert order == ["reasoning", "408", "reasoning"]

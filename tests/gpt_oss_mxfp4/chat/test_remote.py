@@ -62,6 +62,7 @@ def test_each_line_of_a_pipe_is_a_turn_and_answers_alone_are_printed(
     ]
     assert (body["model"], body["reasoning_effort"], body["stream"]) == ("stand/in", "low", True)
     assert (body["temperature"], body["top_k"], body["top_p"]) == (1.0, 5, 0.9)
+    assert body["stream_options"] == {"include_usage": True}
     assert (body["seed"], body["max_completion_tokens"]) == (3 + 2**32, 9)
 
 
@@ -76,6 +77,7 @@ def test_options_that_reach_no_server_are_told(chat: Chat, endpoint: Endpoint) -
     options = "--model other --threads 1 --dense-weights int8 --verbose"
     done = chat(endpoint.url, "One?\n", *options.split())
     assert (done.out, endpoint.bodies[0]["model"]) == ("Yes.\n", "other")
+    assert not {"top_k", "top_p"}.intersection(endpoint.bodies[0])
     assert done.err.replace(COUNTS, "").splitlines() == [
         "--dense-weights: has no effect with --url, the server decides",
         "--threads: has no effect with --url, the server decides",

@@ -39,6 +39,7 @@ class Client:
     def __init__(self, app: App = inner, keys: tuple[str, ...] = ()) -> None:
         self.lines: list[str] = []
         self.read = 0
+        self.headers: list[tuple[bytes, bytes]] = []
         self.front = Front(
             app,
             model="demo",
@@ -86,6 +87,7 @@ class Client:
         asyncio.run(self.front(scope, receive, send))
         if not sent:
             return 0, b""
+        self.headers = sent[0]["headers"]
         return sent[0]["status"], b"".join(m.get("body", b"") for m in sent[1:])
 
 
@@ -141,6 +143,14 @@ def test_what_of_max_is_not_for_clients_is_not_there(path: str) -> None:
     assert (status, message(body)) == (404, f"{path} is not a path of this server.")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/completions"), ("POST", "/v1/models"), ("GET", "/v1/models/a")],
+)
+def test_what_generates_nothing_is_not_checked(method: str, path: str) -> None:
+    assert Client()(method, path, b"no JSON")[0] == 200
+
+
 def test_what_is_no_http_is_not_answered() -> None:
     client = Client()
     scope = {"type": "websocket", "path": "/v1/models", "headers": []}
@@ -166,6 +176,7 @@ def test_requests_wait_for_the_model_by_trying_again(phase: Phase) -> None:
     client.front.phase = phase
     status, body = client("POST", "/v1/chat/completions", CHAT)
     assert (status, message(body)) == (503, f"The server is {phase.value}.")
+    assert (b"retry-after", b"1") in client.headers
 
 
 @pytest.mark.parametrize(
@@ -190,6 +201,7 @@ def test_a_request_must_carry_one_of_the_keys(headers: dict[str, str], status: i
         error = json.loads(body)["error"]
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
         assert client.read == 0
+        assert (b"www-authenticate", b"Bearer") in client.headers
         assert " ended=refused why=invalid_api_key " in client.lines[0]
         assert "right" not in client.lines[0]
 
@@ -212,12 +224,12 @@ def test_a_body_said_to_be_too_large_is_refused_before_it_is_read() -> None:
 
 
 def test_a_body_may_be_as_large_as_it_is_let() -> None:
-    headers = {"content-length": str(LIMIT)}
+    headers = {"content-length": str(LIMIT), "x-other": str(LIMIT + 1)}
     status, _ = Client()("POST", "/v1/chat/completions", CHAT.ljust(LIMIT), headers=headers)
     assert status == 200
 
 
-@pytest.mark.parametrize("headers", [{}, {"content-length": "5"}, {"content-length": "-1"}])
+@pytest.mark.parametrize("headers", [{}, *({"content-length": text} for text in ("5", "-1", "x"))])
 def test_a_body_that_turns_out_too_large_is_read_no_further(headers: dict[str, str]) -> None:
     client = Client()
     chunks = [b"x" * 100, *[b"x" * 450] * 50]
@@ -274,6 +286,16 @@ def test_a_client_that_leaves_in_midst_of_an_answer_is_logged_as_such() -> None:
     client("POST", "/v1/chat/completions", CHAT)
     assert " status=499 " in client.lines[0]
     assert " ended=client_left " in client.lines[0]
+
+
+def test_a_client_that_leaves_after_its_answer_has_it() -> None:
+    async def listening(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+
+    client = Client(listening)
+    client("POST", "/v1/chat/completions", CHAT)
+    assert " ended=ok " in client.lines[0]
 
 
 @pytest.mark.parametrize(
