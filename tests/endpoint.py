@@ -67,6 +67,7 @@ class Endpoint:
     finish: str = "stop"
     refusal: tuple[int, str] | None = None
     key: str | None = None
+    models: Any = field(default_factory=lambda: {"object": "list", "data": [{"id": MODEL}]})
     bodies: list[dict[str, Any]] = field(default_factory=list)
     vanished: threading.Event = field(default_factory=threading.Event)
     """Set once a client has gone before its answer was complete."""
@@ -86,7 +87,7 @@ class Endpoint:
         async def models(request: Request) -> Response:
             if not self._admits(request):
                 return _refusal(401, "API key is missing or wrong")
-            return JSONResponse({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+            return JSONResponse(self.models)
 
         @self.app.post("/v1/chat/completions")
         async def chat(request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpt_oss_mxfp4 import cli
-from tests.endpoint import Break, Endpoint, called, said, serve, thought
+from gpt_oss_mxfp4.chat import remote
+from tests.endpoint import Break, Endpoint, Hold, called, said, serve, thought
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,36 @@ def test_no_server_is_told_in_one_line(chat: Chat) -> None:
     assert re.fullmatch(
         r"gpt-oss-mxfp4: http://127\.0\.0\.1:9: cannot be reached \(.*\)\n", done.err
     )
+
+
+def test_a_server_without_encryption_is_not_talked_to_where_it_is_asked_for(
+    chat: Chat, endpoint: Endpoint
+) -> None:
+    endpoint.say(said("Yes."))
+    done = chat(endpoint.url.replace("http:", "https:"), "One?\n", "--model", "any")
+    assert (done.out, done.code, endpoint.bodies) == ("\n", 2, [])
+    assert re.search(r"https://\S+: cannot be reached \(.*SSL.*\)\n$", done.err)
+
+
+@pytest.mark.parametrize("models", [5, {}, {"data": []}, {"data": [{}]}, {"data": None}])
+def test_a_server_that_lists_no_model_is_refused(
+    chat: Chat, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, models: object
+) -> None:
+    monkeypatch.setattr(endpoint, "models", models)
+    done = chat(endpoint.url, "One?\n")
+    message = f"gpt-oss-mxfp4: {endpoint.url}: must list the models it serves\n"
+    assert done == Done("", message, 2)
+
+
+def test_an_answer_may_take_longer_than_a_connection(
+    chat: Chat, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.5)
+    hold = Hold()
+    endpoint.say(hold, said("Yes."))
+    timer = threading.Timer(1, hold.release)
+    timer.start()
+    assert chat(endpoint.url, "One?\n").out == "Yes.\n"
 
 
 @pytest.mark.parametrize(

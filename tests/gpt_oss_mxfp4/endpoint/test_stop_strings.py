@@ -64,3 +64,4 @@ def test_what_cannot_be_part_of_a_string_is_given_at_once() -> None:
     assert [stop.add("one\n"), stop.add("two"), stop.add("\n")] == ["one", "\ntwo", ""]
     assert stop.finish() == "\n"
     assert stop.finish() == ""
+    assert StopStrings([]).add("a") == "a"

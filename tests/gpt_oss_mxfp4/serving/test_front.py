@@ -190,7 +190,7 @@ def test_requests_wait_for_the_model_by_trying_again(phase: Phase) -> None:
         ({"authorization": "Bearer"}, 401),
         ({"authorization": "Basic right"}, 401),
         ({"authorization": "right"}, 401),
-        ({"x-api-key": "right"}, 401),
+        ({"x-api-key": "Bearer right"}, 401),
     ],
 )
 def test_a_request_must_carry_one_of_the_keys(headers: dict[str, str], status: int) -> None:
