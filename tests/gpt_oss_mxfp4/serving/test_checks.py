@@ -47,6 +47,10 @@ def rejection(path: str, request: dict[str, Any]) -> Rejected:
             {"min_tokens": 6, "max_tokens": 5},
             "`min_tokens` must be at most `max_tokens`, 5.",
         ),
+        (
+            {"min_tokens": 6, "max_completion_tokens": 5, "max_tokens": 7},
+            "`min_tokens` must be at most `max_tokens`, 5.",
+        ),
         ({"n": 2}, "`n` must be 1: more answers at once are not supported."),
         ({"n": 0}, "`n` must be 1: more answers at once are not supported."),
         ({"top_k": -2}, "`top_k` must be between -1 and 2147483647, got -2."),
@@ -54,6 +58,7 @@ def rejection(path: str, request: dict[str, Any]) -> Rejected:
         ({"stream": "yes"}, "`stream` must be true or false, not a string."),
         ({"stop": ""}, "`stop` must be a string or a list of strings, none empty."),
         ({"stop": ["a", 1]}, "`stop` must be a string or a list of strings, none empty."),
+        ({"stop": ["a"] * 17}, "`stop` must hold at most 16 strings."),
         ({"stop": {"a": 1}}, "`stop` must be a string or a list of strings, none empty."),
         (
             {"stop_token_ids": [VOCAB]},
@@ -78,6 +83,36 @@ def test_a_field_that_is_wrong_is_named_with_what_it_must_be(
     refused = rejection(path, whole | fields)
     assert (refused.status, refused.message) == (400, message)
     assert refused.param == next(iter(fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("max_tokens", 1, 2**31 - 1),
+        ("max_completion_tokens", 1, 2**31 - 1),
+        ("min_tokens", 0, 2**31 - 1),
+        ("n", 1, 1),
+        ("best_of", 1, 1),
+        ("top_k", -1, 2**31 - 1),
+        ("logprobs", 0, 7),
+        ("top_logprobs", 0, 7),
+        ("seed", 0, 2**63 - 1),
+        ("temperature", 0, 2),
+        ("top_p", 0, 1),
+        ("min_p", 0, 1),
+        ("presence_penalty", -2, 2),
+        ("frequency_penalty", -2, 2),
+        ("repetition_penalty", 0.01, 100),
+    ],
+)
+def test_the_ends_of_a_range_are_taken_and_nothing_beyond(
+    name: str, low: float, high: float
+) -> None:
+    whole = {"model": "demo", "prompt": "Hi"}
+    for value in (low, high):
+        check_request(COMPLETION, whole | {name: value}, "demo", VOCAB)
+    for value in (low - 1, high + 1):
+        assert rejection(COMPLETION, whole | {name: value}).param == name
 
 
 def test_a_model_that_is_not_served_is_not_found() -> None:
@@ -223,11 +258,18 @@ def test_a_stream_has_one_prompt() -> None:
     [
         {"messages": MESSAGES},
         {"messages": MESSAGES, "temperature": None, "max_tokens": None, "n": None, "stop": None},
-        {"messages": MESSAGES, "temperature": 0, "top_p": 1, "n": 1, "seed": 2**63 - 1},
+        {"messages": MESSAGES, "temperature": 0, "max_tokens": 5},
+        {"messages": MESSAGES, "min_tokens": 5, "max_tokens": 5},
         {"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]},
         {"messages": MESSAGES, "tools": None, "tool_choice": "auto", "reasoning_effort": "low"},
         {"messages": MESSAGES, "tool_choice": {"type": "function", "function": {"name": "f"}}},
-        {"messages": MESSAGES, "stop": ["a"], "logit_bias": {}, "stream": True, "logprobs": True},
+        {
+            "messages": MESSAGES,
+            "stop": ["a"] * 16,
+            "logit_bias": {},
+            "stream": True,
+            "logprobs": True,
+        },
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
         {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": []}, *MESSAGES]},
         {"messages": [*MESSAGES, {"role": "tool", "tool_call_id": "1", "content": "5"}]},
