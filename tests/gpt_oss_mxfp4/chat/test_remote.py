@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ class Done:
     out: str
     err: str
     code: int
+    rates: list[float] = field(default_factory=list, compare=False)
 
 
 Chat = Callable[..., Done]
@@ -35,13 +36,15 @@ Chat = Callable[..., Done]
 
 @pytest.fixture
 def chat(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chat:
-    """Runs the command, its input from a pipe; rates are left out of what it says."""
+    """Runs the command, its input from a pipe; rates are taken out of what it says."""
 
     def run(url: str, typed: str, *arguments: str) -> Done:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
         code = cli.main(["chat", "--url", url, *arguments])
         out, err = capfd.readouterr()
-        return Done(out, re.sub(r", [\d.]+ tokens/s", "", err), code)
+        rate = r", ([\d.]+) tokens/s"
+        rates = [float(found) for found in re.findall(rate, err)]
+        return Done(out, re.sub(rate, "", err), code, rates)
 
     return run
 
@@ -125,10 +128,19 @@ def test_an_answer_may_take_longer_than_a_connection(
 ) -> None:
     monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.5)
     hold = Hold()
-    endpoint.say(hold, said("Yes."))
+    endpoint.say(thought("hm"), hold, said("Yes."))
     timer = threading.Timer(1, hold.release)
     timer.start()
-    assert chat(endpoint.url, "One?\n").out == "Yes.\n"
+    done = chat(endpoint.url, "One?\n")
+    assert done.out == "Yes.\n"
+    [rate] = done.rates
+    assert 0 < rate < 41 / 0.9, "42 tokens in a second"
+
+
+def test_an_answer_that_is_cut_off_is_told(chat: Chat, endpoint: Endpoint) -> None:
+    endpoint.say(said("So"), '{"choices": [{"finish_reason": "length"}]}', finish="")
+    done = chat(endpoint.url, "One?\n")
+    assert done == Done("So\n", f"cut off: the tokens are used up\n{COUNTS}", 0)
 
 
 @pytest.mark.parametrize(

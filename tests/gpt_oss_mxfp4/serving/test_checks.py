@@ -68,6 +68,7 @@ def rejection(path: str, request: dict[str, Any]) -> Rejected:
             {"stop_token_ids": [-1]},
             "`stop_token_ids` must hold token ids between 0 and 999, got -1.",
         ),
+        ({"stop_token_ids": 5}, "`stop_token_ids` must be a list of token ids, not a number."),
         ({"stop_token_ids": "a"}, "`stop_token_ids` must be a list of token ids, not a string."),
         ({"logit_bias": {"5": 100}}, "`logit_bias` is not supported here."),
         ({"dkv_cache_hint": {"a": 1}}, "`dkv_cache_hint` is not supported here."),
@@ -234,7 +235,9 @@ def test_an_effort_that_gpt_oss_does_not_have_is_told(effort: Any, got: str) -> 
         (["a", 1], "`prompt` must be a string, a list of strings or token ids, not a number."),
         ([{"a": 1}], "`prompt` must be a string, a list of strings or token ids, not an object."),
         ([True], "`prompt` must be a string, a list of strings or token ids, not a boolean."),
+        ({"a": 1}, "`prompt` must be a string, a list of strings or token ids, not an object."),
         ([1, "a"], "`prompt` must be a list of token ids, not a string."),
+        ([1, True], "`prompt` must be a list of token ids, not a boolean."),
         ([1000], "`prompt` must hold token ids between 0 and 999, got 1000."),
         ([-1], "`prompt` must hold token ids between 0 and 999, got -1."),
         (
@@ -258,7 +261,7 @@ def test_a_stream_has_one_prompt() -> None:
     [
         {"messages": MESSAGES},
         {"messages": MESSAGES, "temperature": None, "max_tokens": None, "n": None, "stop": None},
-        {"messages": MESSAGES, "temperature": 0, "max_tokens": 5},
+        {"messages": MESSAGES, "stop": "a", "max_tokens": 5},
         {"messages": MESSAGES, "min_tokens": 5, "max_tokens": 5},
         {"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]},
         {"messages": MESSAGES, "tools": None, "tool_choice": "auto", "reasoning_effort": "low"},
