@@ -94,6 +94,9 @@ def test_a_call_of_a_tool_is_told(chat: Chat, endpoint: Endpoint) -> None:
     done = chat(endpoint.url, "One?\n")
     note = 'the model called add, but chat offers no tools: {"a": 1}\n'
     assert done == Done("\n", note + COUNTS, 0)
+    null = '{"name": "add", "arguments": null}}, {"function": null}'
+    endpoint.say(f'{{"choices": [{{"delta": {{"tool_calls": [{{"function": {null}]}}}}]}}')
+    assert chat(endpoint.url, "One?\n").err.startswith("the model called add, but")
 
 
 def test_no_server_is_told_in_one_line(chat: Chat) -> None:

@@ -233,6 +233,7 @@ def test_an_effort_that_gpt_oss_does_not_have_is_told(effort: Any, got: str) -> 
         (["a", ""], "`prompt` must not be empty."),
         ([[]], "`prompt` must not be empty."),
         (["a", 1], "`prompt` must be a string, a list of strings or token ids, not a number."),
+        (["a", [1]], "`prompt` must be a string, a list of strings or token ids, not a list."),
         ([{"a": 1}], "`prompt` must be a string, a list of strings or token ids, not an object."),
         ([True], "`prompt` must be a string, a list of strings or token ids, not a boolean."),
         ({"a": 1}, "`prompt` must be a string, a list of strings or token ids, not an object."),
@@ -285,6 +286,11 @@ def test_what_openais_clients_send_is_taken(request_: dict[str, Any]) -> None:
 @pytest.mark.parametrize("prompt", ["a", ["a", "b"], [0, 999], [[1], [2, 3]]])
 def test_all_four_kinds_of_prompts_are_taken(prompt: Any) -> None:
     check_request(COMPLETION, {"model": "demo", "prompt": prompt, "logprobs": 7}, "demo", VOCAB)
+
+
+@pytest.mark.parametrize("prompt", ["a", ["a"], [0, 999], [[1]]])
+def test_a_single_prompt_may_be_streamed(prompt: Any) -> None:
+    check_request(COMPLETION, {"model": "demo", "prompt": prompt, "stream": True}, "demo", VOCAB)
 
 
 ANYTHING = st.recursive(
