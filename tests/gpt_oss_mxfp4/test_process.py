@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_oss_mxfp4.process import replace_text
+from gpt_oss_mxfp4.process import replace_text, run_command
 
 ENVIRONMENT = dict(os.environ)
 
@@ -98,6 +98,26 @@ def test_an_interrupt_is_raised_where_a_line_is_read_and_ends_the_process_elsewh
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(("", ""), ("0", "1")), (("1", "0"), ("1", "0"))], ids=["unset", "set"]
+)
+def test_nothing_is_reported_to_max_s_makers_but_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, before: tuple[str, str], after: tuple[str, str]
+) -> None:
+    names = ("MODULAR_TELEMETRY_ENABLED", "MAX_SERVE_DISABLE_TELEMETRY")
+    for name, value in zip(names, before, strict=True):
+        monkeypatch.setenv(name, value)
+        if not value:
+            monkeypatch.delenv(name)
+    found: list[str] = []
+
+    def work(write: object, progress: object) -> None:
+        found.extend(os.environ[name] for name in names)
+
+    assert run_command(work, verbose=False) == 0
+    assert tuple(found) == after
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,8 +141,14 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 
 
 def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
-    replace_text(Path(os.devnull), "text")
-    assert not Path(os.devnull).is_file()
+    """Not tried at a device: root, who could replace it, runs tests too."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read_fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    replace_text(pipe, "text")
+    assert os.read(read_fd, 10) == b"text"
+    assert pipe.is_fifo()
+    os.close(read_fd)
     read_fd, write_fd = os.pipe()
     replace_text(Path(f"/dev/fd/{write_fd}"), "text")
     assert os.read(read_fd, 10) == b"text"

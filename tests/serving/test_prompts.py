@@ -14,6 +14,8 @@ from max.pipelines.modeling.types import (
     TextGenerationRequestMessage,
 )
 
+from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
+from gpt_oss_mxfp4.options import DEMO_MODEL
 from tests.serving.scripted import MODEL, ScriptedServer
 from tests.serving.test_answers import TOOLS
 
@@ -182,6 +184,8 @@ def test_stop_tokens_are_harmonys(scripted: ScriptedServer) -> None:
     tokens = ["<|return|>", "<|call|>", "<|endoftext|>"]
     expected = set(scripted.tokenizer.delegate.convert_tokens_to_ids(tokens))
     assert scripted.worker.contexts[-1].eos_tracker.eos_token_ids == expected
+    without_config = HarmonyTokenizer(str(DEMO_MODEL), None)
+    assert without_config.eos_token_ids == expected
 
 
 def test_seed_0_is_a_seed(scripted: ScriptedServer) -> None:

@@ -214,6 +214,11 @@ def test_a_tool_choice_that_is_wrong_is_told(choice: Any) -> None:
     assert refused.param == "tool_choice"
 
 
+def test_a_chat_asks_for_log_probabilities_or_not() -> None:
+    refused = rejection(CHAT, {"model": "demo", "messages": MESSAGES, "logprobs": 1})
+    assert refused.message == "`logprobs` must be true or false, not a number."
+
+
 @pytest.mark.parametrize(
     ("effort", "got"),
     [("extreme", "`extreme`"), ("none", "`none`"), (5, "a number"), ([], "a list")],
