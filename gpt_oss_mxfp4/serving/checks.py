@@ -189,7 +189,7 @@ def _check_chat(request: Request, vocab_size: int) -> None:
 
 def _check_effort(effort: object) -> None:
     """Pydantic would list what MAX has names for, most of which no gpt-oss knows."""
-    if effort is None or (isinstance(effort, str) and effort in EFFORTS):
+    if effort is None or effort in EFFORTS:
         return
     got = f"`{shortened(effort)}`" if isinstance(effort, str) else json_name(effort)
     raise Rejected(

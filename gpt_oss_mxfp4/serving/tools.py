@@ -32,7 +32,7 @@ def check_tool_choice(choice: object) -> None:
     Raises:
         Rejected: it is none of OpenAI's words, and names no function.
     """
-    if choice is None or (isinstance(choice, str) and choice in CHOICES):
+    if choice is None or choice in CHOICES:
         return
     if isinstance(choice, dict) and choice.get("type") == "function":
         function = choice.get("function")

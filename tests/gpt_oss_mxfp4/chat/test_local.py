@@ -103,6 +103,10 @@ def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
     assert (engine.sampled[0].temperature, engine.sampled[0].seed) == (0.5, 7)
 
 
+def test_text_in_place_of_a_header_is_not_lost(load: Load) -> None:
+    assert answer(load(Engine("Hi")))[:2] == ("", "Hi")
+
+
 def test_a_template_without_channels_gives_an_answer_alone(load: Load) -> None:
     _, text, end = answer(load(Engine("grüß", template="plain")))
     assert (text, end) == ("grüß", End(5, 6))
@@ -126,6 +130,7 @@ def test_an_answer_gets_the_room_that_is_left(load: Load) -> None:
     model = load(engine, max_length=PROMPT_TOKENS + 9)
     _, text, end = answer(model)
     assert (text, end) == ("So", End(PROMPT_TOKENS, 9, cut=True))
+    assert answer(load(engine, max_length=PROMPT_TOKENS + 1))[2].tokens == 1
     full = load(engine, max_length=PROMPT_TOKENS)
     with pytest.raises(Refused) as refusal:
         answer(full)
@@ -152,5 +157,6 @@ def test_stopping_keeps_what_came_and_frees_the_cache(load: Load) -> None:
     assert [piece.text for piece in pieces if isinstance(piece, Piece)] == ["S", "o"]
     assert isinstance(pieces[-1], End)
     assert pieces[-1].stopped
+    assert pieces[-1].seconds > 0
     assert engine.closed == 1
     assert answer(model)[1] == "So it goes on", "the next answer is whole"

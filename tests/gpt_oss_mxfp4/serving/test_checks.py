@@ -168,6 +168,10 @@ def test_a_model_that_is_not_served_is_not_found() -> None:
             "`messages[0].content[0].text` must be a string, not null.",
         ),
         (
+            [{"role": "assistant", "tool_calls": [{}] * 129}],
+            "`messages[0].tool_calls` must hold at most 128 calls.",
+        ),
+        (
             [{"role": "tool", "content": "5"}],
             "`messages[0].tool_call_id` must be a string, not null.",
         ),
@@ -184,6 +188,7 @@ def test_messages_that_are_wrong_are_named_with_their_place(messages: Any, messa
         ("f", "`tools` must be a list of functions, not a string."),
         (["f"], "`tools[0]` must be an object, not a string."),
         ([{"type": "custom"}], "`tools[0].type` must be `function`; got `custom`."),
+        ([{"function": {"name": "f"}}], "`tools[0].type` must be `function`; got null."),
         ([{"type": "function"}], "`tools[0].function` must be an object, not null."),
         (
             [{"type": "function", "function": {}}],
@@ -204,7 +209,14 @@ def test_tools_that_are_wrong_are_named_with_their_place(tools: Any, message: st
     assert (refused.status, refused.message) == (400, message)
 
 
-@pytest.mark.parametrize("choice", ["bogus", 5, [], {}, {"type": "function"}, {"type": "custom"}])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *("bogus", 5, [], {}, {"type": "function"}, {"type": "custom"}),
+        {"type": "custom", "function": {"name": "f"}},
+        {"type": "function", "function": {"name": 5}},
+    ],
+)
 def test_a_tool_choice_that_is_wrong_is_told(choice: Any) -> None:
     refused = rejection(CHAT, {"model": "demo", "messages": MESSAGES, "tool_choice": choice})
     assert refused.message == (
@@ -280,7 +292,7 @@ def test_a_stream_has_one_prompt() -> None:
             "logprobs": True,
         },
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
-        {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": []}, *MESSAGES]},
+        {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{}] * 128}, *MESSAGES]},
         {"messages": [*MESSAGES, {"role": "tool", "tool_call_id": "1", "content": "5"}]},
     ],
 )
