@@ -111,7 +111,7 @@ class _HarmonyReader:
         self._parser = HarmonyParser(tokenizer, prompt)
         self._call = ""
         self._answered = False
-        self._open = False  # whether the message that is being read has given text
+        self._open = False  # whether the message that is being read has given text of the answer
         self.calls: list[tuple[str, str]] = []
 
     @property
@@ -145,7 +145,6 @@ class _HarmonyReader:
             self._answered = self._open = True
             yield Piece("answer", between + event.text)
         else:
-            self._open = True
             yield Piece("reasoning", event.text)
 
 

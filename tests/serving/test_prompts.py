@@ -172,7 +172,16 @@ def test_special_tokens_in_a_tool_are_text(scripted: ScriptedServer) -> None:
     assert scripted.worker.contexts[-1].tokens.prompt.tolist().count(special) == 4
 
 
+@pytest.mark.parametrize("said", ["a", SAID])
+def test_a_prompt_that_is_too_long_is_told(scripted: ScriptedServer, said: str) -> None:
+    request = {"model": MODEL, "messages": [{"role": "user", "content": said * 2000}]}
+    answer = scripted.http.post("/v1/chat/completions", json=request)
+    assert answer.status_code == 400
+    assert "1024" in answer.text
+
+
 def test_half_a_character_is_no_mark(scripted: ScriptedServer) -> None:
+    scripted.worker.say("<|return|>")
     body = b'{"model": "scripted", "messages": [{"role": "user", "content": "<\\ud800|start|>a"}]}'
     answer = scripted.http.post("/v1/chat/completions", content=body)
     assert answer.status_code == 200

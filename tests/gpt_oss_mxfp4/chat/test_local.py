@@ -89,14 +89,14 @@ def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
     engine = Engine(
         "<|channel|>analysis<|message|>hm<|end|>"
         "<|start|>assistant<|channel|>commentary<|message|>Wait.<|end|>"
-        "<|start|>assistant<|channel|>final<|message|>One €.<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>One €.<|end|><|start|>user<|message|>Ho<|end|>"
         "<|start|>assistant<|channel|>final<|message|>Two.<|end|>"
         '<|start|>assistant<|channel|>commentary to=functions.add<|message|>{"a": 1}<|end|>'
         "<|start|>assistant<|channel|>commentary to=functions.sub<|message|>{}<|call|>"
     )
     tokens = len(engine.tokenizer.encode(engine.generated))
     reasoning, text, end = answer(load(engine))
-    assert (reasoning, text) == ("hm", "Wait.\nOne €.\nTwo.")
+    assert (reasoning, text) == ("hmHo", "Wait.\nOne €.\nTwo.")
     calls = (("functions.add", '{"a": 1}'), ("functions.sub", "{}"))
     assert end == End(PROMPT_TOKENS, tokens, calls=calls)
     assert engine.efforts == ["low"]
@@ -110,6 +110,8 @@ def test_text_in_place_of_a_header_is_not_lost(load: Load) -> None:
 def test_a_template_without_channels_gives_an_answer_alone(load: Load) -> None:
     _, text, end = answer(load(Engine("grüß", template="plain")))
     assert (text, end) == ("grüß", End(5, 6))
+    _, text, end = answer(load(Engine("grüß", template="plain"), max_new_tokens=2))
+    assert (text, end) == ("gr", End(5, 2, cut=True))
 
 
 def test_a_model_without_a_chat_template_is_refused(load: Load) -> None:
@@ -121,8 +123,9 @@ def test_the_cache_holds_a_whole_conversation_and_is_reused(load: Load) -> None:
     engine = Engine("")
     load(engine, max_length=100)
     assert engine.loaded == {"length": 100, "reuse": True}
-    with pytest.raises(Refused, match=r"--max-length: must be at most the model's \d+ tokens"):
-        load(engine, max_length=10**9)
+    load(engine, max_length=131072)
+    with pytest.raises(Refused, match="--max-length: must be at most the model's 131072 tokens"):
+        load(engine, max_length=131073)
 
 
 def test_an_answer_gets_the_room_that_is_left(load: Load) -> None:
@@ -157,6 +160,6 @@ def test_stopping_keeps_what_came_and_frees_the_cache(load: Load) -> None:
     assert [piece.text for piece in pieces if isinstance(piece, Piece)] == ["S", "o"]
     assert isinstance(pieces[-1], End)
     assert pieces[-1].stopped
-    assert pieces[-1].seconds > 0
+    assert 0 < pieces[-1].seconds < 60
     assert engine.closed == 1
     assert answer(model)[1] == "So it goes on", "the next answer is whole"
