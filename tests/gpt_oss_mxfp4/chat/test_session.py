@@ -110,8 +110,8 @@ def test_commands_that_change_something_say_so() -> None:
 
 
 def test_reasoning_is_shown_once_it_is_asked_for() -> None:
-    talk = Talk()("/reasoning on", "One?", "/reasoning off", "Two?")
-    assert "".join(talk.written) == "[analysis]\nhm\n\n[final]\nYes.\nYes.\n"
+    talk = Talk()("/reasoning on", "One?", "Two?", "/reasoning off", "Three?")
+    assert "".join(talk.written) == "[analysis]\nhm\n\n[final]\nYes.\n" * 2 + "Yes.\n"
 
 
 def test_help_names_every_command() -> None:

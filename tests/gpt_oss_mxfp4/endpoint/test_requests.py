@@ -23,7 +23,7 @@ def chat(**fields: Any) -> Any:
         {"frequency_penalty": 0.0, "presence_penalty": 0, "repetition_penalty": 1.0},
         {"min_tokens": 0, "min_p": 0.0},
         {"logprobs": True, "top_logprobs": 3},
-        {"tool_choice": "required"},
+        {"tool_choice": "required", "stop": ["x"] * 16},
         {"tool_choice": {"type": "function", "function": {"name": "clock"}}},
         {"reasoning": SimpleNamespace(max_tokens=None, exclude=None)},
     ],
@@ -50,8 +50,18 @@ def test_what_is_answered_as_asked_passes(fields: dict[str, Any]) -> None:
             "tool_choice: must name a function among tools",
         ),
         (
-            {"tool_choice": {"type": "allowed_tools"}},
-            "tool_choice: must be none, auto, required or name a function",
+            {"reasoning": SimpleNamespace(max_tokens=None, exclude=True)},
+            "reasoning: must have no max_tokens or exclude, which are not supported",
+        ),
+        *(
+            (
+                {"tool_choice": choice},
+                "tool_choice: must be none, auto, required or name a function",
+            )
+            for choice in (
+                {"type": "allowed_tools"},
+                {"type": "custom", "function": {"name": "clock"}},
+            )
         ),
     ],
 )
