@@ -20,7 +20,7 @@ import pytest
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
 from gpt_oss_mxfp4.convert.shards import Shard
-from gpt_oss_mxfp4.convert.writer import verify_shard, write_shard
+from gpt_oss_mxfp4.convert.writer import write_shard
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields, raw_file
 from tests.gpt_oss_mxfp4.convert.folders import (
     as_original,
@@ -33,6 +33,7 @@ from tests.gpt_oss_mxfp4.convert.folders import (
     small_model,
     write_checkpoint,
 )
+from tests.gpt_oss_mxfp4.convert.test_per_expert import QUARK, Producer
 
 MAKING = "gpt_oss_mxfp4.convert.making"
 """Where the steps are looked up that tests replace."""
@@ -143,24 +144,77 @@ def test_a_run_after_a_kill_writes_only_what_is_missing(
     assert "of them by an earlier run" in err
 
 
+def written_and_not_read_back(*arguments: Any) -> None:
+    """A run that is killed right after its last file was written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MAKING + ".verify_shard", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cli.main(["convert", *map(str, arguments)])
+
+
 def test_what_is_left_of_another_source_is_not_gone_on_with(
-    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Of another folder, though its files have the same names, sizes, times and headers."""
     output = tmp_path / "output"
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(MAKING + ".verify_shard", stop)
-    with pytest.raises(KeyboardInterrupt):
-        cli.main(["convert", str(source), "--output", str(output), *SHARDS])
-    monkeypatch.setattr(MAKING + ".verify_shard", verify_shard)
+    written_and_not_read_back(source, "--output", output, *SHARDS)
     assert len(list((work_folder(output) / "files").iterdir())) == 5
     other = small_model(np.random.default_rng(7))
-    write_checkpoint(tmp_path / "other", other, config_fields())
-    err = convert(capfd, tmp_path / "other", "--output", output, *SHARDS)
+    folder = write_checkpoint(tmp_path / "other", other, config_fields())
+    for path in source.iterdir():
+        shutil.copystat(path, folder / path.name)
+    err = convert(capfd, folder, "--output", output, *SHARDS)
     assert "of an unfinished conversion of another source was removed\n" in err
     assert_same_tensors(read_tensors(output), as_original(other))
+
+
+def test_what_is_left_of_a_source_that_was_written_again_is_not_gone_on_with(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    written_and_not_read_back(source, "--output", output, *SHARDS)
+    other = small_model(np.random.default_rng(7))
+    shutil.rmtree(source)
+    write_checkpoint(source, other, config_fields())
+    convert(capfd, source, "--output", output, *SHARDS)
+    assert_same_tensors(read_tensors(output), as_original(other))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("halves", "--shard-gb", "1.2e-5"), ("interleaved", "--shard-gb", "1.2e-5")),
+        (("halves", "--shard-gb", "1.2e-5"), ("halves", "--shard-gb", "1.15e-5")),
+    ],
+    ids=["order of gate and up", "tensors in other files of the same names"],
+)
+def test_what_is_left_of_other_options_is_not_gone_on_with(
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    saved = Producer("weight", QUARK).save(small_model(rng))
+    config = config_fields(quantization_config=QUARK)
+    source = write_checkpoint(tmp_path / "source", saved, config)
+    output, whole = tmp_path / "output", tmp_path / "whole"
+    written_and_not_read_back(source, "--output", output, "--gate-up", *before)
+    names = {path.name for path in (work_folder(output) / "files").iterdir()}
+    convert(capfd, source, "--output", output, "--gate-up", *after)
+    convert(capfd, source, "--output", whole, "--gate-up", *after)
+    assert files_of(output) == files_of(whole)
+    assert names < set(files_of(output))
+
+
+def test_an_output_with_another_config_is_not_called_finished(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    finished_with_its_journal(source, output)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "swiglu_limit": 6.5}))
+    assert refusal(capfd, source, "--output", output, *SHARDS).endswith("name another folder")
 
 
 def test_a_journal_that_cannot_be_read_is_no_journal(
