@@ -162,6 +162,17 @@ def test_scales_of_activations_are_left_out_and_it_is_said(
             Producer("weight_packed", COMPRESSED),
             "compressed-tensors: the order of rows in gate_proj and up_proj cannot be told from the file",
         ),
+        *(
+            (
+                Producer("weight_packed", COMPRESSED, prefix=prefix, fused=True),
+                "compressed-tensors: the order of rows in gate_up_proj cannot be told from the file",
+            )
+            for prefix in ("", "experts.")
+        ),
+        (
+            Producer("weight", QUARK, prefix="experts."),
+            "AMD Quark: the order of rows in gate_proj and up_proj cannot be told from the file",
+        ),
     ],
 )
 def test_an_order_that_cannot_be_told_has_to_be_said(
