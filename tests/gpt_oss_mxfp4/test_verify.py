@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.checkpoint import content
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry, read_header
 from gpt_oss_mxfp4.options import DEMO_MODEL
+from tests.gpt_oss_mxfp4.checkpoint.small import raw_file
 
 Verify = Callable[..., tuple[int, str, str]]
 Capture = pytest.CaptureFixture[str]
@@ -116,8 +119,12 @@ def test_an_expert_of_zeros_of_either_sign_is_named(
     )
 
 
+@pytest.mark.parametrize("piece_bytes", [1000, 2**20])
 @pytest.mark.parametrize("where", [0, 63, 64, -1])
-def test_one_code_makes_an_expert(folder: Path, verify: Verify, where: int) -> None:
+def test_one_code_makes_an_expert(
+    folder: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch, where: int, piece_bytes: int
+) -> None:
+    monkeypatch.setattr(content, "PIECE_BYTES", piece_bytes)
     name = "model.layers.0.mlp.experts.gate_up_proj_blocks"
     _, entries = weights(folder)
     nbytes = entries[name].nbytes // entries[name].shape[0]
@@ -181,15 +188,59 @@ def test_what_the_loader_refuses_and_bad_bytes_come_in_one_message(
 
 def test_a_file_that_cannot_be_read_to_its_end_is_a_fault(folder: Path) -> None:
     file, entries = weights(folder)
+    write(folder, "model.embed_tokens.weight", b"\x80\x7f")
 
     def cut(nbytes: int) -> None:
         os.truncate(file, 2**20)
 
-    [fault] = [f for f in content.check_content(file, entries, cut) if f.kind != "zero expert"]
+    faults = content.check_content(file, entries, cut)
+    assert [fault.kind for fault in faults] == ["not finite", "unreadable file"]
     assert (
-        fault.text
+        faults[-1].text
         == "model.safetensors: cannot be read to its end (it became shorter while it was read)"
     )
+
+
+def test_reads_that_give_few_bytes_at_a_time_miss_nothing(
+    folder: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:100_001])
+
+    write(folder, "model.norm.weight", b"\x80\x7f", at=2)
+    download_metadata(folder, WEIGHTS, hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
+    monkeypatch.setattr(content, "open", lambda path, *_, **__: Slow(path), raising=False)
+    code, _, err = verify()
+    assert code == 2
+    assert err.startswith("gpt-oss-mxfp4: FOLDER: model.norm.weight in model.safetensors must hold")
+    assert "has 1, the first at [1]" in err
+
+
+@pytest.mark.parametrize(
+    ("tensors", "data"),
+    [
+        ([("a_scales", "I8", [2], [0, 2])], b"\xff\xff"),
+        ([("a_blocks", "I8", [2], [0, 2])], b"\0\0"),
+        ([("a", "U8", [2], [0, 2])], b"\0\xff"),
+        ([("a_blocks", "U8", [], [0, 1])], b"\0"),
+        ([("a_blocks", "U8", [0, 2], [0, 0])], b""),
+        ([("a_blocks", "U8", [1], [0, 1]), ("empty", "U8", [0], [0, 0])], b"\x10"),
+    ],
+    ids=["scales' dtype", "codes' dtype", "name", "number", "no experts", "empty one named last"],
+)
+def test_tensors_that_no_gpt_oss_has_are_read_too(
+    tmp_path: Path, tensors: list[tuple[str, str, list[int], list[int]]], data: bytes
+) -> None:
+    file = tmp_path / "x.safetensors"
+    header = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        for name, dtype, shape, offsets in tensors
+    }
+    file.write_bytes(raw_file(json.dumps(header).encode(), data))
+    counted: list[int] = []
+    assert content.check_content(file, read_header(file), counted.append) == []
+    assert sum(counted) == file.stat().st_size
 
 
 def test_json_has_the_same_facts(folder: Path, verify: Verify) -> None:
