@@ -103,6 +103,7 @@ def _find_difference(
     planned = [(output.name, output.dtype, output.shape) for output in shard.outputs]
     if planned != [(entry.name, entry.dtype, entry.shape) for entry in entries.values()]:
         return "the header"
+    advance(len(shard.header))
     with place.open("rb", buffering=0) as stream:
         _forget(stream.fileno())
         for entry in entries.values():
@@ -124,6 +125,7 @@ def _write(stream: BinaryIO, shard: Shard, read: Read, advance: Advance) -> dict
     digests = {}
     since_sync = 0
     _write_all(stream, shard.header)
+    advance(len(shard.header))
     for output in shard.outputs:
         digest = hashlib.blake2b(digest_size=32)
         written = 0

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_file_of_the_library_is_read_as_it_was_written(tmp_path: Path) -> None:
         "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
         "scalar": np.array(7, dtype=np.uint8),
         "empty": np.zeros((0, 4), dtype=np.float16),
+        "deep": np.ones((1,) * 8, dtype=np.int8),
     }
     save_file(arrays, path, metadata={"format": "pt"})
     entries = read_header(path)
@@ -71,7 +73,8 @@ def test_no_byte_behind_the_header_is_read(tmp_path: Path, monkeypatch: pytest.M
 
     class Recorder(io.FileIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            piece = super().read(size)
+            assert size is not None
+            piece = super().read(min(size, 7))  # as few bytes as a read may give
             assert piece is not None
             ends.append(self.tell())
             return piece
@@ -92,7 +95,11 @@ def test_no_byte_behind_the_header_is_read(tmp_path: Path, monkeypatch: pytest.M
     [
         (b"", "must open with an 8-byte header length, has only 0 bytes"),
         (b"1234567", "must open with an 8-byte header length, has only 7 bytes"),
-        (raw_file(b"{}", length=0), "header length must be at least 2 bytes, got 0"),
+        (
+            raw_file(b"", length=2),
+            "header of 2 bytes must lie inside the file, which has 8 bytes",
+        ),
+        (raw_file(b"{}", length=1), "header length must be at least 2 bytes, got 1"),
         (
             raw_file(b"{}", length=3),
             "header of 3 bytes must lie inside the file, which has 10 bytes",
@@ -146,6 +153,10 @@ def test_bad_header_is_refused(tmp_path: Path, content: bytes, message: str) -> 
     ("fields", "message"),
     [
         ([], "must have exactly the keys data_offsets, dtype and shape"),
+        (
+            ["data_offsets", "dtype", "shape"],
+            "must have exactly the keys data_offsets, dtype and shape",
+        ),
         ({"dtype": "U8", "shape": [4]}, "must have exactly the keys data_offsets, dtype and shape"),
         (
             {**tensor("U8", [4], [0, 4]), "x": 1},
@@ -173,6 +184,14 @@ def test_bad_header_is_refused(tmp_path: Path, content: bytes, message: str) -> 
         (
             tensor("U8", [2**40, 2**40], [0, 0]),
             "must have a size below 2^63 bits, got shape [1099511627776, 1099511627776]",
+        ),
+        (
+            tensor("U8", [2**60], [0, 0]),
+            "must have a size below 2^63 bits, got shape [1152921504606846976]",
+        ),
+        (
+            tensor("U8", [2**60 - 1], [0, 0]),
+            "must span 1152921504606846975 bytes for U8 [1152921504606846975], its data_offsets span 0",
         ),
         (
             tensor("U8", [0, 2**40, 2**40], [0, 0]),
@@ -259,6 +278,19 @@ def test_several_bad_tensors_come_in_one_message(tmp_path: Path) -> None:
         "  and 2 more",
         f"  cure: {CURE}.",
     ]
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shrinking(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes | None:
+            os.truncate(self.name, 9)
+            return super().read(size)
+
+    monkeypatch.setattr(index, "open", lambda path, *_, **__: Shrinking(path), raising=False)
+    message = refusal(tmp_path, file_bytes({"a": ("U8", (100,))}))
+    assert message.startswith("cannot be read (the file became shorter while it was read). ")
 
 
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:

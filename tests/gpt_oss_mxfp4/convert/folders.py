@@ -98,8 +98,9 @@ def convert(capfd: pytest.CaptureFixture[str], *arguments: Any) -> str:
     """Runs the verb, which must succeed; gives what it says on standard error."""
     capfd.readouterr()
     code = cli.main(["convert", *map(str, arguments)])
-    _, err = capfd.readouterr()
+    out, err = capfd.readouterr()
     assert code == 0, err
+    assert out == f"{arguments[arguments.index('--output') + 1]}\n"
     return err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,64 @@ def test_single_experts_without_scales_are_refused() -> None:
         CheckpointError, match="must be MXFP4 where each expert has tensors of its own"
     ):
         layout_of(f"{EXPERTS}0.gate_proj.weight")
+
+
+QUARK = {f"{EXPERTS}0.gate_up_proj.weight": "U8", f"{EXPERTS}0.gate_up_proj.weight_scale": "U8"}
+COMPRESSED = {f"{EXPERTS}experts.0.gate_proj.weight_packed": "U8"}
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "said"),
+    [
+        (QUARK, []),
+        (QUARK, {"quant_method": "quark", "global_quant_config": []}),
+        (QUARK, {"global_quant_config": {"weight": []}}),
+        (QUARK, {"global_quant_config": {"weight": {"dtype": None, "group_size": 32}}}),
+        (COMPRESSED, []),
+        (COMPRESSED, {"quant_method": "compressed-tensors", "config_groups": []}),
+        (COMPRESSED, {"config_groups": {"group_0": []}}),
+        (
+            COMPRESSED,
+            {
+                "format": "mixed-precision",
+                "config_groups": {"group_0": {"format": "mxfp4-pack-quantized"}},
+            },
+        ),
+    ],
+)
+def test_a_config_need_not_say_how_experts_are_quantized(
+    dtypes: dict[str, str], said: object
+) -> None:
+    assert isinstance(recognise(dtypes, {"quantization_config": said}, None, HERE), Spelling)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "said", "message"),
+    [
+        (QUARK, {"quant_method": "compressed-tensors"}, 'quant_method must be "quark" with such'),
+        (
+            QUARK,
+            {"global_quant_config": {"weight": {"scale_format": "e4m3"}}},
+            'weight.scale_format must be "e8m0", got "e4m3"',
+        ),
+        (COMPRESSED, {"quant_method": "quark"}, 'quant_method must be "compressed-tensors" with'),
+        (
+            COMPRESSED,
+            {"config_groups": {"a": {}, "b": {"format": "nvfp4-pack-quantized"}}},
+            'format must be "mxfp4-pack-quantized", got "nvfp4-pack-quantized"',
+        ),
+    ],
+)
+def test_a_config_that_says_otherwise_is_refused(
+    dtypes: dict[str, str], said: object, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        recognise(dtypes, {"quantization_config": said}, None, HERE)
+
+
+def test_dense_tensors_in_fp8_are_no_experts_in_fp8() -> None:
+    dtypes = {f"{EXPERTS}gate_up_proj_blocks": "U8", "lm_head.weight": "F8_E4M3"}
+    assert recognise(dtypes, {}, None, HERE) == "mxfp4"
 
 
 def test_an_order_is_not_asked_for_where_there_is_none_to_tell() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -116,6 +117,21 @@ def test_kills_at_any_moment_cost_nothing_but_time(
     assert not work_folder(output).exists()
 
 
+def test_what_is_done_is_told_to_the_last_byte(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    err = convert(capfd, source, "--output", output, *SHARDS)
+    assert re.sub(r" in \d+\.\d s, .*/s", "", err).splitlines() == [
+        f"{source}: Hugging Face's layout with MXFP4 experts",
+        f"writing {output}: 47.5 kB ...",
+        f"writing {output}: 47.5 kB",
+        f"reading {output} back: 47.5 kB ...",
+        f"reading {output} back: 47.5 kB",
+        "47.5 kB in 5 files, OpenAI's original/ layout, read back and found whole",
+    ]
+
+
 def test_a_run_after_a_kill_writes_only_what_is_missing(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +158,7 @@ def test_a_run_after_a_kill_writes_only_what_is_missing(
     err = convert(capfd, source, "--output", output, *SHARDS)
     assert written == [f"model-0000{i}-of-00005.safetensors" for i in (3, 4, 5)]
     assert "of them by an earlier run" in err
+    assert "unfinished conversion" not in err
 
 
 def written_and_not_read_back(*arguments: Any) -> None:
@@ -259,6 +276,9 @@ def test_an_output_that_was_emptied_since_is_not_called_whole(
             f"--output: {output} exists already; remove it or name another folder"
         )
         (output / name).write_bytes(data)
+    cut = output / "model-00003-of-00005.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert refusal(capfd, source, "--output", output, *SHARDS).endswith("name another folder")
     for path in output.iterdir():
         path.unlink()
     assert refusal(capfd, source, "--output", output, *SHARDS).endswith("name another folder")
@@ -266,6 +286,17 @@ def test_an_output_that_was_emptied_since_is_not_called_whole(
     convert(capfd, source, "--output", output, *SHARDS)
     assert len(read_tensors(output)) == 33
     assert not work_folder(output).exists()
+
+
+def test_an_output_that_came_beside_an_unfinished_conversion_is_left_alone(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output, aside = tmp_path / "output", tmp_path / "aside"
+    convert(capfd, source, "--output", aside, *SHARDS)
+    written_and_not_read_back(source, "--output", output, *SHARDS)
+    aside.rename(output)
+    assert refusal(capfd, source, "--output", output, *SHARDS).endswith("name another folder")
+    assert len(read_tensors(output)) == 33
 
 
 def test_an_output_that_was_damaged_since_is_refused_and_left_alone(
