@@ -162,6 +162,44 @@ def test_a_busy_server_is_asked_again(hub: StandIn, tmp_path: Path) -> None:
     assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
+def test_a_server_that_stops_sending_is_asked_again(
+    hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = {**hub.environment(tmp_path), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    monkeypatch.setattr(hub, "environment", lambda *_, **__: impatient)
+    hub.hang_after = 2_000_000
+    process = start(hub, tmp_path, "pull", "test/tiny")
+    wait_for_bytes(tmp_path, 2_000_000, process)
+    hub.hang_after = None
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_nothing_but_the_revision_is_asked_for(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "config.json").write_bytes(hub.files["config.json"])
+    code, _, err = run(
+        hub, tmp_path, "pull", "test/tiny", "--revision", "v2", "--output", str(output)
+    )
+    assert code == 0, err
+    asked = {path for path in hub.requested if "/revision/" in path}
+    assert asked == {"/api/models/test/tiny/revision/v2"}
+
+
+def test_weights_that_are_others_since_are_fetched_once(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    assert run(hub, tmp_path, *pull)[0] == 0
+    hub.files[WEIGHTS] = hub.files[WEIGHTS][:-1] + b"?"
+    hub.served.clear()
+    code, _, err = run(hub, tmp_path, *pull)
+    assert code == 0, err
+    assert (output / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+    assert hub.served[WEIGHTS] == size(hub)
+
+
 def test_two_pulls_at_once_fetch_a_file_once(hub: StandIn, tmp_path: Path) -> None:
     hub.hang_after = 2_000_000
     first = start(hub, tmp_path, "pull", "test/tiny")

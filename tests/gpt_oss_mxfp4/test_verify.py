@@ -319,12 +319,20 @@ def test_checksums_of_the_download_cache_are_compared(folder: Path, verify: Veri
 
 
 @pytest.mark.parametrize(
-    "text", ["", "one line", "a\nnot hexadecimal\n", "a\n\xff\n", "x\n" * 10**6]
+    "text",
+    ["", "one line", "a\nnot hexadecimal\n", f"a\n{'0' * 65}\n", "a\n\xff\n", "x\n" * 10**6],
 )
 def test_metadata_that_is_none_is_passed_over(folder: Path, verify: Verify, text: str) -> None:
     download_metadata(folder, WEIGHTS, "")
     path = folder / ".cache" / "huggingface" / "download" / f"{WEIGHTS}.metadata"
     path.write_text(text)
+    assert verify()[0] == 0
+
+
+def test_a_link_that_is_not_into_the_cache_says_nothing(folder: Path, verify: Verify) -> None:
+    elsewhere = folder.parent / ("0" * 64)
+    (folder / WEIGHTS).rename(elsewhere)
+    (folder / WEIGHTS).symlink_to(elsewhere)
     assert verify()[0] == 0
 
 

@@ -169,6 +169,10 @@ def test_bad_header_is_refused(tmp_path: Path, content: bytes, message: str) -> 
             "must have a shape of at most 8 integers from 0 to 2^63 - 1, got [-4]",
         ),
         (
+            tensor("U8", {}, [0, 1]),
+            "must have a shape of at most 8 integers from 0 to 2^63 - 1, got {}",
+        ),
+        (
             tensor("U8", [4.0], [0, 4]),
             "must have a shape of at most 8 integers from 0 to 2^63 - 1, got [4.0]",
         ),
@@ -215,7 +219,7 @@ def test_bad_header_is_refused(tmp_path: Path, content: bytes, message: str) -> 
             " got [18446744073709551616, 18446744073709551620]",
         ),
         (
-            tensor("BF16", [4], [0, 4]),
+            tensor("BF16", [4], [2, 6]),
             "must span 8 bytes for BF16 [4], its data_offsets span 4",
         ),
         (tensor("F4", [7], [0, 4]), "must end on a whole byte, F4 [7] has 28 bits"),
@@ -253,6 +257,15 @@ def test_overlap_and_gap_are_refused(tmp_path: Path, begin: int, second: int, me
     assert refusal(tmp_path, raw_file(text, bytes(second + 4))) == f"{message}. {CURE}."
 
 
+def test_an_empty_tensor_may_begin_where_another_does(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    header = {"a": tensor("U8", [4], [0, 4]), "b": tensor("U8", [0], [0, 0])}
+    path.write_bytes(raw_file(json.dumps(header).encode(), b"1234"))
+    assert list(read_header(path)) == ["a", "b"]
+    with safe_open(path, "numpy") as file:
+        assert sorted(file.keys()) == ["a", "b"]
+
+
 def test_truncated_file_is_refused(tmp_path: Path) -> None:
     content = file_bytes({"a": ("U8", (100,))})
     assert refusal(tmp_path, content[:-30]) == (
@@ -284,9 +297,9 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Shrinking(io.FileIO):
-        def read(self, size: int | None = -1, /) -> bytes | None:
+        def read(self, size: int | None = -1, /) -> bytes:
             os.truncate(self.name, 9)
-            return super().read(size)
+            return super().read(size) or b""
 
     monkeypatch.setattr(index, "open", lambda path, *_, **__: Shrinking(path), raising=False)
     message = refusal(tmp_path, file_bytes({"a": ("U8", (100,))}))

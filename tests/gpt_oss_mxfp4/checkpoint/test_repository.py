@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from gpt_oss_mxfp4.checkpoint import repository
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.checkpoint.repository import RETRIES, Repository, hub_errors
+from gpt_oss_mxfp4.checkpoint.repository import (
+    MOST_FILES,
+    RETRIES,
+    HubFile,
+    Repository,
+    hub_errors,
+)
+from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import COMMIT
 
 
 class Flaky(Repository):
@@ -57,6 +66,51 @@ def test_bytes_that_come_renew_patience(slept: list[float]) -> None:
     content = bytes(range(100))
     flaky = Flaky(content, iter([1, 0, 0] * 100))
     assert b"".join(flaky.read("a", 0, 100)) == content
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, items: Iterable[object]) -> Repository:
+    """A repository of which the Hub lists these files and folders."""
+
+    class Api:
+        def repo_info(self, hub_id: str, revision: str) -> SimpleNamespace:
+            return SimpleNamespace(sha=COMMIT)
+
+        def list_repo_tree(self, hub_id: str, *, recursive: bool, revision: str) -> object:
+            assert (recursive, revision) == (True, COMMIT)
+            return iter(items)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    return Repository("test/tiny")
+
+
+def file(path: str, lfs: str | None = None) -> RepoFile:
+    large = None if lfs is None else {"oid": lfs, "size": 4, "pointerSize": 134}
+    return RepoFile(path=path, size=4, oid="1" * 40, lfs=large)
+
+
+def test_what_the_hub_lists_is_believed_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checksum becomes the name of a file here."""
+    items = [
+        file("small"),
+        file("a/large", "a" * 64),
+        file("wrong", "../" + "a" * 61),
+        file("long", "a" * 65),
+        file("../outside"),
+        RepoFolder(path="a", oid="1" * 40),
+    ]
+    files = listed(monkeypatch, items).files
+    assert files == {
+        "small": HubFile("small", 4, None, "1" * 40),
+        "a/large": HubFile("a/large", 4, "a" * 64, "1" * 40),
+        "wrong": HubFile("wrong", 4, None, "1" * 40),
+        "long": HubFile("long", 4, None, "1" * 40),
+    }
+
+
+def test_a_repository_of_too_many_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(listed(monkeypatch, map(file, map(str, range(MOST_FILES)))).files) == MOST_FILES
+    with pytest.raises(ValueError, match="it has more than 10000 files"):
+        listed(monkeypatch, map(file, map(str, range(MOST_FILES + 1))))
 
 
 @pytest.mark.parametrize("path", ["a", "a/b.safetensors", "ä/ö", ".gitattributes", "a..b"])

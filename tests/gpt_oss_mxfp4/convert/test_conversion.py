@@ -102,6 +102,14 @@ def test_every_sound_layout_becomes_every_other(name: str, to: Layout, tmp_path:
         assert plan(folder, to) > 40_000
 
 
+def test_what_a_config_says_of_mxfp4_experts_must_be_true(tmp_path: Path) -> None:
+    tensors, config = CASES["mxfp4"]
+    config = {**config, "quantization_config": {"quant_method": "quark"}}
+    folder = write_checkpoint(tmp_path / "source", tensors, config)
+    with pytest.raises(CheckpointError, match='quant_method must be "mxfp4", got "quark"'):
+        plan(folder, "bf16")
+
+
 def test_a_second_copy_is_left_out_and_its_names_are_printed_harmlessly(tmp_path: Path) -> None:
     tensors, config = CASES["mxfp4"]
     more = {**tensors, "block.\x1b[31m": next(iter(tensors.values()))}

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.convert.conversion import plan_conversion
+from gpt_oss_mxfp4.convert.plan import gathered
+from gpt_oss_mxfp4.convert.source import Source
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields
 from tests.gpt_oss_mxfp4.convert.folders import (
     Tensor,
@@ -176,6 +180,47 @@ def test_bf16_experts_go_to_openai_s_layout_too(
     )
     convert(capfd, tmp_path / "original", "--to", "bf16", "--output", tmp_path / "back")
     assert_same_tensors(read_tensors(tmp_path / "back"), as_bf16(model))
+
+
+def test_an_expert_is_rounded_once_and_its_scales_are_made_alone_too(
+    model: Tensors, tmp_path: Path
+) -> None:
+    """Alone after a kill between two files, one with the blocks and one with the scales."""
+    source = write_checkpoint(tmp_path / "bf16", as_bf16(model), bf16_config())
+    rounded: list[tuple[int, ...]] = []
+
+    def quantize(x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        rounded.append(x.shape)
+        return mxfp4.quantize(x)
+
+    for wanted, times in (("", 8), ("_blocks", 8), ("_scales", 8)):
+        rounded.clear()
+        conversion = plan_conversion(source, "mxfp4", None, None, quantize)
+        with Source(conversion.files) as files:
+            for output in conversion.outputs:
+                if output.name.endswith(wanted):
+                    made = b"".join(
+                        gathered(piece, files.read).tobytes() for piece in output.pieces
+                    )
+                    assert made == model[output.name].data.tobytes()
+        assert len(rounded) == times
+
+
+@pytest.mark.parametrize("zeros", [1, 2])
+def test_what_experts_of_zeros_lose_is_nothing(
+    model: Tensors, tmp_path: Path, rng: np.random.Generator, zeros: int
+) -> None:
+    plain = as_bf16(model, rng)
+    plain[DOWN].data[:zeros] = 0
+    source = write_checkpoint(tmp_path / "bf16", plain, bf16_config())
+    conversion = plan_conversion(source, "mxfp4", None, None, mxfp4.quantize)
+    [blocks] = [output for output in conversion.outputs if output.name == f"{DOWN}_blocks"]
+    with Source(conversion.files) as files:
+        for piece in blocks.pieces:
+            gathered(piece, files.read)
+    assert blocks.loss is not None
+    loss = blocks.loss()
+    assert all(loss.values()) == any(loss.values()) == (zeros < 2)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])

@@ -19,9 +19,11 @@ from tests.gpt_oss_mxfp4.convert.folders import (
     as_numbers,
     as_original,
     assert_same_tensors,
+    bf16,
     convert,
     original_config,
     read_tensors,
+    refusal,
     small_model,
     write_checkpoint,
 )
@@ -148,6 +150,73 @@ def test_a_tied_output_matrix_is_written_twice(
     assert (made["unembedding.weight"].data == made["embedding.weight"].data).all()
     convert(capfd, tmp_path / "original", "--output", tmp_path / "hf")
     assert not open_checkpoint(tmp_path / "hf").config.tie_word_embeddings
+
+
+def test_an_output_matrix_beside_a_tied_one_is_left_out_and_it_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    tied = config_fields(tie_word_embeddings=True)
+    source = write_checkpoint(tmp_path / "tied", small_model(rng), tied)
+    err = convert(capfd, source, "--to", "original", "--output", tmp_path / "original")
+    assert "lm_head.weight is left out: tie_word_embeddings is true, the embedding serves\n" in err
+    made = read_tensors(tmp_path / "original")
+    assert (made["unembedding.weight"].data == made["embedding.weight"].data).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [(None, False), ("{", True), (json.dumps(config_fields(swiglu_limit=6.0)), True)],
+    ids=["none", "no JSON", "another model's"],
+)
+def test_a_config_beside_the_tokenizer_that_is_no_config_of_the_model_is_not_used(
+    text: str | None,
+    noted: bool,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    rng: np.random.Generator,
+) -> None:
+    source = write_checkpoint(
+        tmp_path / "original", as_original(small_model(rng)), original_config()
+    )
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "tokenizer.json").write_text("{}")
+    if text is not None:
+        (given / "config.json").write_text(text)
+    err = convert(capfd, source, "--tokenizer", given, "--output", tmp_path / "hf")
+    note = f"{given / 'config.json'} is of another model and is not used\n"
+    assert (note in err) == noted
+    assert "config.json has no token ids" in err
+    assert (tmp_path / "hf/tokenizer.json").is_file()
+    assert open_checkpoint(tmp_path / "hf").config.swiglu_limit == 7.0
+
+
+def test_a_tied_config_beside_the_tokenizer_is_used_but_for_the_tie(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    """OpenAI's layout has an output matrix in any case."""
+    source = write_checkpoint(
+        tmp_path / "original", as_original(small_model(rng)), original_config()
+    )
+    fields = config_fields(eos_token_id=7)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "tie_word_embeddings": True}))
+    convert(capfd, source, "--output", tmp_path / "hf")
+    made = json.loads((tmp_path / "hf/config.json").read_text())
+    assert made == {**fields, "tie_word_embeddings": False}
+
+
+def test_missing_and_misshapen_tensors_of_openai_s_layout_come_in_one_message(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    tensors = as_original(small_model(rng))
+    del tensors["block.1.attn.sinks"]
+    tensors["block.0.attn.qkv.bias"] = bf16(np.zeros(65))
+    source = write_checkpoint(tmp_path / "original", tensors, original_config())
+    message = refusal(capfd, source, "--output", tmp_path / "hf")
+    assert message.startswith(f"{source}: 2 faults\n")
+    assert "  block.1.attn.sinks must be there, is missing\n" in message
+    assert "  block.0.attn.qkv.bias must be [64], got [65] in " in message
 
 
 def test_without_a_config_beside_it_one_is_made_and_what_it_lacks_is_said(

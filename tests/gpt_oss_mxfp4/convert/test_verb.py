@@ -647,6 +647,7 @@ def test_a_hostile_config_of_the_original_layout_is_refused(
         folder = tmp_path / "-".join(map(str, change.values()))
         source = write_checkpoint(folder / "source", as_original(small_model(rng)), fields)
         message = refusal(capfd, source, "--output", folder / "output")
+        assert message.startswith(f"{source / 'config.json'}: ")
         assert part in message
         assert [path.name for path in folder.iterdir()] == ["source"]
 
