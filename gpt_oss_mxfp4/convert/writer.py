@@ -64,7 +64,6 @@ def verify_shard(shard: Shard, journal: Journal, advance: Advance) -> None:
         _check_shard(journal.files, shard, journal, advance, cure)
     except CheckpointError:
         journal.drop(shard.name)
-        (journal.files / shard.name).unlink(missing_ok=True)
         raise
 
 
@@ -131,9 +130,8 @@ def _write(stream: BinaryIO, shard: Shard, read: Read, advance: Advance) -> dict
         written = 0
         for piece in output.pieces:
             for chunk in piece.make(read):
-                data: Any = chunk.data if chunk.nbytes else b""
-                digest.update(data)
-                _write_all(stream, data)
+                digest.update(chunk.data)
+                _write_all(stream, chunk.data)
                 advance(chunk.nbytes)
                 written += chunk.nbytes
                 since_sync += chunk.nbytes
