@@ -86,6 +86,22 @@ def test_headers_that_are_too_long_together_are_refused(
         assert message.endswith(f" or more. {CURE}")
 
 
+def test_headers_that_no_reader_reads_do_not_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a file that cannot be opened, that is too short, that claims too much."""
+    monkeypatch.setattr(bounds, "MAX_ALL_HEADERS_BYTES", 100)
+    short, claims = folder / "short", folder / "claims"
+    short.write_bytes((200).to_bytes(8, "little"))
+    claims.write_bytes((200).to_bytes(8, "little") + bytes(200))
+    files = [folder / "absent", short]
+    assert bounds.bounded(folder, files) == files
+    with pytest.raises(CheckpointError, match="together, has 200 or more"):
+        bounds.bounded(folder, [*files, claims])
+    monkeypatch.setattr(bounds, "MAX_HEADER_BYTES", 199)
+    assert bounds.bounded(folder, [claims]) == [claims]
+
+
 def test_a_repository_of_too_many_files_is_refused_before_its_weights_travel(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

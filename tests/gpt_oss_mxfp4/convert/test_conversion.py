@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.convert.conversion import plan_conversion
+from gpt_oss_mxfp4.convert.expected import check_sizes
 from gpt_oss_mxfp4.convert.layouts import TITLES, Layout
 from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.shards import make_shards
@@ -108,6 +109,12 @@ def test_what_a_config_says_of_mxfp4_experts_must_be_true(tmp_path: Path) -> Non
     folder = write_checkpoint(tmp_path / "source", tensors, config)
     with pytest.raises(CheckpointError, match='quant_method must be "mxfp4", got "quark"'):
         plan(folder, "bf16")
+
+
+def test_an_expert_s_matrix_has_a_gibibyte_at_most(tmp_path: Path) -> None:
+    check_sizes([(2**14, 2**15)], tmp_path)
+    with pytest.raises(CheckpointError, match="at most 536870912 elements, got 16384 x 32769"):
+        check_sizes([(64, 32), (2**14, 2**15 + 1)], tmp_path)
 
 
 def test_a_second_copy_is_left_out_and_its_names_are_printed_harmlessly(tmp_path: Path) -> None:

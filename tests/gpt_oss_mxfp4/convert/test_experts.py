@@ -173,7 +173,11 @@ def test_bf16_experts_go_to_openai_s_layout_too(
     model: Tensors, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = write_checkpoint(tmp_path / "bf16", as_bf16(model), bf16_config())
-    convert(capfd, source, "--to", "original", "--output", tmp_path / "original")
+    report = tmp_path / "report.json"
+    arguments = ("--to", "original", "--output", tmp_path / "original", "--json", report)
+    convert(capfd, source, *arguments)
+    told = json.loads(report.read_text())["tensors"]
+    assert told["block.1.mlp.mlp1_weight.blocks"]["max_abs"] == 0
     made = read_tensors(tmp_path / "original")
     np.testing.assert_array_equal(
         made["block.1.mlp.mlp1_weight.blocks"].data, model[f"{GATE_UP}_blocks"].data

@@ -244,14 +244,17 @@ def test_missing_misshapen_and_mistyped_tensors_of_experts_come_in_one_message(
     del saved[f"{expert}gate_up_proj.weight_scale"]
     saved[f"{expert}gate_up_proj.weight"] = u8(np.zeros((64, 33)))
     saved[f"{expert}down_proj.weight"] = bf16(np.zeros((64, 16)))
+    codes = "model.layers.1.mlp.experts.0.down_proj.weight"
+    saved[codes] = saved[codes]._replace(dtype="F8_E8M0")
     saved["model.layers.0.mlp.experts.2.down_proj.bias"] = bf16(np.zeros(64))
     source = write_checkpoint(tmp_path / "source", saved, config_fields(quantization_config=QUARK))
     said = refusal(capfd, source, "--output", tmp_path / "mxfp4")
     for line in (
-        f"{source}: 4 faults",
+        f"{source}: 5 faults",
         f"  {expert}gate_up_proj.weight_scale must be there, is missing",
         f"  {expert}gate_up_proj.weight must be [64, 32], got [64, 33] in model-00001-of-00001.safetensors",
         f"  {expert}down_proj.weight must be U8, got BF16 in model-00001-of-00001.safetensors",
+        f"  {codes} must be U8, got F8_E8M0 in model-00001-of-00001.safetensors",
         "  model.layers.0.mlp.experts.2.down_proj.bias in model-00001-of-00001.safetensors must not be there:",
     ):
         assert line in said

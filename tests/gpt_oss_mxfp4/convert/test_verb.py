@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,75 @@ def test_a_journal_that_cannot_be_read_is_no_journal(
         output.rmdir()
 
 
+@pytest.mark.parametrize(
+    "record",
+    [3, {}, {"digests": {}}, {"losses": {}}, {"digests": [], "losses": {}}],
+)
+def test_a_journal_with_a_record_that_is_none_is_no_journal(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], record: object
+) -> None:
+    output = tmp_path / "output"
+    written_and_not_read_back(source, "--output", output, *SHARDS)
+    path = work_folder(output) / "journal.json"
+    journal = json.loads(path.read_text())
+    journal["shards"]["model-00002-of-00005.safetensors"] = record
+    path.write_text(json.dumps(journal))
+    assert "by an earlier run" not in convert(capfd, source, "--output", output, *SHARDS)
+    assert len(read_tensors(output)) == 33
+
+
+def test_what_is_renamed_is_on_the_disk_before_and_its_name_right_after(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, files = tmp_path / "output", work_folder(tmp_path / "output") / "files"
+    journal, weights = files.parent / "journal.json", files / "model-00001-of-00001.safetensors"
+    synced: list[Path] = []
+    renamed: list[Path] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def move(place: Path, target: Path) -> Path:
+        assert place in synced
+        if target == output:
+            assert set(files.iterdir()) - {weights} < set(synced)
+        if renamed:
+            assert renamed[-1].parent in synced
+        synced.clear()
+        renamed.append(target)
+        return rename(place, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", move)
+    (source / "tokenizer.json").write_text("{}")
+    convert(capfd, source, "--to", "bf16", "--output", output)
+    assert renamed == [journal, weights, journal, output]
+    assert output.parent in synced
+
+
+def test_an_output_that_appears_meanwhile_is_left_alone_and_nothing_is_lost(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+
+    def write_both(shard: Shard, *rest: Any) -> None:
+        write_shard(shard, *rest)
+        output.mkdir(exist_ok=True)
+        (output / "mine").write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MAKING + ".write_shard", write_both)
+        message = refusal(capfd, source, "--output", output, *SHARDS)
+    assert message.endswith(f"--output: {output} cannot be made (Directory not empty)")
+    assert files_of(output) == {"mine": b"mine"}
+    shutil.rmtree(output)
+    err = convert(capfd, source, "--output", output, *SHARDS)
+    assert "47.5 kB of them by an earlier run" in err
+    assert len(read_tensors(output)) == 33
+
+
 def finished_with_its_journal(source: Path, output: Path) -> None:
     """A run that is killed between the last rename and the removal of the journal."""
     with pytest.MonkeyPatch.context() as patch:
@@ -395,24 +466,38 @@ def test_too_little_room_is_told_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("place", [0, 20, -1])
+def flipped(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: flipped(data, 0),
+        lambda data: flipped(data, 20),
+        lambda data: flipped(data, -1),
+        lambda data: data.replace(b'"shape":[64,32]', b'"shape":[32,64]'),
+    ],
+    ids=["length of the header", "its JSON", "last tensor", "a shape"],
+)
 def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
-    place: int,
+    damage: Callable[[bytes], bytes],
     source: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A byte of the header's length, of its JSON, of the last tensor."""
     output = tmp_path / "output"
 
     def write_and_damage(shard: Shard, read: Any, journal: Any, advance: Any) -> None:
         write_shard(shard, read, journal, advance)
         if shard.name.startswith("model-00002"):
             path = journal.files / shard.name
-            data = bytearray(path.read_bytes())
-            data[place] ^= 1
-            path.write_bytes(data)
+            damaged = damage(path.read_bytes())
+            assert damaged != path.read_bytes()
+            path.write_bytes(damaged)
 
     monkeypatch.setattr(MAKING + ".write_shard", write_and_damage)
     message = refusal(capfd, source, "--output", output, *SHARDS)
@@ -423,6 +508,24 @@ def test_what_reads_back_otherwise_is_refused_and_written_again_by_the_next_run(
     convert(capfd, source, "--output", output, *SHARDS)
     convert(capfd, output, "--output", tmp_path / "hf")
     assert_same_tensors(read_tensors(tmp_path / "hf"), read_tensors(source))
+
+
+def test_what_cannot_be_read_back_is_written_again_by_the_next_run(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        message = refusal(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert message == (
+        "model-00001-of-00005.safetensors: the file ([Errno 5] Input/output error) must read back as it was"
+        " written, does not. Check the disk and the memory of this machine, and run the command again: it goes"
+        " on from here."
+    )
+    err = convert(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert "kB of them by an earlier run" in err
 
 
 def test_reads_that_give_few_bytes_at_a_time_damage_nothing(
@@ -548,7 +651,22 @@ def test_a_report_that_cannot_be_written_is_written_by_the_next_run(
         assert len(read_tensors(output)) == 33
     monkeypatch.undo()
     convert(capfd, *arguments)
-    assert len(json.loads(report.read_text())["tensors"]) == 33
+    files = json.loads((output / "model.safetensors.index.json").read_text())["weight_map"]
+    assert json.loads(report.read_text()) == {
+        "source": str(source),
+        "from": "Hugging Face's layout with MXFP4 experts",
+        "output": str(output),
+        "notes": [],
+        "tensors": {
+            name: {
+                "file": files[name],
+                "dtype": tensor.dtype,
+                "shape": list(tensor.data.shape),
+                "blake2b": hashlib.blake2b(tensor.data.tobytes(), digest_size=32).hexdigest(),
+            }
+            for name, tensor in read_tensors(output).items()
+        },
+    }
     assert not work_folder(output).exists()
 
 
