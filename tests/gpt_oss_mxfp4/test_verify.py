@@ -186,6 +186,19 @@ def test_what_the_loader_refuses_and_bad_bytes_come_in_one_message(
     assert "  model.norm.weight in model.safetensors must hold finite numbers only" in err
 
 
+def test_values_are_not_looked_for_where_a_header_is_not_sound(
+    folder: Path, verify: Verify
+) -> None:
+    """The places it gives mean nothing."""
+    write(folder, "model.norm.weight", b"\x80\x7f")
+    with (folder / WEIGHTS).open("ab") as stream:
+        stream.write(b"\0")
+    code, _, err = verify()
+    assert code == 2
+    assert err.startswith(f"gpt-oss-mxfp4: FOLDER: {WEIGHTS}: must have ")
+    assert err.count("\n") == 1
+
+
 def test_a_file_that_cannot_be_read_to_its_end_is_a_fault(folder: Path) -> None:
     file, entries = weights(folder)
     write(folder, "model.embed_tokens.weight", b"\x80\x7f")

@@ -22,6 +22,7 @@ import pytest
 
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
+from gpt_oss_mxfp4.convert.plan import Output, computed
 from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.convert.writer import write_shard
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields, raw_file
@@ -408,6 +409,17 @@ def test_a_link_in_the_work_folder_s_place_is_refused_and_not_followed(
     link.unlink()
     link.symlink_to("nowhere")
     assert "is a link; remove it" in refusal(capfd, source, "--output", output, *SHARDS)
+
+
+def test_a_tensor_of_fewer_bytes_than_were_planned_leaves_no_file(tmp_path: Path) -> None:
+    piece = computed(8, lambda read: np.zeros(7, np.uint8))
+    shard = Shard("x.safetensors", (Output("x", "U8", (8,), (piece,)),))
+    with locked(tmp_path / "output"):
+        journal = Journal(tmp_path / "output", {})
+        journal.open()
+        with pytest.raises(AssertionError, match="x: planned 8 bytes, made 7"):
+            write_shard(shard, lambda *_: np.empty(0, np.uint8), journal, lambda _: None)
+        assert list(journal.files.iterdir()) == []
 
 
 def test_a_second_process_is_refused(
