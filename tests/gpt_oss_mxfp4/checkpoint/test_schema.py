@@ -171,6 +171,17 @@ def test_blocks_and_scales_go_together(missing: str, present: str) -> None:
     )
 
 
+def test_either_half_of_a_pair_is_a_kind_of_fault_of_its_own() -> None:
+    tensors = small_tensors()
+    del tensors["model.layers.0.mlp.experts.down_proj_scales"]
+    del tensors["model.layers.1.mlp.experts.gate_up_proj_blocks"]
+    message = refusal(tensors)
+    assert (
+        "blocks without scales (1):\n  model.layers.0.mlp.experts.down_proj_blocks must" in message
+    )
+    assert "scales without blocks (1):\n  model.layers.1.mlp.experts.gate_up_proj_scales" in message
+
+
 def test_one_projection_in_bf16_is_one_fault() -> None:
     tensors = small_tensors() | {PLAIN: ("BF16", (2, 32, 64))}
     del tensors[BLOCKS], tensors[SCALES]

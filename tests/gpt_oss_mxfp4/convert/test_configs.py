@@ -18,6 +18,7 @@ from gpt_oss_mxfp4.convert.configs import (
 )
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields
 from tests.gpt_oss_mxfp4.convert.folders import original_config
+from tests.gpt_oss_mxfp4.test_config import GPT_OSS_20B
 
 HERE = Path("config.json")
 
@@ -49,6 +50,19 @@ def test_the_published_sizes_come_through() -> None:
     assert config.layer_types[:2] == ("sliding_attention", "full_attention")
     assert (config.rope.beta_fast, config.rope.beta_slow, config.rope.truncate) == (32, 1, False)
     assert to_original_config(config, HERE) == PUBLISHED
+
+
+def test_what_is_made_is_what_is_published_but_for_token_ids() -> None:
+    made = from_original_config(PUBLISHED, HERE)
+    assert made.pop("quantization_config") == QUANTIZATION_CONFIG
+    assert made == {key: GPT_OSS_20B[key] for key in made}
+    assert set(GPT_OSS_20B) - set(made) == {
+        "attention_dropout",
+        "eos_token_id",
+        "experts_per_token",
+        "pad_token_id",
+        "quantization_config",
+    }
 
 
 def test_the_clamp_may_be_left_out_as_openai_s_code_has_it() -> None:

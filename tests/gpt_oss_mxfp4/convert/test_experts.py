@@ -250,8 +250,11 @@ def test_mxfp4_experts_that_bfloat16_cannot_hold_are_refused(
     scales[1, 7], blocks[1, 7] = scale, code
     model |= {f"{DOWN}_blocks": u8(blocks), f"{DOWN}_scales": u8(scales)}
     source = write_checkpoint(tmp_path / "mxfp4", model, config_fields())
-    message = refusal(capfd, source, "--to", "bf16", "--output", tmp_path / "bf16")
+    plain = ("--to", "bf16", "--output", tmp_path / "bf16", "--shard-gb", "1e-5")
+    message = refusal(capfd, source, *plain)
     assert f"{DOWN} must be finite in bfloat16, expert 1 is not in 1 of 64 rows" in message
+    # No run could go on from the files that were written before.
+    assert [path.name for path in tmp_path.iterdir()] == ["mxfp4"]
     # Bytes that are only moved are kept, whatever they are.
     convert(capfd, source, "--to", "original", "--output", tmp_path / "original")
     made = read_tensors(tmp_path / "original")["block.0.mlp.mlp2_weight.scales"]

@@ -478,6 +478,18 @@ def test_too_little_room_is_told_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def test_no_room_is_asked_for_what_is_there_already(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 0
+
+    written_and_not_read_back(source, "--output", tmp_path / "output", *SHARDS)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
+    err = convert(capfd, source, "--output", tmp_path / "output", *SHARDS)
+    assert "47.5 kB, 47.5 kB of them by an earlier run" in err
+
+
 def flipped(data: bytes, place: int) -> bytes:
     changed = bytearray(data)
     changed[place] ^= 1
