@@ -90,9 +90,7 @@ def recognise_layout(dtypes: Mapping[str, str], fields: Mapping[str, Any]) -> La
         return HUGGING_FACE
     if packed or method == "compressed-tensors":
         return COMPRESSED_TENSORS
-    if method == "quark" or any(
-        ".experts." in name and name.endswith(("weight_scale", "_scale")) for name in dtypes
-    ):
+    if method == "quark" or any(".experts." in name and name.endswith("_scale") for name in dtypes):
         return QUARK
     if any(name.startswith("block.") for name in dtypes):
         coded = any(name.endswith(".blocks") for name in dtypes)

@@ -10,6 +10,7 @@ import pytest
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.survey import survey
 from tests.gpt_oss_mxfp4.checkpoint.small import (
     DTYPE_BYTES,
     ORIGINAL,
@@ -134,6 +135,8 @@ def test_hidden_files_are_never_counted(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"model.safetensors": small_tensors()})
     (folder / "._model.safetensors").write_bytes(b"what macOS leaves beside a file")
     assert open_checkpoint(folder).files == (folder / "model.safetensors",)
+    (folder / "config.json").unlink()
+    assert [file.name for file in survey(folder).files] == ["model.safetensors"]
 
 
 def test_tied_embedding_needs_no_lm_head(tmp_path: Path) -> None:

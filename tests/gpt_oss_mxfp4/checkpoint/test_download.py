@@ -27,10 +27,10 @@ class Served(Repository):
         self.files = {
             name: HubFile(name, len(BYTES), hashlib.sha256(BYTES).hexdigest()) for name in names
         }
-        self.asked: list[str] = []
+        self.asked: list[tuple[str, int]] = []
 
     def read(self, name: str, begin: int, end: int) -> Iterator[bytes]:
-        self.asked.append(name)
+        self.asked.append((name, begin))
         yield BYTES[begin:end]
 
 
@@ -77,6 +77,52 @@ def test_a_file_that_another_process_finished_just_before_is_not_fetched_again(
     assert repository.asked == []
     assert sum(told) == len(BYTES)
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("left", "asked"),
+    [
+        (b"", [0]),
+        (BYTES[:4], [4]),
+        (b"x" * 4, [4, 0]),
+        (BYTES, [10]),
+        (b"x" * 10, [10, 0]),
+        (b"x" * 11, [0]),
+    ],
+)
+def test_what_is_left_of_an_earlier_attempt_is_gone_on_with_where_it_is_sound(
+    tmp_path: Path, left: bytes, asked: list[int]
+) -> None:
+    repository = Served("a.safetensors")
+    leave(tmp_path, left)
+    told: list[int] = []
+    downloads(repository, tmp_path).fetch(told.append)
+    assert (tmp_path / "a.safetensors").read_bytes() == BYTES
+    assert repository.asked == [("a.safetensors", begin) for begin in asked]
+    assert sum(told) == len(BYTES)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def leave(folder: Path, content: bytes) -> None:
+    """Puts a partial file where an earlier attempt would have."""
+    name = f"a.safetensors.{hashlib.sha256(BYTES).hexdigest()}.part"
+    (folder / DOWNLOADS).mkdir(parents=True)
+    (folder / DOWNLOADS / name).write_bytes(content)
+
+
+def test_room_is_asked_for_what_is_still_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 2**28 + 5
+
+    leave(tmp_path, BYTES[:4])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
+    with pytest.raises(CheckpointError, match="must have 268 MB free"):
+        downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
+    Usage.free = 2**28 + 6
+    downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
+    assert (tmp_path / "a.safetensors").read_bytes() == BYTES
 
 
 def test_the_first_failure_stops_the_other_files(tmp_path: Path) -> None:

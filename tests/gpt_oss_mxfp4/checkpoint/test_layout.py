@@ -42,6 +42,17 @@ EXPERT = "model.layers.0.mlp.experts"
             layout.COMPRESSED_TENSORS,
         ),
         (
+            {f"{EXPERT}.0.gate_proj.weight_packed": ("U8", (32, 32))},
+            {},
+            layout.COMPRESSED_TENSORS,
+        ),
+        (
+            bf16_tensors() | {"model.layers.0.self_attn.k_scale": ("F32", ())},
+            {},
+            layout.HUGGING_FACE_BF16,
+        ),
+        ({"a_blocks": ("U8", (1,))}, {}, layout.UNKNOWN),
+        (
             {"a": ("BF16", (1,))},
             {"quantization_config": {"quant_method": "compressed-tensors"}},
             layout.COMPRESSED_TENSORS,

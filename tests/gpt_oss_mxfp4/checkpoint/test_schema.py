@@ -128,9 +128,16 @@ def test_dense_tensor_that_is_not_bf16_is_refused(dtype: str) -> None:
     )
 
 
-def test_wrong_shape_is_refused() -> None:
-    tensors = small_tensors() | {"model.norm.weight": ("BF16", (64, 1))}
-    text = "model.norm.weight must be [64], got [64, 1] in a.safetensors"
+@pytest.mark.parametrize(
+    ("name", "shape", "rule"),
+    [
+        ("model.norm.weight", (64, 1), "must be [64], got [64, 1]"),
+        ("model.layers.1.mlp.router.bias", (), "must be [2], got []"),
+    ],
+)
+def test_wrong_shape_is_refused(name: str, shape: tuple[int, ...], rule: str) -> None:
+    tensors = small_tensors() | {name: ("BF16", shape)}
+    text = f"{name} {rule} in a.safetensors"
     assert refusal(tensors) == f"FOLDER: {text}. {OTHER_MODEL}."
 
 
