@@ -184,6 +184,7 @@ def test_bf16_experts_are_refused(tmp_path: Path, quantization_config: Any) -> N
 
 
 def test_original_layout_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")  # without weights beside it no checkpoint
     folder = write_folder(tmp_path / "original", {"model.safetensors": ORIGINAL})
     # The config there has other keys; the layout is named before they are missed.
     (folder / "config.json").write_text('{"num_experts": 32}')

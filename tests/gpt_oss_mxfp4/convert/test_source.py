@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,28 @@ def test_a_file_that_became_shorter_is_named(file: Path) -> None:
     )
 
 
+def test_a_file_that_cannot_be_read_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bad(FileIO):
+        def readinto(self, buffer: object) -> int:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("gpt_oss_mxfp4.convert.source.FileIO", Bad)
+    with Source([file]) as source, pytest.raises(CheckpointError) as error:
+        source.read(read_header(file)["b"], 0, 5)
+    assert str(error.value).startswith(f"{file}: cannot be read (Input/output error). ")
+
+
+def test_files_are_closed_at_the_end_and_where_another_cannot_be_opened(file: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with Source([file]) as source:
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(CheckpointError) as error:
+        Source([file, file.with_name("zzz")])
+    assert os.listdir("/proc/self/fd") == before
+    del source, error
+
+
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone: cannot be read \(No such file"):
         Source([tmp_path / "gone"])
@@ -64,7 +87,10 @@ def test_an_identity_changes_with_size_time_and_header(file: Path) -> None:
     file.write_bytes(data.replace(b'"a"', b'"c"'))
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert identity() != first
-    file.write_bytes(data)
+    file.write_bytes(data + b"x")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert identity() != first
+    file.write_bytes(data[:-1] + b"x")  # of tensors no byte is read
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert identity() == first
 
