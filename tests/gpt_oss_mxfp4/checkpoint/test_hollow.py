@@ -40,7 +40,7 @@ def test_headers_and_config_are_copied_and_all_else_is_a_hole(
         "config.json": b"{}",
         "model.safetensors.index.json": b'{"weight_map":{}}',
         "model.safetensors": weights,
-        "original/model.safetensors": weights,
+        "original/deep/model.safetensors": weights,
         "tokenizer.json": b"{}",
     }
     held = Held(files)
