@@ -73,6 +73,7 @@ def listed(monkeypatch: pytest.MonkeyPatch, items: Iterable[object]) -> Reposito
 
     class Api:
         def repo_info(self, hub_id: str, revision: str) -> SimpleNamespace:
+            assert revision == "main"
             return SimpleNamespace(sha=COMMIT)
 
         def list_repo_tree(self, hub_id: str, *, recursive: bool, revision: str) -> object:
