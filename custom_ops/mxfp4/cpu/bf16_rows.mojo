@@ -119,14 +119,13 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
 
     @inline(.always)
     def prefetch_chunk(self, row: Int, chunk: Int):
-        """Asks for a chunk's weights where it is a whole cache line.
+        """Asks for a chunk's weights.
 
         Args:
             row: The row.
             chunk: The chunk within the row.
         """
-        comptime if LANES == 16:
-            self._prefetch_element(row * self.k + chunk * (2 * LANES))
+        self._prefetch_element(row * self.k + chunk * (2 * LANES))
 
     @inline(.always)
     def _prefetch_element(self, element: Int):

@@ -7,7 +7,7 @@ from ..decode import decode_e4m3_f32, decode_e8m0
 from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
 from .weights import LANE_INDEX, PREFETCH_BYTES, WeightRows, WordPointer, prefetch_byte
-from .words import LANES, Words, per_word
+from .words import HAS_INT8_DOT, LANES, Words, per_word
 
 
 def scale_dtype(element: DType) -> DType:
@@ -27,7 +27,7 @@ struct ByteRows[element: DType, word_dtype: DType](WeightRows):
     """Rows of bytes [rows, k], a scale to each 32.
 
     A chunk is LANES 32-bit words of four elements; byte j of lane l's word is k = 4l + j. As float32 it goes to vector j.
-    As bfloat16 bytes v and v + 2 make the two halves of a word of vector v. As int8 a word stays as it is.
+    As bfloat16 bytes v and v + 2 make the two halves of a word of vector v. As int8 a word stays as it is, but for the zero point.
 
     Parameters:
         element: What a byte is: int8 or float8_e4m3fn.
@@ -42,7 +42,7 @@ struct ByteRows[element: DType, word_dtype: DType](WeightRows):
     """A group of 32 bytes is eight lanes of four."""
     comptime folds = False
     """An int8's bfloat16 has no room for the bits of another scale."""
-    comptime zero_point = 128
+    comptime zero_point = 128 if HAS_INT8_DOT else 0
     """Int8 without sign is the value plus 128."""
 
     var values: ConstPointer[DType.uint8]
@@ -106,7 +106,7 @@ struct ByteRows[element: DType, word_dtype: DType](WeightRows):
         """
         comptime if Self.word == DType.int8:
             comptime assert Self.element == DType.int8, "int8 words are of int8 weights"
-            return packed ^ 0x8080_8080
+            return packed ^ UInt32(0x8080_8080 if Self.zero_point else 0)
         elif Self.word == DType.bfloat16:
             var low = bitcast[DType.uint32, LANES](self._element[v](packed))
             var high = bitcast[DType.uint32, LANES](self._element[v + 2](packed))
@@ -127,24 +127,24 @@ struct ByteRows[element: DType, word_dtype: DType](WeightRows):
             end: Past the last.
             target: One word for every scale of the row's chunks, and LANES.
         """
-        comptime Scale = Scalar[scale_dtype(Self.element)]
-        var source = self.scales.unsafe_offset(row * self.k_groups)
+        # As bits: for CPUs without bfloat16 a vector of it goes through float32 and back, by a call for each element.
+        comptime dtype = DType.uint16 if Self.element == DType.int8 else DType.uint8
+        var source = self.scales.unsafe_offset(row * self.k_groups).unsafe_bitcast[Scalar[dtype]]()
         for i in range(first, end, LANES):
             prefetch_byte(
                 source.unsafe_offset(i + PREFETCH_BYTES // GROUP_SIZE).unsafe_bitcast[UInt8]()
             )
-            var s = SIMD[scale_dtype(Self.element), LANES](0)
+            var s = SIMD[dtype, LANES](0)
             if i + LANES <= self.k_groups:
                 s = source.unsafe_load[width=LANES, alignment=1](i)
             else:
                 var left = SIMD[DType.int32, LANES](Int32(self.k_groups - i))
                 s = masked_load[LANES](source.unsafe_offset(i), LANE_INDEX.lt(left), s)
+            var bits = s.cast[DType.uint32]()
             comptime if Self.element == DType.int8:
-                var bits = bitcast[DType.uint16, LANES](s).cast[DType.uint32]() << 16
-                target.unsafe_store[alignment=4](i, bits)
+                target.unsafe_store[alignment=4](i, bits << 16)
             else:
-                var values = decode_e8m0(s.cast[DType.uint32]())
-                target.unsafe_store[alignment=4](i, bitcast[DType.uint32, LANES](values))
+                target.unsafe_store[alignment=4](i, bitcast[DType.uint32, LANES](decode_e8m0(bits)))
 
     def fits_folding(self, first_row: Int, rows: Int) -> Bool:
         """Says no.

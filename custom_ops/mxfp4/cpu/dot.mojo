@@ -12,7 +12,7 @@ all weight rows before the next block does.
 from std.math import ceildiv
 from std.memory import bitcast
 
-from .pack import row_words
+from .pack import row_words, x_scales_word
 from .weights import (
     WeightRows,
     WordPointer,
@@ -31,8 +31,8 @@ comptime TILE_N = 32
 comptime _PASS_ROWS = 8
 """Most rows of activations that one pass over the weights multiplies."""
 
-comptime _FOLD_ROWS = 4
-"""Fewest rows of activations for which folding scales into words is less work than multiplying sums by them."""
+comptime _BLOCK_ROWS = 4 if LANES == 16 else 3
+"""Fewest rows of activations that weight rows share, in pairs and in blocks."""
 
 comptime _BLOCK_BYTES = 16384
 """Activations of a block of chunks, half of a small L1: weights pass through the other half."""
@@ -41,8 +41,19 @@ comptime _LEAD_BYTES = 4096
 """How far ahead of a walk through a block its weights are asked for."""
 
 
+def _fold_rows[word: DType]() -> Int:
+    """Fewest rows of activations for which folding scales into words is less work than multiplying sums by them.
+
+    A multiplication a word of float32 is more, but where products beside their sums would not fit the registers.
+    """
+    comptime if word == DType.bfloat16:
+        return 4
+    else:
+        return 6 if LANES == 8 else Int.MAX
+
+
 def _in_blocks[Rows: WeightRows, m: Int]() -> Bool:
-    return takes_blocks[Rows]() and m >= _FOLD_ROWS
+    return takes_blocks[Rows]() and m >= _BLOCK_ROWS
 
 
 def takes_blocks[Rows: WeightRows]() -> Bool:
@@ -54,7 +65,7 @@ def takes_blocks[Rows: WeightRows]() -> Bool:
     Returns:
         Whether a chunk is one register of words.
     """
-    return Rows.vectors == 1
+    return Rows.vectors == 1 or (LANES == 8 and Rows.word == DType.float32)
 
 
 @fieldwise_init
@@ -126,7 +137,7 @@ def _add_chunk[
         scale[r] = lane_scales[Rows](scales.unsafe_offset(r * scales_stride), chunk)
     var products = Array[Sums[Rows.word], pair * m](fill=Sums[Rows.word](0))
     var x_chunk = x.unsafe_offset(row_words[Rows](chunk))
-    comptime if Rows.word == DType.int8:
+    comptime if Rows.word == DType.int8 and Rows.zero_point:
         comptime for i in range(m):
             var start = x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](
                 Rows.vectors * LANES
@@ -143,10 +154,14 @@ def _add_chunk[
                 comptime s = r * m + i
                 comptime if direct:
                     sums[s] = rebind[Floats](
-                        multiply_add[Rows.word](rebind[Sums[Rows.word]](sums[s]), words[r], source)
+                        multiply_add[Rows.word, Rows.zero_point](
+                            rebind[Sums[Rows.word]](sums[s]), words[r], source
+                        )
                     )
                 else:
-                    products[s] = multiply_add[Rows.word](products[s], words[r], source)
+                    products[s] = multiply_add[Rows.word, Rows.zero_point](
+                        products[s], words[r], source
+                    )
     comptime if not direct:
         comptime for r in range(pair):
             comptime for i in range(m):
@@ -156,7 +171,7 @@ def _add_chunk[
                     comptime if Rows.word == DType.int8:
                         total *= bitcast[DType.float32, LANES](
                             x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](
-                                (Rows.vectors + 1) * LANES
+                                x_scales_word[Rows]()
                             )
                         )
                     sums[r * m + i] = total.fma(
@@ -280,7 +295,7 @@ def dot[
         y: [m, TILE_N] float32, of which the first `rows` columns are written.
     """
     comptime if Rows.folds:
-        if m >= _FOLD_ROWS and weights.fits_folding(first_row, rows):
+        if m >= _fold_rows[Rows.word]() and weights.fits_folding(first_row, rows):
             _dot_all[Rows, True](weights, first_row, rows, k, x, m, scales, partial, y)
             return
     _dot_all[Rows, False](weights, first_row, rows, k, x, m, scales, partial, y)
@@ -306,7 +321,7 @@ def _dot_all[
     var passes = ceildiv(m, _PASS_ROWS)
     var block = max(1, chunks)
     comptime if takes_blocks[Rows]():
-        if m >= _FOLD_ROWS:
+        if m >= _BLOCK_ROWS:
             block = ceildiv(block, ceildiv(ceildiv(m, passes) * words * 4 + 1, _BLOCK_BYTES))
     # At least one: a row of no elements has sums, too.
     for first in range(0, max(1, chunks), block):
@@ -338,7 +353,8 @@ def _dot_pass[
     partial: FloatPointer,
     y: FloatPointer,
 ):
-    comptime pair = 2 if m >= _FOLD_ROWS and LANES == 16 else 1
+    comptime scale_sums = Rows.group_lanes > 0 and not fold
+    comptime pair = 2 if m >= _BLOCK_ROWS and (LANES == 16 or (m <= 4 and not scale_sums)) else 1
     var whole = walk.rows // pair * pair
     for n in range(0, whole, pair):
         _dot_rows[Rows, m, pair, fold](

@@ -27,17 +27,17 @@ comptime _MAX_TILE_ROWS = 6 * LANES
 
 
 def _max_dot_rows[Rows: WeightRows]() -> Int:
-    """The most rows of an expert that all go by dot (NOTES N11, N87)."""
-    comptime if Rows.word != DType.bfloat16:
-        return LANES // 2
-    else:
+    """The most rows of an expert that all go by dot (NOTES N11, N87, N94)."""
+    comptime if Rows.word == DType.bfloat16:
         return 4 * LANES if takes_blocks[Rows]() else 7 * LANES // 4
+    else:
+        return 3 * LANES // 2 if LANES == 8 else LANES // 2
 
 
 def _max_remainder[word: DType]() -> Int:
     """Rows past a whole register of tokens that are cheaper by dot than as one more register, part of it padding.
     """
-    return 3 * LANES // 4 if word == DType.bfloat16 else LANES // 2
+    return 3 * LANES // 4 if word == DType.bfloat16 or LANES == 8 else LANES // 2
 
 
 comptime _MAX_SERIAL_PACK = 8

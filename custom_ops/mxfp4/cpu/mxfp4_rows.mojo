@@ -4,11 +4,18 @@ from std.memory import bitcast
 from std.sys import llvm_intrinsic
 from std.sys.intrinsics import masked_load
 
-from ..decode import decode_e2m1_bf16x32, decode_e2m1_f32, decode_e2m1_int8, decode_e8m0
+from ..decode import (
+    HAS_BYTE_LOOKUP,
+    decode_e2m1_bf16x32,
+    decode_e2m1_f32,
+    decode_e2m1_f32x8,
+    decode_e2m1_int8,
+    decode_e8m0,
+)
 from ..format import BYTES_PER_GROUP, E8M0_BIAS
 from ..pointers import ConstPointer
 from .weights import LANE_INDEX, PREFETCH_BYTES, WeightRows, WordPointer, prefetch_byte
-from .words import LANES, Words, per_word
+from .words import LANES, Floats, Words, per_word
 
 comptime _FOLD_BIAS = 125
 """Powers of two that are added to decoded words before a scale's are taken off: 6 * 2^125 is the largest bfloat16 of its
@@ -40,8 +47,8 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
     """Eight codes in each 32-bit word of codes; one, two or four to each decoded word."""
     comptime group_lanes = 4
     """A group of 32 codes is four lanes of eight."""
-    comptime folds = Self.word_dtype == DType.bfloat16
-    """A scale is an addition to a bfloat16's exponent."""
+    comptime folds = Self.word_dtype != DType.int8
+    """A scale is an addition to a bfloat16's exponent, and a factor of a float32."""
     comptime zero_point = 12
     """Twice the largest magnitude, 6."""
 
@@ -84,7 +91,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
 
         Parameters:
             v: The vector.
-            fold: Whether words are multiplied by their scales; bfloat16 only.
+            fold: Whether words are multiplied by their scales; not int8.
 
         Args:
             packed: Codes.
@@ -108,14 +115,21 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
         elif Self.word == DType.int8:
             return decode_e2m1_int8(packed >> UInt32(4 * v))
         else:
-            return bitcast[DType.uint32, LANES](decode_e2m1_f32(packed >> UInt32(4 * v)))
+            var values: Floats
+            comptime if HAS_BYTE_LOOKUP and LANES == 8:
+                values = rebind[Floats](decode_e2m1_f32x8[v](rebind[SIMD[DType.uint32, 8]](packed)))
+            else:
+                values = decode_e2m1_f32(packed >> UInt32(4 * v))
+            comptime if fold:
+                values *= bitcast[DType.float32, LANES](scale)
+            return bitcast[DType.uint32, LANES](values)
 
     @inline(.always)
     def read_scales[fold: Bool](self, row: Int, first: Int, end: Int, target: WordPointer):
         """Decodes some of a row's scale bytes, and asks for those of rows to come.
 
         Parameters:
-            fold: Whether to what `decode` subtracts, in both halves of a word; otherwise to float32.
+            fold: Whether to what `decode` subtracts of bfloat16, in both halves of a word; otherwise to float32.
 
         Args:
             row: The row.
@@ -134,7 +148,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
                 var left = SIMD[DType.int32, LANES](Int32(self.k_groups - i))
                 s = masked_load[LANES](bytes.unsafe_offset(i), LANE_INDEX.lt(left), s)
             var wide = s.cast[DType.uint32]()
-            comptime if fold:
+            comptime if fold and Self.word == DType.bfloat16:
                 var exponent = (UInt32(E8M0_BIAS + _FOLD_BIAS) - wide) << 7
                 target.unsafe_store[alignment=4](i, exponent | (exponent << 16))
             else:

@@ -1,7 +1,7 @@
 """Activations in the order in which `WeightRows` decode: rows for `dot`, words by tokens for `tile`.
 
-A chunk of a row is the words of its vectors. For int8 words, two registers follow: what products start from, which takes
-the weights' zero point back, and the scale of each group of 32 activations.
+A chunk of a row is the words of its vectors. For int8 words follow, a register each: what products start from, which takes
+the weights' zero point back, if they have one; and the scale of each group of 32 activations.
 """
 
 from std.memory import bitcast
@@ -31,8 +31,31 @@ def row_words[Rows: WeightRows](chunks: Int) -> Int:
     Returns:
         Words.
     """
-    comptime extra = 2 * LANES if Rows.word == DType.int8 else 0
-    return chunks * (words_per_chunk[Rows]() + extra)
+    comptime if Rows.word == DType.int8:
+        return chunks * (x_scales_word[Rows]() + LANES)
+    else:
+        return chunks * words_per_chunk[Rows]()
+
+
+def x_scales_word[Rows: WeightRows]() -> Int:
+    """Gives where a chunk of int8 words has the scales of its activations.
+
+    Parameters:
+        Rows: The weights' format.
+
+    Returns:
+        Words before them.
+    """
+    return words_per_chunk[Rows]() + (LANES if Rows.zero_point else 0)
+
+
+@inline(.always)
+def _round_to_bf16(bits: Words) -> Words:
+    """Rounds float32 to the nearest bfloat16, to even of two; a cast is a call for each element where CPUs have no bfloat16.
+    """
+    var nearest = bits + 0x7FFF + ((bits >> 16) & 1)
+    var quiet = bits | 0x0040_0000
+    return ((bits & 0x7FFF_FFFF).gt(0x7F80_0000).select(quiet, nearest)) & 0xFFFF_0000
 
 
 @inline(.always)
@@ -50,9 +73,7 @@ def _split[
         elif Rows.word == DType.int8:
             words = bitcast[DType.uint32, LANES](values.cast[DType.int32]().cast[DType.int8]())
         elif round_to_bf16:
-            words = bitcast[DType.uint32, LANES](
-                values.cast[DType.bfloat16]().cast[DType.float32]()
-            )
+            words = _round_to_bf16(bitcast[DType.uint32, LANES](values))
         else:
             words = bitcast[DType.uint32, LANES](values)
         target.unsafe_store(vector * LANES, words)
@@ -66,7 +87,7 @@ def _split[
 def _quantize[
     width: SIMDLength, //, Rows: WeightRows
 ](mut values: SIMD[DType.float32, width], target: WordPointer):
-    """Turns a chunk's elements into integers of at most 127, and writes the two registers that go with them.
+    """Turns a chunk's elements into integers of at most 127, and writes the registers that go with them.
 
     A group's scale is its largest magnitude / 127, NaN where an element is NaN; rounding is to nearest even.
     """
@@ -87,8 +108,9 @@ def _quantize[
         starts[g * Rows.group_lanes] = Int32(-Rows.zero_point * Int(rounded.reduce_add()))
         comptime for lane in range(Rows.group_lanes):
             scales[g * Rows.group_lanes + lane] = scale
-    target.unsafe_store(words_per_chunk[Rows](), bitcast[DType.uint32, LANES](starts))
-    target.unsafe_store(words_per_chunk[Rows]() + LANES, bitcast[DType.uint32, LANES](scales))
+    comptime if Rows.zero_point:
+        target.unsafe_store(words_per_chunk[Rows](), bitcast[DType.uint32, LANES](starts))
+    target.unsafe_store(x_scales_word[Rows](), bitcast[DType.uint32, LANES](scales))
 
 
 def pack_row[

@@ -12,7 +12,7 @@ from std.math import ceildiv
 from std.memory import bitcast
 
 from .dot import TILE_N, FloatPointer, scales_per_row
-from .pack import row_words
+from .pack import row_words, x_scales_word
 from .weights import (
     WeightRows,
     WordPointer,
@@ -78,7 +78,9 @@ def _multiply_words[
             comptime for r in range(nr):
                 var weight = Words(words[unsafe_offset=r * _words_per_step[Rows]() + word])
                 comptime for t in range(tm):
-                    sums[r * tm + t] = multiply_add[Rows.word](sums[r * tm + t], weight, tokens[t])
+                    sums[r * tm + t] = multiply_add[Rows.word, Rows.zero_point](
+                        sums[r * tm + t], weight, tokens[t]
+                    )
     comptime for r in range(nr):
         comptime for t in range(tm):
             y.unsafe_store(r * stride + t * LANES, rebind[Floats](sums[r * tm + t]))
@@ -108,7 +110,7 @@ def _multiply_groups[
         for g in range(groups):
             var first = g * Rows.group_lanes
             var products = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
-            comptime if Rows.word == DType.int8:
+            comptime if Rows.word == DType.int8 and Rows.zero_point:
                 var starts = _load_tokens[tm](
                     chunk_x.unsafe_offset((words_per_chunk[Rows]() + first) * stride)
                 )
@@ -126,13 +128,13 @@ def _multiply_groups[
                             chunk_words[unsafe_offset=r * _words_per_step[Rows]() + word]
                         )
                         comptime for t in range(tm):
-                            products[r * tm + t] = multiply_add[Rows.word](
+                            products[r * tm + t] = multiply_add[Rows.word, Rows.zero_point](
                                 products[r * tm + t], weight, tokens[t]
                             )
             var factors = Array[Floats, tm](fill=Floats(1))
             comptime if Rows.word == DType.int8:
                 var x_scales = _load_tokens[tm](
-                    chunk_x.unsafe_offset((words_per_chunk[Rows]() + LANES + first) * stride)
+                    chunk_x.unsafe_offset((x_scales_word[Rows]() + first) * stride)
                 )
                 comptime for t in range(tm):
                     factors[t] = bitcast[DType.float32, LANES](x_scales[t])

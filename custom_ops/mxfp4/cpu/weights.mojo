@@ -29,7 +29,7 @@ trait WeightRows(TrivialRegisterPassable):
     comptime folds: Bool
     """Whether scales can be folded into words, exactly, where `fits_folding` says so."""
     comptime zero_point: Int
-    """What int8 words have added, to be without sign."""
+    """What int8 words have added, to be without sign; 0 where they have theirs."""
 
     def load[tail: Bool](self, row: Int, chunk: Int) -> Words:
         """Loads one chunk of a row.

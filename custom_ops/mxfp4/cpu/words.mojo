@@ -15,8 +15,25 @@ comptime Floats = SIMD[DType.float32, LANES]
 comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]() and LANES == 16
 """Whether the CPU multiplies pairs of bfloat16 into float32 sums (vdpbf16ps)."""
 
-comptime HAS_INT8_DOT = CompilationTarget._has_feature["avx512vnni"]() and LANES == 16
+comptime HAS_INT8_DOT = (
+    LANES == 16
+    and CompilationTarget._has_feature["avx512vnni"]()
+    or LANES == 8
+    and CompilationTarget._has_feature["avxvnni"]()
+)
 """Whether the CPU multiplies fours of bytes into int32 sums (vpdpbusd)."""
+
+comptime HAS_INT8_PAIRS = (
+    LANES == 16
+    and CompilationTarget._has_feature["avx512bw"]()
+    or LANES == 8
+    and CompilationTarget._has_feature["avx2"]()
+)
+"""Whether the CPU multiplies pairs of bytes into int16 sums (vpmaddubsw), and pairs of those into int32 (vpmaddwd)."""
+
+
+comptime HAS_SIGNED_DOT = CompilationTarget._has_feature["dotprod"]()
+"""Whether the CPU multiplies fours of bytes with sign into int32 sums (sdot of AArch64)."""
 
 
 def word_of(activations: DType) -> DType:
@@ -66,16 +83,20 @@ Parameters:
 
 
 @inline(.always)
-def multiply_add[word: DType](acc: Sums[word], a: Words, b: Words) -> Sums[word]:
+def multiply_add[
+    word: DType, zero_point: Int = 0
+](acc: Sums[word], a: Words, b: Words) -> Sums[word]:
     """Adds to each lane the product of its two words: `acc + sum_i a_i * b_i` over a word's elements.
 
     Parameters:
         word: What a word holds: float32, bfloat16 or int8.
+        zero_point: What int8 weights have added, to be without sign, or 0: then they have theirs. vpdpbusd takes weights
+            without; sums of pairs hold weights without up to 64, or with sign.
 
     Args:
         acc: Sums so far.
-        a: Words of weights; for int8 bytes without sign.
-        b: Words of activations; for int8 bytes with sign.
+        a: Words of weights; for int8 bytes of 0 to twice the zero point, or with sign.
+        b: Words of activations; for int8 bytes of -127 to 127.
 
     Returns:
         The new sums. In bfloat16 the instruction treats subnormal inputs and sums as zero, whatever the mode.
@@ -94,28 +115,68 @@ def multiply_add[word: DType](acc: Sums[word], a: Words, b: Words) -> Sums[word]
             )
         )
     elif word == DType.int8:
-        comptime if HAS_INT8_DOT:
-            return rebind[Sums[word]](
-                llvm_intrinsic[
-                    "llvm.x86.avx512.vpdpbusd.512",
-                    SIMD[DType.int32, 16],
-                    has_side_effect=False,
-                ](
-                    rebind[SIMD[DType.int32, 16]](acc),
-                    bitcast[DType.uint8, 64](a),
-                    bitcast[DType.int8, 64](b),
-                )
+        return rebind[Sums[word]](
+            _multiply_bytes[zero_point](
+                rebind[_Ints](acc),
+                bitcast[DType.int8, 4 * LANES](a),
+                bitcast[DType.int8, 4 * LANES](b),
             )
-        else:
-            var sums = rebind[SIMD[DType.int32, LANES]](acc)
-            var signed = bitcast[DType.int32, LANES](b)
-            comptime for i in range(4):
-                var weight = ((a >> UInt32(8 * i)) & 0xFF).cast[DType.int32]()
-                sums += weight * ((signed << Int32(24 - 8 * i)) >> 24)
-            return rebind[Sums[word]](sums)
+        )
     else:
         return rebind[Sums[word]](
             bitcast[DType.float32, LANES](a).fma(
                 bitcast[DType.float32, LANES](b), rebind[Floats](acc)
             )
         )
+
+
+comptime _Ints = SIMD[DType.int32, LANES]
+comptime _Pairs = SIMD[DType.int16, 2 * LANES]
+comptime _Bytes = SIMD[DType.int8, 4 * LANES]
+
+
+@inline(.always)
+def _multiply_bytes[zero_point: Int](acc: _Ints, a: _Bytes, b: _Bytes) -> _Ints:
+    comptime wide = LANES == 16
+    comptime if HAS_INT8_DOT:
+        comptime assert zero_point > 0, "vpdpbusd takes weights without sign"
+        comptime name = "llvm.x86.avx512.vpdpbusd.512" if wide else "llvm.x86.avx512.vpdpbusd.256"
+        return llvm_intrinsic[name, _Ints, has_side_effect=False](acc, a, b)
+    elif HAS_INT8_PAIRS:
+        comptime assert zero_point <= 32, "sums of pairs would overflow"
+        var left = a
+        var right = b
+        comptime if zero_point == 0:
+            left = abs(a)  # 128 for -128, as a byte without sign
+            comptime if wide:
+                right = a.lt(0).select(-b, b)
+            else:
+                right = llvm_intrinsic["llvm.x86.avx2.psign.b", _Bytes, has_side_effect=False](b, a)
+        comptime of_bytes = "llvm.x86.avx512.pmaddubs.w.512" if wide else "llvm.x86.avx2.pmadd.ub.sw"
+        comptime of_pairs = "llvm.x86.avx512.pmaddw.d.512" if wide else "llvm.x86.avx2.pmadd.wd"
+        var pairs = llvm_intrinsic[of_bytes, _Pairs, has_side_effect=False](left, right)
+        return acc + llvm_intrinsic[of_pairs, _Ints, has_side_effect=False](pairs, _Pairs(1))
+    elif HAS_SIGNED_DOT:
+        comptime assert zero_point < 64, "bytes have signs"
+        comptime Half = SIMD[DType.int32, LANES // 2]
+        var sums = Array[Half, 2](fill=Half(0))
+        comptime for i in range(2):
+            sums[i] = llvm_intrinsic[
+                "llvm.aarch64.neon.sdot.v4i32.v16i8", Half, has_side_effect=False
+            ](
+                acc.slice[LANES // 2, offset=i * LANES // 2](),
+                a.slice[2 * LANES, offset=2 * i * LANES](),
+                b.slice[2 * LANES, offset=2 * i * LANES](),
+            )
+        return rebind[_Ints](sums[0].join(sums[1]))
+    else:
+        var sums = acc
+        comptime for i in range(4):
+            comptime up = Int32(24 - 8 * i)
+            var weight = bitcast[DType.int32, LANES](a) << up
+            comptime if zero_point == 0:
+                weight >>= 24
+            else:
+                weight = (bitcast[DType.uint32, LANES](weight) >> 24).cast[DType.int32]()
+            sums += weight * (bitcast[DType.int32, LANES](b) << up >> 24)
+        return sums

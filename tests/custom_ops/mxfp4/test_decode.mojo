@@ -5,8 +5,10 @@ from std.testing import TestSuite, assert_equal, assert_true
 from std.utils.numerics import isnan
 
 from mxfp4.decode import (
+    HAS_BYTE_LOOKUP,
     decode_e2m1_bf16x32,
     decode_e2m1_f32,
+    decode_e2m1_f32x8,
     decode_e2m1_f32_portable,
     decode_e2m1_int8,
     decode_e4m3_f32,
@@ -36,6 +38,21 @@ def test_float32_decoders_give_every_code() raises:
             var want = _bits(Float32(_value(code)))
             assert_equal(_bits(by_table[7]), want, String("code ", code))
             assert_equal(_bits(by_bits[7]), want, String("code ", code))
+
+
+def test_float32_decoder_by_bytes_gives_every_code_of_every_lane() raises:
+    comptime if HAS_BYTE_LOOKUP:
+        # Nibble v of lane l holds l + v + shift, all different within a lane.
+        for shift in range(16):
+            var packed = SIMD[DType.uint32, 8](0)
+            for lane in range(8):
+                for v in range(8):
+                    packed[lane] |= UInt32((lane + v + shift) % 16) << UInt32(4 * v)
+            comptime for v in range(8):
+                var values = decode_e2m1_f32x8[v](packed)
+                for lane in range(8):
+                    var want = _bits(Float32(_value((lane + v + shift) % 16)))
+                    assert_equal(_bits(values[lane]), want, String("nibble ", v, " lane ", lane))
 
 
 def test_bfloat16_decoder_gives_every_code() raises:

@@ -1,0 +1,42 @@
+"""Products of int8 words, for every pair of bytes, as this CPU multiplies them."""
+
+from std.memory import bitcast
+from std.testing import TestSuite, assert_equal
+
+from mxfp4.cpu.byte_rows import ByteRows
+from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
+from mxfp4.cpu.words import LANES, Sums, Words, multiply_add
+
+
+def _check_products[zero_point: Int](low: Int, high: Int) raises:
+    """Weights from `low` to `high` beside the largest of their kind, where a sum of pairs would overflow first.
+    """
+    for weight in range(low, high + 1):
+        for x in range(-127, 128):
+            for other in [low, high]:
+                for x_other in [-127, 127]:
+                    var a = _word(weight, other)
+                    var b = _word(x, x_other)
+                    var acc = Sums[DType.int8](7)
+                    var got = multiply_add[DType.int8, zero_point](acc, Words(a), Words(b))
+                    var want = 7 + 2 * (weight * x + other * x_other)
+                    assert_equal(Int(got[LANES - 1]), want, String(weight, " ", x, " ", other))
+
+
+def _word(even: Int, odd: Int) -> UInt32:
+    var pair = UInt32(even & 0xFF) | UInt32(odd & 0xFF) << 8
+    return pair | pair << 16
+
+
+def test_products_of_weights_as_mxfp4_has_them() raises:
+    comptime zero_point = Mxfp4Rows[DType.int8].zero_point
+    _check_products[zero_point](0, 2 * zero_point)
+
+
+def test_products_of_weights_as_int8_has_them() raises:
+    comptime zero_point = ByteRows[DType.int8, DType.int8].zero_point
+    _check_products[zero_point](zero_point - 128, zero_point + 127)
+
+
+def main() raises:
+    TestSuite.discover_tests[__functions_in_module()]().run()
