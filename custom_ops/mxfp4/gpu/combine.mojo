@@ -48,7 +48,7 @@ def combine_kernel[
         weights: [T, k].
         residual: [T, hidden].
         tokens: T.
-        top_k: Experts per token, k.
+        top_k: Experts per token, k, at least one.
         hidden: H.
     """
     wait_for_kernels_before()
@@ -61,8 +61,7 @@ def combine_kernel[
         return
     var of_token = Int(token * UInt32(top_k))
     var at = Int(number) * width
-    # Not as memory that nobody writes (`invariant`): the kernel before may still do so when this one begins.
-    var before = residual.unsafe_load[width=width, alignment=2 * width, invariant=False](at)
+    var before = SIMD[DType.bfloat16, width](0)
     var total = SIMD[DType.float32, width](0)
     for first in range(0, Int(top_k), _AT_ONCE):
         # Loads without branches between them, so that they are under way together: for what there is not, another's.
@@ -77,9 +76,13 @@ def combine_kernel[
             if first + i >= Int(top_k) or found[i] >= tokens * top_k:
                 found[i] = -1
             var row = Int(max(found[i], 0)) * Int(hidden)
+            # Not as memory that nobody writes (`invariant`): the kernel before may still do so when this one begins.
             values[i] = y.unsafe_load[width=width, alignment=2 * width, invariant=False](
                 row + Int(part) * width
             )
+        # Among the rows: before the loop, ptxas unpacks it there, and waits for it before it asks for the first place.
+        if first == 0:
+            before = residual.unsafe_load[width=width, alignment=2 * width, invariant=False](at)
         comptime for i in range(_AT_ONCE):
             var share = SIMD[DType.float32, width](shares[i])
             var more = values[i].cast[DType.float32]().fma(share, total)
@@ -114,10 +117,12 @@ def enqueue_combine(
         hidden: H.
 
     Raises:
-        There are too many elements, or the launch fails.
+        A token has no experts, there are too many elements, or the launch fails.
     """
     if tokens == 0 or hidden == 0:
         return
+    if top_k == 0:
+        raise Error("moe.combine: on a GPU a token must have an expert, got none")
     if tokens * max(top_k, hidden) >= _MAX_ELEMENTS:
         raise Error(
             "moe.combine: on a GPU tokens * hidden must be below 2^31, got ", tokens, " * ", hidden

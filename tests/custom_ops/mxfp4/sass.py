@@ -59,6 +59,12 @@ class Instruction:
                 break
         return range(0)
 
+    def read(self) -> set[int]:
+        """Gives the registers of a lane that it reads, each by its name: of wide operands but addresses the first."""
+        others = self.operands[1 if self.written() and _REGISTER.match(self.operands[0]) else 0 :]
+        found = re.findall(r"\bR(\d+)(\.64)?", " ".join(others))
+        return {int(first) + i for first, wide in found for i in range(2 if wide else 1)}
+
     def _width(self) -> int:
         if ".128" in self.name:
             return 4
@@ -142,6 +148,20 @@ def early_writes(instructions: list[Instruction]) -> list[str]:
                     found.add(f"{instruction.name} {', '.join(instruction.operands)}")
         todo += [(place, flying) for place in successors(instructions, place)]
     return sorted(found)
+
+
+def memory_waits(instructions: list[Instruction]) -> int:
+    """Counts how often a run of instructions, branches not taken, waits for what it loads from global memory.
+
+    What was loaded together is waited for once, where the first of it is read.
+    """
+    waits, coming = 0, set[int]()
+    for instruction in instructions:
+        if coming & instruction.read():
+            waits, coming = waits + 1, set()
+        if instruction.name.startswith("LDG."):
+            coming |= set(instruction.written())
+    return waits
 
 
 def loop_with(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.custom_ops.mxfp4.sass import early_writes, loop_with, parse_sass
+from tests.custom_ops.mxfp4.sass import early_writes, loop_with, memory_waits, parse_sass
 
 
 def sass(*lines: str) -> str:
@@ -93,6 +93,16 @@ def test_of_two_loops_the_one_with_as_many_products() -> None:
     assert loop_with(instructions, ("HGMMA",), 2) == (3, 2)
     assert loop_with(instructions, ("HGMMA",), 1) == (4, 1)
     assert loop_with(instructions, ("HGMMA",)) == (8, 3)
+
+
+def test_what_is_loaded_together_is_waited_for_once() -> None:
+    first, second = "LDG.E R4, desc[UR8][R2.64]", "LDG.E.128 R8, desc[UR8][R2.64+0x10]"
+    reads = ["IADD3 R1, R4, R5, RZ", "FFMA R1, R2, R11, R1"]
+    assert memory_waits(parse_sass(sass(first, second, *reads, "EXIT"))) == 1
+    assert memory_waits(parse_sass(sass(first, reads[0], second, reads[1], "EXIT"))) == 2
+    behind = "@!P0 LDG.E R6, desc[UR8][R4.64]"
+    assert memory_waits(parse_sass(sass(first, behind, "STG.E desc[UR8][R2.64], R6"))) == 2
+    assert memory_waits(parse_sass(sass(first, "IADD3 R4, R1, R5, RZ", "EXIT"))) == 0
 
 
 def test_activations_in_shared_memory_twice_are_no_fragment() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.custom_ops.mxfp4.assembler import disassemble, needs_nvdisasm
+from tests.custom_ops.mxfp4.sass import memory_waits
 
 
 @needs_nvdisasm
@@ -14,7 +15,9 @@ def test_combine_asks_for_all_rows_before_it_adds_any(
     kernels: dict[str, str], tmp_path: Path
 ) -> None:
     """One after the other, four experts of one token are eight times memory's latency."""
-    names = [x.name for x in disassemble(kernels["combine_8"], tmp_path)]
+    instructions = disassemble(kernels["combine_8"], tmp_path)
+    assert memory_waits(instructions) == 2  # for places, then for rows and the residual
+    names = [x.name for x in instructions]
     loads = [i for i, name in enumerate(names) if name.startswith("LDG")]
     sums = [i for i, name in enumerate(names) if name.startswith("FFMA")]
     assert len(loads) >= 1 + 3 * 4  # the residual; place, share and values of each row
