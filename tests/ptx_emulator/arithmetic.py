@@ -146,6 +146,7 @@ OPERATIONS: dict[str, Compute] = {
     "min": _typed(np.fmin),
     "min.NaN": _typed(np.minimum),
     "max": _typed(np.fmax),
+    "max.NaN": _typed(np.maximum),
     "and": _typed(np.bitwise_and),
     "or": _typed(np.bitwise_or),
     "xor": _typed(np.bitwise_xor),

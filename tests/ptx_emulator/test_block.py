@@ -103,12 +103,14 @@ def test_arithmetic(body: str, want: NDArray[np.uint32] | None) -> None:
     assert (got == want.astype(np.uint32)).all()
 
 
-def test_the_smaller_number_is_nan_where_asked_for() -> None:
+def test_the_smaller_or_larger_number_is_nan_where_asked_for() -> None:
     numbers = np.where(np.arange(32) % 2, np.float32(np.nan), np.arange(32, dtype=np.float32))
     got = compute("min.f32 %r3, %r2, 0f40E00000;", numbers.view(np.uint32)).view(np.float32)
     assert (got == np.fmin(numbers, 7)).all()
     got = compute("min.NaN.f32 %r3, %r2, 0f40E00000;", numbers.view(np.uint32)).view(np.float32)
     np.testing.assert_array_equal(got, np.minimum(numbers, 7))
+    got = compute("max.NaN.f32 %r3, %r2, 0f40E00000;", numbers.view(np.uint32)).view(np.float32)
+    np.testing.assert_array_equal(got, np.maximum(numbers, 7))
 
 
 def test_bfloat16_products_round_to_even_and_keep_subnormals() -> None:

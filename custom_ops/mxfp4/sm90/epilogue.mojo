@@ -4,7 +4,7 @@ from ..layouts.fragments import d_column, d_lower, fragment_row
 from ..layouts.sm90_tiles import TILE_ROWS, source_row
 from ..pointers import ConstPointer
 from ..swiglu import swiglu
-from .ptx import prefetch
+from .ptx import multiply_wide, prefetch, store_if
 from .schedule import Work
 
 comptime Bf16Pointer = MutPointer[BFloat16, MutUntrackedOrigin]
@@ -68,21 +68,24 @@ struct Output[gated: Bool](TrivialRegisterPassable):
         var row = Int(row_tile) * TILE_ROWS + source_row(fragment_row(warp, lane, 0))
         if row >= self.n:
             return
-        # Both factors of a place have 32 bits: one wide multiplication. Multiples of `outputs` alone would be the same for
-        # all items, and ptxas keeps such things in registers that it does not have.
-        var outputs = UInt32(self.n // rows)
-        var y = self.y.unsafe_offset(row // rows)
+        # In bytes, a place is one instruction, a wide multiplication with an addition. Multiples of `row_bytes` alone would
+        # be the same for all items, and ptxas keeps such things in registers that it does not have.
+        var row_bytes = UInt32(self.n // rows * 2)
+        var y = self.y.unsafe_offset(row // rows).unsafe_bitcast[UInt8]()
         var bias = self._bias(work, row).unsafe_load[width=2, alignment=4]().cast[DType.float32]()
         comptime for i in range(columns // 2):
             comptime if d_lower(i) == 0:
                 var token = UInt32(work.first_row) + UInt32(d_column(lane, i))
-                if token < UInt32(work.end_row):
-                    var at = y.unsafe_offset(Int(token) * Int(outputs))
-                    var both = SIMD[DType.float32, 2](sums[i], sums[i + 2]) + bias
-                    comptime if Self.gated:
-                        at[] = swiglu(both[0], both[1], self.limit).cast[DType.bfloat16]()
-                    else:
-                        at.unsafe_store[alignment=4](0, both.cast[DType.bfloat16]())
+                var at = y.unsafe_offset(multiply_wide(token, row_bytes)).unsafe_bitcast[BFloat16]()
+                var both = SIMD[DType.float32, 2](sums[i], sums[i + 2]) + bias
+                # Of all columns, those without a token, too: behind branches, one output's exponential and reciprocal
+                # would wait for those of the one before.
+                var take = token < UInt32(work.end_row)
+                comptime if Self.gated:
+                    var one = swiglu(both[0], both[1], self.limit)
+                    store_if(at, one.cast[DType.bfloat16](), take)
+                else:
+                    store_if(at, both.cast[DType.bfloat16](), take)
 
     @inline(.always)
     def _bias(self, work: Work, row: Int) -> ConstPointer[DType.bfloat16]:

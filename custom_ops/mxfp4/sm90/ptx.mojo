@@ -2,6 +2,7 @@
 
 from layout.tma_async import SharedMemBarrier
 from max.gpu.memory import AddressSpace
+from std.memory import bitcast
 from std.sys._assembly import inlined_assembly
 
 comptime SharedBytes = Pointer[
@@ -68,6 +69,57 @@ def prefetch(source: ImmPointer[BFloat16, _]):
         source: Where it lies.
     """
     inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l"](Int64(Int(source)))
+
+
+@inline(.always)
+def store_if[
+    width: SIMDLength, //
+](
+    target: MutPointer[BFloat16, MutUntrackedOrigin],
+    values: SIMD[DType.bfloat16, width],
+    take: Bool,
+):
+    """Stores values to global memory or does not, without a branch, so that what comes next need not wait for them.
+
+    Parameters:
+        width: How many, one or two.
+
+    Args:
+        target: Where to; not written where nothing is taken.
+        values: The values.
+        take: Whether to store.
+    """
+    comptime assert width == 1 or width == 2, "a word has up to two"
+    comptime if width == 1:
+        inlined_assembly[
+            "{ .reg .pred p; setp.ne.u32 p, $2, 0; @p st.global.b16 [$0], $1; }",
+            NoneType,
+            constraints="l,h,r,~{memory}",
+        ](Int64(Int(target)), bitcast[DType.uint16, 1](values), UInt32(1 if take else 0))
+    else:
+        inlined_assembly[
+            "{ .reg .pred p; setp.ne.u32 p, $2, 0; @p st.global.b32 [$0], $1; }",
+            NoneType,
+            constraints="l,r,r,~{memory}",
+        ](Int64(Int(target)), bitcast[DType.uint32, 1](values), UInt32(1 if take else 0))
+
+
+@inline(.always)
+def multiply_wide(a: UInt32, b: UInt32) -> Int:
+    """Multiplies to 64 bits in one instruction, where a compiler that has lost sight of the factors' 32 bits makes several.
+
+    Args:
+        a: A factor.
+        b: The other.
+
+    Returns:
+        The product.
+    """
+    return Int(
+        inlined_assembly[
+            "mul.wide.u32 $0, $1, $2;", UInt64, constraints="=l,r,r", has_side_effect=False
+        ](a, b)
+    )
 
 
 @inline(.always)

@@ -32,7 +32,7 @@ class Case:
         top_k: 0 where x is in expert order.
         grid: blocks.
         bad_order: what to put into the last place of the row order, if anything.
-        no_number: whether some of the bias is NaN.
+        bias: what an expert's begins with, if not at random.
     """
 
     rows: tuple[int, ...]
@@ -41,7 +41,7 @@ class Case:
     top_k: int = 0
     grid: int = 2
     bad_order: int = 0
-    no_number: bool = False
+    bias: tuple[float, ...] = ()
 
 
 def multiply(
@@ -54,8 +54,7 @@ def multiply(
     blocks = rng.integers(0, 256, (experts, case.n, case.k // 32, 16), dtype=np.uint8)
     scales = rng.integers(115, 129, (experts, case.n, case.k // 32), dtype=np.uint8)
     bias = encode_bfloat16(rng.normal(size=(experts, case.n))).astype(np.uint16)
-    if case.no_number:
-        bias[:, :4:3] = 0x7FC0  # of a gate, and of another output's up
+    bias[:, : len(case.bias)] = encode_bfloat16(np.array(case.bias))
     tokens = rows // case.top_k if case.top_k else rows
     x = encode_bfloat16(rng.normal(size=(tokens, case.k)) / 64).astype(np.uint16)
     order = rng.permutation(rows).astype(np.int32)
@@ -85,7 +84,8 @@ def multiply(
         want[of_expert] = taken[of_expert] @ weights[e].T + decode_bfloat16(bias[e])
     if gated:
         gate, up = np.minimum(want[:, ::2], 7), np.clip(want[:, 1::2], -7, 7)
-        want = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
+        with np.errstate(invalid="ignore"):
+            want = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
     return decode_bfloat16(y), want
 
 
@@ -148,14 +148,19 @@ def test_a_row_order_that_leaves_the_rows_reads_nothing(kernels: dict[str, str],
     assert largest_error(got[:-1], want[:-1]) < OUTPUT_ROUNDING
 
 
-@pytest.mark.parametrize("name", ["decode_8", "decode_8_gated"])
-def test_a_bias_that_is_no_number_shows(kernels: dict[str, str], name: str) -> None:
-    """Clamps are no place for it to vanish."""
+@pytest.mark.parametrize("name", ["decode_8", "decode_8_gated", "middle_64_gated"])
+def test_bias_that_is_no_number_or_past_the_clamps(kernels: dict[str, str], name: str) -> None:
+    """Of gates and ups, in turns. What is NaN stays it: clamps are no place for it to vanish."""
     gated = name.endswith("gated")
-    case = Case((3,), n=64, k=64, top_k=3 if gated else 0, grid=1, no_number=True)
+    bias: tuple[float, ...] = (np.nan, 0, 0, np.nan, 100, 100, 100, -100, -100, 3, 7.5, -6.5)
+    if gated:
+        bias += (np.inf, -np.inf, -np.inf, 1)
+    case = Case((3,), n=64, k=64, top_k=3 if gated else 0, grid=1, bias=bias)
     got, want = multiply(kernels[name], case, gated=gated)
-    assert np.isnan(got).any()
     assert (np.isnan(got) == np.isnan(want)).all()
+    assert np.isnan(got).any(axis=0).sum() == (3 if gated else 2)
+    numbers = ~np.isnan(want)
+    assert largest_error(got[numbers], want[numbers]) < OUTPUT_ROUNDING
 
 
 def test_no_rows_write_nothing(kernels: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,31 @@ def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path
         of_tile = to_multiply / said["k_tiles"], to_load / tiles_of_a_loading_warp
         print(f"{name}: {of_tile[0]:.0f} + {of_tile[1]:.0f} instructions a tile of {width}")
         assert sum(of_tile) <= BUDGET[name]
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", REGISTERS)
+def test_outputs_are_finished_side_by_side(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    """From a lane's bias to its stores there is no branch, behind which an output would wait for another.
+
+    And few instructions for what an output in prefill takes while no product runs: 18, or 8 without SwiGLU for two.
+    """
+    names = [x.name for x in disassemble(kernels[name], tmp_path)]
+    begins = [i for i, x in enumerate(names) if x.startswith("LDG") and "CONSTANT" in x]
+    stores = [i for i, x in enumerate(names) if x.startswith("STG")]
+    said = facts(kernels[name])
+    found = []
+    for begin, following in pairwise([*begins, len(names)]):
+        own = [place for place in stores if begin < place < following]
+        # Over the last one ptxas may jump.
+        assert not any(x.startswith(("BSSY", "BRA")) for x in names[begin : own[-2]])
+        found.append(len(own))
+        if name.startswith("prefill"):
+            assert own[-1] - begin <= len(own) * (18 if name.endswith("gated") else 8)
+    # A lane has a fourth of the tokens, each of two rows.
+    assert sorted(found) == sorted({said["tokens"] // 4, said["narrow_tokens"] // 4})
 
 
 @needs_nvdisasm
