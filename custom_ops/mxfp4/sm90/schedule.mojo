@@ -9,6 +9,8 @@ from ..pointers import ConstPointer
 from .config import LIST_ENTRIES, Sm90Config
 
 comptime _LANES = 32
+comptime _AT_ONCE = 4
+"""Experts of a lane whose offsets are asked for together: up to 128 experts all of them."""
 comptime _Entry = SIMD[DType.int32, 4]
 """An expert: its first item, its number, its first row, the end of its rows."""
 comptime SharedList = Pointer[
@@ -56,6 +58,15 @@ struct _Offsets[waited: Bool](TrivialRegisterPassable):
         var start = self.offsets.unsafe_load[volatile=not Self.waited, invariant=False](Int(expert))
         return min(max(Int32(0), start), self.rows)
 
+    @inline(.always)
+    def several(self, first: Int32, end: Int32) -> Array[Int32, _AT_ONCE + 1]:
+        """Gives where the rows of some experts and of the one behind begin, those past the end as the end's.
+        """
+        var starts = Array[Int32, _AT_ONCE + 1](fill=0)
+        comptime for i in range(_AT_ONCE + 1):
+            starts[i] = self[min(first + Int32(i), end)]
+        return starts^
+
 
 @inline(.always)
 def list_experts[
@@ -70,7 +81,7 @@ def list_experts[
 ):
     """Lists the experts that have rows; one warp does it, each lane for its share of the experts.
 
-    Memory is waited for once, where a walk from expert to expert would wait at each step.
+    Up to 128 experts memory is waited for once, where a walk from expert to expert would wait at each step.
 
     Parameters:
         config: How the matmul is cut.
@@ -89,24 +100,29 @@ def list_experts[
     var share = ceildiv(experts, Int32(_LANES))
     var first = min(lane * share, experts)
     var end = min(first + share, experts)
+    var at = starts.several(first, end)
     var listed = Int32(0)
     var tiles = Int32(0)
-    var start = starts[first]
-    for expert in range(first, end):
-        var next = starts[expert + 1]
-        listed += Int32(next > start)
-        tiles += ceildiv(max(Int32(0), next - start), Int32(config.tokens))
-        start = next
+    for expert in range(first, end, _AT_ONCE):
+        if share > _AT_ONCE:
+            at = starts.several(expert, end)
+        comptime for i in range(_AT_ONCE):
+            var own = max(Int32(0), at[i + 1] - at[i])
+            listed += Int32(own > 0)
+            tiles += ceildiv(own, Int32(config.tokens))
     var place = prefix_sum[exclusive=True](listed)
     var item = prefix_sum[exclusive=True](tiles) * row_blocks
-    start = starts[first]
-    for expert in range(first, end):
-        var next = starts[expert + 1]
-        if next > start:
-            entries[unsafe_offset=Int(place)] = _Entry(item, expert, start, next)
-            item += ceildiv(next - start, Int32(config.tokens)) * row_blocks
-            place += 1
-        start = next
+    for expert in range(first, end, _AT_ONCE):
+        if share > _AT_ONCE:
+            at = starts.several(expert, end)
+        comptime for i in range(_AT_ONCE):
+            var own = at[i + 1] - at[i]
+            if own > 0:
+                entries[unsafe_offset=Int(place)] = _Entry(
+                    item, expert + Int32(i), at[i], at[i + 1]
+                )
+                item += ceildiv(own, Int32(config.tokens)) * row_blocks
+                place += 1
     if lane == _LANES - 1:
         entries[unsafe_offset=Int(place)] = _Entry(item, -1, 0, 0)
         entries[unsafe_offset=Int(place) + 1] = _Entry(Int32.MAX, -1, 0, 0)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.custom_ops.mxfp4.assembler import assemble, disassemble, needs_nvdisasm, needs_ptxas
 from tests.custom_ops.mxfp4.ptx import facts
-from tests.custom_ops.mxfp4.sass import early_writes, loop_with
+from tests.custom_ops.mxfp4.sass import early_writes, loop_with, memory_waits
 
 REGISTERS = {
     f"{config}{gated}": registers
@@ -85,6 +85,17 @@ def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path
         of_tile = to_multiply / said["k_tiles"], to_load / tiles_of_a_loading_warp
         print(f"{name}: {of_tile[0]:.0f} + {of_tile[1]:.0f} instructions a tile of {width}")
         assert sum(of_tile) <= BUDGET[name]
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", REGISTERS)
+def test_a_lane_asks_for_its_experts_offsets_together(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    """One after the other, four are four times memory's latency before the first weight is asked for."""
+    instructions = disassemble(kernels[name], tmp_path)
+    loads = [i for i, x in enumerate(instructions) if x.name.startswith("LDG.")]
+    assert memory_waits(instructions[: loads[4] + 1]) == 0
 
 
 @needs_nvdisasm

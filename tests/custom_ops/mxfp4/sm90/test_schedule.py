@@ -64,6 +64,8 @@ def sums(counts: ArrayLike) -> list[int]:
         pytest.param(sums([e % 7 if e % 5 == 0 else 0 for e in range(61)]), 39, 192, 9, id="61"),
         pytest.param(sums([3] * 32), 96, 64, 5, id="a lane an expert"),
         pytest.param(sums([e % 2 for e in range(33)]), 16, 64, 5, id="a lane two experts"),
+        pytest.param(sums([e % 3 for e in range(128)]), 127, 64, 5, id="a lane four experts"),
+        pytest.param(sums([e % 3 for e in range(129)]), 129, 64, 5, id="a lane five experts"),
         pytest.param(sums([int(e % 40 == 0) for e in range(510)]), 13, 64, 2, id="most experts"),
         pytest.param(sums([1] * 510), 510, 64, 3, id="most experts, all with rows"),
     ],
