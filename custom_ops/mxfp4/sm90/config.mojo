@@ -23,12 +23,6 @@ comptime BARRIER_BYTES = 8
 comptime MAX_EXPERTS = 510
 """Experts that a block's list has room for."""
 
-comptime LIST_ENTRIES = MAX_EXPERTS + 2
-"""Entries of that list: one for each expert, and two for the end."""
-
-comptime LIST_BYTES = 16 * LIST_ENTRIES
-"""Bytes of that list."""
-
 
 @fieldwise_init
 struct Sm90Config(Equatable, TrivialRegisterPassable):
@@ -107,6 +101,14 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
             return 0
         return (self.warpgroups - 1) * TILE_ROWS * self.tokens * 4
 
+    def list_bytes(self) -> Int:
+        """Gives the bytes of the list of experts.
+
+        Returns:
+            Bytes: 16 for each expert, twice where narrow tiles come last, and for each of two at the end.
+        """
+        return 16 * (MAX_EXPERTS * (2 if self.narrow_last() else 1) + 2)
+
     def shared_bytes(self) -> Int:
         """Gives the shared memory of a block.
 
@@ -115,7 +117,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         return (
             self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES)
-            + LIST_BYTES
+            + self.list_bytes()
             + self.sums_bytes()
         )
 
@@ -165,6 +167,14 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
             Half of `tokens`, or all where one instruction has no fewer.
         """
         return max(self.tokens // 2, 8)
+
+    def narrow_last(self) -> Bool:
+        """Tells whether narrow tiles come after all others, where they even out what blocks have to do.
+
+        Returns:
+            Whether they do: where the tensor core is the limit, as an expert's weights then come from memory twice.
+        """
+        return self.tokens > 64
 
     def row_blocks(self, n: Int) -> Int:
         """Gives the blocks along an expert's weight rows.

@@ -15,7 +15,7 @@ Transposed, so that weights are the operand in registers: D[weight rows, tokens]
                     sums to shared memory and on to the first warpgroup, where they split k
                     epilogue
 
-Tiles with rows for half their width or less are multiplied as narrow ones.
+Tiles with rows for half their width or less are multiplied as narrow ones; in prefill they come behind all others.
 
 | tensor | shape | dtype, layout |
 |---|---|---|

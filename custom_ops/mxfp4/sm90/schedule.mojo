@@ -3,20 +3,20 @@
 from std.math import ceildiv
 
 from max.gpu.memory import AddressSpace
-from max.gpu.primitives.warp import prefix_sum
+from max.gpu.primitives.warp import prefix_sum, shuffle_idx
 
 from ..pointers import ConstPointer
-from .config import LIST_ENTRIES, Sm90Config
+from .config import Sm90Config
 
 comptime _LANES = 32
 comptime _AT_ONCE = 4
 """Experts of a lane whose offsets are asked for together: up to 128 experts all of them."""
 comptime _Entry = SIMD[DType.int32, 4]
-"""An expert: its first item, its number, its first row, the end of its rows."""
+"""An expert: its first item, its number, where its rows begin and end."""
 comptime SharedList = Pointer[
     mut=True, _Entry, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""Entries in the order of experts, then one with all further items and expert -1, then one that no item reaches."""
+"""Entries as `list_experts` orders them, then one with all further items and expert -1, then one that no item reaches."""
 
 
 @fieldwise_init
@@ -81,14 +81,15 @@ def list_experts[
 ):
     """Lists the experts that have rows; one warp does it, each lane for its share of the experts.
 
-    Up to 128 experts memory is waited for once, where a walk from expert to expert would wait at each step.
+    Where narrow tiles come last, an expert may be listed twice: with its other rows, and behind all of those with its
+    narrow tile's. Up to 128 experts memory is waited for once, where a walk from one to the next would wait at each step.
 
     Parameters:
         config: How the matmul is cut.
         waited: Whether the kernel before is over.
 
     Args:
-        entries: Room for `LIST_ENTRIES`.
+        entries: Room for `list_bytes`.
         offsets: Expert offsets, [experts + 1]; where they do not ascend, experts have no rows.
         experts: E, up to `MAX_EXPERTS`.
         rows: P: no row at or past it is listed.
@@ -101,35 +102,60 @@ def list_experts[
     var first = min(lane * share, experts)
     var end = min(first + share, experts)
     var at = starts.several(first, end)
-    var listed = Int32(0)
-    var tiles = Int32(0)
-    for expert in range(first, end, _AT_ONCE):
-        if share > _AT_ONCE:
-            at = starts.several(expert, end)
-        comptime for i in range(_AT_ONCE):
-            var own = max(Int32(0), at[i + 1] - at[i])
-            listed += Int32(own > 0)
-            tiles += ceildiv(own, Int32(config.tokens))
-    var place = prefix_sum[exclusive=True](listed)
-    var item = prefix_sum[exclusive=True](tiles) * row_blocks
-    for expert in range(first, end, _AT_ONCE):
-        if share > _AT_ONCE:
-            at = starts.several(expert, end)
-        comptime for i in range(_AT_ONCE):
-            var own = at[i + 1] - at[i]
-            if own > 0:
-                entries[unsafe_offset=Int(place)] = _Entry(
-                    item, expert + Int32(i), at[i], at[i + 1]
-                )
-                item += ceildiv(own, Int32(config.tokens)) * row_blocks
-                place += 1
+    var place = Int32(0)
+    var item = Int32(0)
+    comptime for narrow in range(2 if config.narrow_last() else 1):
+        comptime if narrow == 1:
+            # Behind the last lane's other tiles.
+            place = shuffle_idx(place, UInt32(_LANES - 1))
+            item = shuffle_idx(item, UInt32(_LANES - 1))
+        var listed = Int32(0)
+        var tiles = Int32(0)
+        for expert in range(first, end, _AT_ONCE):
+            if share > _AT_ONCE:
+                at = starts.several(expert, end)
+            comptime for i in range(_AT_ONCE):
+                var own = _listed_rows[config, narrow == 1](at[i], at[i + 1])
+                listed += Int32(own[1] > own[0])
+                tiles += ceildiv(own[1] - own[0], Int32(config.tokens))
+        place += prefix_sum[exclusive=True](listed)
+        item += prefix_sum[exclusive=True](tiles) * row_blocks
+        for expert in range(first, end, _AT_ONCE):
+            if share > _AT_ONCE:
+                at = starts.several(expert, end)
+            comptime for i in range(_AT_ONCE):
+                var own = _listed_rows[config, narrow == 1](at[i], at[i + 1])
+                if own[1] > own[0]:
+                    entries[unsafe_offset=Int(place)] = _Entry(
+                        item, expert + Int32(i), own[0], own[1]
+                    )
+                    item += ceildiv(own[1] - own[0], Int32(config.tokens)) * row_blocks
+                    place += 1
     if lane == _LANES - 1:
         entries[unsafe_offset=Int(place)] = _Entry(item, -1, 0, 0)
         entries[unsafe_offset=Int(place) + 1] = _Entry(Int32.MAX, -1, 0, 0)
 
 
+@inline(.always)
+def _listed_rows[
+    config: Sm90Config, narrow: Bool
+](first: Int32, end: Int32) -> SIMD[DType.int32, 2]:
+    """Gives where the rows of an expert's narrow tile begin and end, or its others: where narrow tiles do not come last, all.
+    """
+    var rows = max(Int32(0), end - first)
+    var last = Int32(0)
+    comptime if config.narrow_last():
+        last = rows % Int32(config.tokens)
+        last = last if last <= Int32(config.narrow_tokens()) else 0
+    var between = first + rows - last
+    comptime if narrow:
+        return {between, between + last}
+    else:
+        return {first, between}
+
+
 struct Schedule[config: Sm90Config](TrivialRegisterPassable):
-    """Work items in order of expert, rows of activations, weight rows: neighbours share activations, then weights.
+    """Work items in order of list entry, rows of activations, weight rows: neighbours share activations, then weights.
 
     Items are asked for in ascending order, so each warp goes through the list once. What there is to know of an item is
     read from the list whenever it is needed: registers are scarcer than time between items.

@@ -4,7 +4,7 @@ from layout.tma_async import SharedMemBarrier
 from max.gpu.memory import AddressSpace
 
 from ..layouts.sm90_tiles import STEPS, TILE_BYTES, scales_byte, word_byte
-from .config import BARRIER_BYTES, LIST_BYTES, Sm90Config
+from .config import BARRIER_BYTES, Sm90Config
 from .ptx import SharedBarrier, SharedBytes
 from .schedule import SharedList
 
@@ -101,7 +101,7 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
         """
         comptime before = Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
         return self.base.unsafe_offset(
-            before + LIST_BYTES + Int(slot * BARRIER_BYTES)
+            before + Self.config.list_bytes() + Int(slot * BARRIER_BYTES)
         ).unsafe_bitcast[SharedMemBarrier]()
 
     @inline(.always)

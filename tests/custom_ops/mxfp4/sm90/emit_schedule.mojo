@@ -10,7 +10,7 @@ from max.gpu.sync import syncwarp
 from std.compile import compile_info
 
 from mxfp4.pointers import ConstPointer
-from mxfp4.sm90.config import DECODE_8, LIST_BYTES, PREFILL_128, Sm90Config
+from mxfp4.sm90.config import DECODE_8, PREFILL_128, Sm90Config
 from mxfp4.sm90.schedule import Schedule, list_experts
 
 
@@ -45,8 +45,9 @@ def _walk[
 
 def _emit[config: Sm90Config](name: String):
     print("// variant", name)
-    print("// shared_bytes", 16 + LIST_BYTES)
+    print("// shared_bytes", 16 + config.list_bytes())
     print("// tokens", config.tokens)
+    print("// narrow_last", config.narrow_tokens() if config.narrow_last() else 0)
     print("// block_row_tiles", config.block_row_tiles())
     print(compile_info[_walk[config], emission_kind="asm", target=get_gpu_target["sm_90a"]()]().asm)
 

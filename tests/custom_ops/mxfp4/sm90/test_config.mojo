@@ -70,9 +70,12 @@ def test_worked_sizes() raises:
     assert_equal(DECODE_8.sums_bytes(), 64 * 8 * 4)
     assert_equal(DECODE_8.consumer_registers(), 80)
     assert_equal(DECODE_1.consumer_registers(), 56)
-    # Three stages, two barriers of 8 bytes each, and a list of 512 entries of 16 bytes.
+    # Three stages, two barriers of 8 bytes each, and a list of 1022 entries of 16 bytes: 510 experts twice, and the end.
     assert_equal(PREFILL_128.stages, 3)
-    assert_equal(PREFILL_128.shared_bytes(), 3 * (49152 + 9 * 2176 + 16) + 512 * 16)
+    assert_equal(PREFILL_128.list_bytes(), 1022 * 16)
+    assert_equal(MIDDLE_64.list_bytes(), 512 * 16)
+    assert_equal(DECODE_1.list_bytes(), 512 * 16)
+    assert_equal(PREFILL_128.shared_bytes(), 3 * (49152 + 9 * 2176 + 16) + 1022 * 16)
     # One token's four rows are four experts' at most; 1024 rows fill eight tiles, beside one of each expert.
     assert_equal(DECODE_1.most_items(4, 32, 2880), 4 * 45)
     assert_equal(PREFILL_128.most_items(1024, 32, 2880), (8 + 32) * 15)

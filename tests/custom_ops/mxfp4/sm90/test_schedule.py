@@ -1,4 +1,4 @@
-"""The list of experts and the walk over it: every output tile once, in order, whatever the offsets say."""
+"""The list of experts and the walk over it: every output tile once, in its order, whatever the offsets say."""
 
 from __future__ import annotations
 
@@ -18,20 +18,30 @@ NOTHING = -7
 Item = tuple[int, ...]
 
 
-def expect(offsets: Sequence[int], rows: int, n: int, tokens: int, block_rows: int) -> list[Item]:
-    """Gives the items there should be: by expert, rows of activations, weight rows."""
-    inside = np.clip(offsets, 0, rows)
-    items: list[Item] = []
-    for expert, (first, end) in enumerate(pairwise(inside)):
-        for row in range(first, end, tokens):
-            for block in range(-(-n // block_rows)):
-                items.append((len(items), expert, row, int(end), block))
-    return items
+def expect(of: dict[str, int], offsets: Sequence[int], rows: int, n: int) -> list[Item]:
+    """Gives the items there should be: by expert, rows of activations, weight rows; narrow tiles last, if so cut.
+
+    Args:
+        of: what the kernel's module says of its tiles.
+        offsets: of the experts.
+        rows: of them all.
+        n: weight rows.
+    """
+    tiles: list[Item] = []
+    narrow: list[Item] = []
+    for expert, (first, end) in enumerate(pairwise(map(int, np.clip(offsets, 0, rows)))):
+        left = max(0, end - first) % of["tokens"]
+        between = end - (left if left <= of["narrow_last"] else 0)
+        tiles += [(expert, row, between) for row in range(first, between, of["tokens"])]
+        narrow += [(expert, between, end)] if between < end else []
+    blocks = range(-(-n // (64 * of["block_row_tiles"])))
+    items = [(*tile, block) for tile in tiles + narrow for block in blocks]
+    return [(i, *item) for i, item in enumerate(items)]
 
 
 def walk(ptx: str, offsets: Sequence[int], rows: int, n: int, grid: int) -> list[Item]:
     """Gives the items that the blocks of a launch write down."""
-    room = (len(expect(offsets, rows, n, facts(ptx)["tokens"], 64)) + 8, 5)
+    room = (len(expect(facts(ptx), offsets, rows, n)) + 8, 5)
     items = np.full(room, NOTHING, np.int32)
     starts = np.array(offsets, np.int32)
     launch(ptx, [items, starts, len(offsets) - 1, rows, n], grid=(grid, 1, 1), threads=32)
@@ -41,7 +51,7 @@ def walk(ptx: str, offsets: Sequence[int], rows: int, n: int, grid: int) -> list
 
 @pytest.fixture(scope="module", params=["decode_8", "prefill_128"])
 def ptx(request: pytest.FixtureRequest) -> str:
-    """The walk alone, with tiles of eight rows by 64, and of 128 by 192."""
+    """The walk alone, with tiles of eight rows by 64, and of 128 by 192, of which narrow ones come last."""
     return emit(SM90_SCHEDULE)[request.param]
 
 
@@ -54,6 +64,9 @@ def sums(counts: ArrayLike) -> list[int]:
     [
         pytest.param([0, 1, 1, 4, 20, 20], 20, 2880, 7, id="few"),
         pytest.param([0, 300, 300, 301, 429], 429, 2880, 5, id="many rows"),
+        pytest.param(
+            sums([64, 65, 128, 192, 0, 193, 5]), 647, 192, 5, id="half, full, and between"
+        ),
         pytest.param([0, 0, 0, 9, 9], 9, 128, 3, id="empty first and last"),
         pytest.param([0, 0, 0], 0, 128, 3, id="no rows"),
         pytest.param([0, 64], 64, 192, 4, id="one expert"),
@@ -71,17 +84,13 @@ def sums(counts: ArrayLike) -> list[int]:
     ],
 )
 def test_every_tile_once(ptx: str, offsets: list[int], rows: int, n: int, grid: int) -> None:
-    of = facts(ptx)
-    assert walk(ptx, offsets, rows, n, grid) == expect(
-        offsets, rows, n, of["tokens"], 64 * of["block_row_tiles"]
-    )
+    assert walk(ptx, offsets, rows, n, grid) == expect(facts(ptx), offsets, rows, n)
 
 
 def test_random_routings(ptx: str, rng: np.random.Generator) -> None:
-    of = facts(ptx)
     for _ in range(8):
         experts = int(rng.integers(1, 200))
         offsets = sums(rng.integers(0, 200, experts) * (rng.random(experts) < 0.2))
         n, grid = int(rng.integers(1, 400)), int(rng.integers(1, 6))
-        want = expect(offsets, offsets[-1], n, of["tokens"], 64 * of["block_row_tiles"])
+        want = expect(facts(ptx), offsets, offsets[-1], n)
         assert walk(ptx, offsets, offsets[-1], n, grid) == want
