@@ -200,6 +200,19 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         return (rows // self.tokens + min(rows, experts)) * self.row_blocks(n)
 
+    def most_items_listed(self, rows: Int, experts: Int, n: Int) -> Int:
+        """Gives the most tiles of outputs that any offsets make, such as no routing has.
+
+        Args:
+            rows: Routed rows, P.
+            experts: E.
+            n: Weight rows.
+
+        Returns:
+            Tiles: each expert may claim all rows.
+        """
+        return experts * ceildiv(rows, self.tokens) * self.row_blocks(n)
+
 
 comptime DECODE_1 = Sm90Config(
     tokens=8,

@@ -23,6 +23,9 @@ from .grouped_matmul import grouped_matmul_kernel
 comptime MAX_ELEMENTS = 1 << 34
 """Of x: the kernel counts eight at a time, in 32 bits with a sign."""
 
+comptime MAX_ITEMS = 1 << 30
+"""Tiles of outputs: the kernel counts them, and up to a round of blocks more, in 32 bits with a sign."""
+
 
 def enqueue_grouped_matmul[
     gated: Bool
@@ -51,7 +54,8 @@ def enqueue_grouped_matmul[
             where not gated so must be `offsets`: it must have waited for what wrote them before it let this one begin.
 
     Raises:
-        There are too many experts, the activations are too large, or the launch fails.
+        There are too many experts, the activations are too large, offsets could make too many tiles of outputs, or the
+        launch fails.
     """
     if activations.rows == 0 or output.n == 0 or experts == 0:
         return
@@ -94,6 +98,16 @@ def _enqueue[
     experts: Int,
     overlapping: Bool,
 ) raises:
+    var items = config.most_items_listed(activations.rows, experts, output.n)
+    if items >= MAX_ITEMS:
+        raise Error(
+            (
+                "mxfp4: on Hopper outputs of all rows by every expert must be fewer than 2^30"
+                " tiles, got "
+            ),
+            items,
+            "; multiply x in parts",
+        )
     var attributes: List[LaunchAttribute] = []
     # Without k nothing would be waited for before y is written.
     if overlapping and activations.k > 0:

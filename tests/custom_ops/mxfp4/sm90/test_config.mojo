@@ -79,6 +79,8 @@ def test_worked_sizes() raises:
     # One token's four rows are four experts' at most; 1024 rows fill eight tiles, beside one of each expert.
     assert_equal(DECODE_1.most_items(4, 32, 2880), 4 * 45)
     assert_equal(PREFILL_128.most_items(1024, 32, 2880), (8 + 32) * 15)
+    # Offsets that lie: 0, 1025, 0, 1025, ...
+    assert_equal(PREFILL_128.most_items_listed(1025, 32, 2880), 32 * 9 * 15)
 
 
 def test_few_tokens_are_multiplied_by_warps() raises:
