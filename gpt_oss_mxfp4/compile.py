@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import shutil
 
 from gpt_oss_mxfp4.answer import Write
@@ -48,6 +49,7 @@ def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
                     f"--output: {output} cannot be written, the disk is full ({error})"
                 ) from error
             raise
+    gc.collect()  # MAX's objects refer to each other; left to the interpreter's end, they may abort it (NOTES F78)
     size = sum(file.stat().st_size for file in output.rglob("*"))
     write(f"{output}\n")
     progress.note(f"{size / 1e6:.1f} MB; generate --precompiled {output} uses it")

@@ -5,6 +5,8 @@ A program of its own: MAX counts virtual devices for a whole process.
 
 from __future__ import annotations
 
+import gc
+
 from max.driver import (
     Accelerator,
     set_virtual_device_api,
@@ -29,3 +31,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    gc.collect()  # what is left to the interpreter's end may abort it (NOTES F78)
