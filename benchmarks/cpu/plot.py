@@ -216,16 +216,20 @@ def draw_roofline(ops: Sequence[Op], title: str) -> Any:
         axes.fill_between(ends, [peak.low] * 2, [peak.high] * 2, color=ROOF, alpha=0.2, linewidth=0)
         axes.annotate(
             f"multiply: {peak.middle:.0f} GFLOP/s",
-            (right, peak.middle),
-            xytext=(-6, 5),
+            (ends[0], peak.middle),
+            xytext=(12, 5),
             textcoords="offset points",
-            ha="right",
         )
     for number, op in enumerate(sorted(ops, key=lambda op: op.flop_per_byte), start=1):
         label = f"{number}  {op.name}: {op.share:.0%} of its roof"
         axes.plot(op.flop_per_byte, op.gflops, "o", color=f"C{(number - 1) % 10}", label=label)
+        # Neighbours on either side of their points, which often lie close.
         axes.annotate(
-            str(number), (op.flop_per_byte, op.gflops), xytext=(6, -12), textcoords="offset points"
+            str(number),
+            (op.flop_per_byte, op.gflops),
+            xytext=(5, -12) if number % 2 else (-5, 5),
+            textcoords="offset points",
+            ha="left" if number % 2 else "right",
         )
     axes.set_xlim(left, right)
     lowest = min(read.low * left, *(op.gflops for op in ops))

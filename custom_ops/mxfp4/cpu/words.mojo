@@ -1,4 +1,4 @@
-"""The 32-bit words that CPU kernels multiply: one float32, two bfloat16 (vdpbf16ps) or four int8 (vpdpbusd)."""
+"""The 32-bit words that CPU kernels multiply: one float32, two bfloat16 or four int8."""
 
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
@@ -30,7 +30,6 @@ comptime HAS_INT8_PAIRS = (
     and CompilationTarget._has_feature["avx2"]()
 )
 """Whether the CPU multiplies pairs of bytes into int16 sums (vpmaddubsw), and pairs of those into int32 (vpmaddwd)."""
-
 
 comptime HAS_SIGNED_DOT = CompilationTarget._has_feature["dotprod"]()
 """Whether the CPU multiplies fours of bytes with sign into int32 sums (sdot of AArch64)."""
