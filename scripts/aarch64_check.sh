@@ -7,9 +7,13 @@
 # gcc-aarch64-linux-gnu. Exits with 1 if a test fails; the others run all the same.
 set -euo pipefail
 case ${1:-} in
-    -*)
+    -h | --help)
         sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
         exit 0
+        ;;
+    -*)
+        echo "aarch64_check.sh: there is no option $1; --help tells more" >&2
+        exit 2
         ;;
 esac
 cpu=${1:-neoverse-n1}

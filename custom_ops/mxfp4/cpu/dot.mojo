@@ -5,8 +5,8 @@
 
 With one row or two that is limited by reading weights, so rows go strictly in order and memory is asked for ahead of use.
 With more, arithmetic counts: scales are folded into words where they fit, and pairs of weight rows share activations. Where
-words need no decoding, activations are most of what is read: a block of chunks, whose activations stay in L1, goes through
-all weight rows before the next block does.
+words need no decoding, or activations are four bytes each, those are most of what is read: a block of chunks, whose activations
+stay in L1, goes through all weight rows before the next block does.
 """
 
 from std.math import ceildiv
@@ -57,13 +57,13 @@ def _in_blocks[Rows: WeightRows, m: Int]() -> Bool:
 
 
 def takes_blocks[Rows: WeightRows]() -> Bool:
-    """Tells whether chunks go in blocks, with four rows of activations or more (NOTES N87).
+    """Tells whether chunks go in blocks, with `_BLOCK_ROWS` rows of activations or more (NOTES N87, N95).
 
     Parameters:
         Rows: The weights' format.
 
     Returns:
-        Whether a chunk is one register of words.
+        Whether a chunk is one register of words, or its activations are so many bytes that decoding hides behind them.
     """
     return Rows.vectors == 1 or (LANES == 8 and Rows.word == DType.float32)
 

@@ -27,7 +27,7 @@ comptime _MAX_TILE_ROWS = 6 * LANES
 
 
 def _max_dot_rows[Rows: WeightRows]() -> Int:
-    """The most rows of an expert that all go by dot (NOTES N11, N87, N94)."""
+    """The most rows of an expert that all go by dot (NOTES N11, N87, N95)."""
     comptime if Rows.word == DType.bfloat16:
         return 4 * LANES if takes_blocks[Rows]() else 7 * LANES // 4
     else:

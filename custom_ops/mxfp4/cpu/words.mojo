@@ -82,9 +82,7 @@ Parameters:
 
 
 @inline(.always)
-def multiply_add[
-    word: DType, zero_point: Int = 0
-](acc: Sums[word], a: Words, b: Words) -> Sums[word]:
+def multiply_add[word: DType, zero_point: Int](acc: Sums[word], a: Words, b: Words) -> Sums[word]:
     """Adds to each lane the product of its two words: `acc + sum_i a_i * b_i` over a word's elements.
 
     Parameters:

@@ -21,7 +21,7 @@ from mxfp4.cpu.grouped_matmul import RowGather, dense_matmul, grouped_matmul
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
 from mxfp4.pointers import ConstPointer
 from mxfp4.cpu.weights import WeightRows
-from mxfp4.cpu.words import HAS_BF16_DOT
+from mxfp4.cpu.words import HAS_BF16_DOT, word_of
 from mxfp4.format import e2m1_value
 
 
@@ -174,17 +174,39 @@ def _check_blocks[Rows: WeightRows](weights: Rows, values: List[Float64], n: Int
 
 
 def test_blocks_of_bf16_rows() raises:
-    comptime if HAS_BF16_DOT:
-        seed(9)
-        comptime n = 67
-        for k in [1024, 2890, 4096]:
-            var weights = List[BFloat16](length=n * k, fill=0)
-            var values = List[Float64](capacity=n * k)
-            for i in range(n * k):
-                weights[i] = BFloat16(random_float64(-1, 1))
-                values.append(weights[i].cast[DType.float64]())
-            _check_blocks(Bf16Rows[DType.bfloat16](_const(weights), k), values, n, k)
-            _ = weights^
+    seed(9)
+    comptime n = 67
+    for k in [1024, 2890, 4096]:
+        var weights = List[BFloat16](length=n * k, fill=0)
+        var values = List[Float64](capacity=n * k)
+        for i in range(n * k):
+            weights[i] = BFloat16(random_float64(-1, 1))
+            values.append(weights[i].cast[DType.float64]())
+        comptime word = word_of(DType.bfloat16)
+        _check_blocks(Bf16Rows[word](_const(weights), k), values, n, k)
+        _ = weights^
+
+
+def test_blocks_of_mxfp4_rows() raises:
+    seed(11)
+    comptime n = 67
+    for k in [1024, 2880, 4096]:
+        var blocks = List[UInt8](length=n * k // 2, fill=0)
+        for i in range(len(blocks)):
+            blocks[i] = UInt8(random_ui64(0, 255))
+        var scales = List[UInt8](length=n * k // 32, fill=0)
+        for i in range(len(scales)):
+            scales[i] = UInt8(random_ui64(112, 118))
+        var values = List[Float64](capacity=n * k)
+        for i in range(n * k):
+            var code = blocks[i // 2] >> 4 if i % 2 else blocks[i // 2] & 15
+            var scale = Float64(2) ** (Int(scales[i // 32]) - 127)
+            values.append(e2m1_value(Int(code)).cast[DType.float64]() * scale)
+        _check_blocks(
+            Mxfp4Rows[DType.float32](_const(blocks), _const(scales), k // 32), values, n, k
+        )
+        _ = blocks^
+        _ = scales^
 
 
 def test_blocks_of_int8_rows() raises:
@@ -205,6 +227,10 @@ def test_blocks_of_int8_rows() raises:
             )
         _check_blocks(
             ByteRows[DType.int8, DType.int8](_const(weights), _const(scales), k // 32), values, n, k
+        )
+        comptime word = word_of(DType.bfloat16)
+        _check_blocks(
+            ByteRows[DType.int8, word](_const(weights), _const(scales), k // 32), values, n, k
         )
         _ = weights^
         _ = scales^
@@ -243,6 +269,5 @@ def main() raises:
     var suite = TestSuite.discover_tests[__functions_in_module()]()
     comptime if not HAS_BF16_DOT:
         suite.skip[test_bfloat16_words]()
-        suite.skip[test_blocks_of_bf16_rows]()
         suite.skip[test_bfloat16_words_of_scales_that_do_not_fold]()
     suite^.run()
