@@ -9,13 +9,14 @@ from typing import Literal
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE, PACKED_TILE, PACKED_TILE_BYTES
+from gpt_oss_mxfp4.options import Activations
 
 ACTIVATION_BYTES = 2**30
 """Set aside for activations and compiled code; a prefill of 8192 tokens of 20b takes about as much."""
 
 CPU_MAX_LENGTH = 8192
 """Tokens of a sequence on a CPU unless the user asks for another length (``--max-length``): MAX sizes the KV cache
-by it, and the model's own 131072 would claim 13 GB."""
+by it, and the model's own 131072 would claim 6.4 GB."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,20 @@ class Footprint:
 
 
 def footprint(
-    config: GptOssConfig, entries: Mapping[str, TensorEntry], device: Literal["cpu", "gpu"]
+    config: GptOssConfig,
+    entries: Mapping[str, TensorEntry],
+    device: Literal["cpu", "gpu"],
+    activations: Activations = "bfloat16",
 ) -> Footprint:
     """Adds up what running a checkpoint takes.
 
     Args:
         config: Its config.
         entries: The tensors that are loaded.
-        device: "cpu": activations and KV cache in float32; "gpu": in bfloat16, experts packed for Hopper.
+        device: "cpu" or "gpu", where experts are packed for Hopper.
+        activations: What inputs of matmuls are rounded to on a CPU; with "float32" the KV cache is float32, too.
     """
-    itemsize = 4 if device == "cpu" else 2
+    itemsize = 4 if device == "cpu" and activations == "float32" else 2
     tokens = min(CPU_MAX_LENGTH, config.max_position_embeddings)
     row = 2 * config.num_key_value_heads * config.head_dim * itemsize
     weights = sum(entry.nbytes for entry in entries.values())

@@ -10,7 +10,8 @@ from max.nn.kv_cache.utils import AttnKeyInterface, MHAAttnKey
 from max.pipelines.kv_cache import KVCacheConfig
 
 from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.ops.checks import activation_dtype
+from gpt_oss_mxfp4.ops.checks import cache_dtype
+from gpt_oss_mxfp4.options import Activations
 
 
 @dataclass
@@ -32,14 +33,15 @@ class UnsplitKVCacheParams(MHAKVCacheParams):
 
 
 def kv_cache_params(
-    config: GptOssConfig, cache: KVCacheConfig, device: DeviceRef
+    config: GptOssConfig, cache: KVCacheConfig, device: DeviceRef, activations: Activations
 ) -> MultiKVCacheParams:
     """Plans one paged KV cache per layer type; that of sliding layers knows their window.
 
     Args:
         config: gives layers, heads and window.
         cache: page size and the other settings of MAX's KV cache.
-        device: where the caches lie; their dtype is that of the activations there.
+        device: where the caches lie.
+        activations: what inputs of matmuls are rounded to on a CPU, which keys and values are, too.
 
     Returns:
         The caches, keyed by layer type in order of first appearance.
@@ -47,7 +49,7 @@ def kv_cache_params(
     caches = {}
     for kind in dict.fromkeys(config.layer_types):
         params = cache.to_params(
-            dtype=activation_dtype(device),
+            dtype=cache_dtype(device, activations),
             n_kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             num_layers=config.layer_types.count(kind),

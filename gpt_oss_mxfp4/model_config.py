@@ -72,7 +72,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
     @property
     def dtype(self) -> DType:
-        """Dtype of activations and KV cache: float32 on a CPU, bfloat16 on a GPU."""
+        """Dtype of activations: float32 on a CPU, bfloat16 on a GPU."""
         return activation_dtype(self.devices[0])
 
     @property
@@ -101,13 +101,16 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         device = only_device(
             [DeviceRef(spec.device_type, spec.id) for spec in model_config.device_specs]
         )
+        activations = requested_activations()
         return cls(
             checkpoint=checkpoint,
             devices=[device],
-            activations=requested_activations(),
+            activations=activations,
             dense_weights=requested_dense_weights(),
             kernel=requested_kernel(),
-            kv_params=kv_cache_params(checkpoint.config, model_config.kv_cache, device),
+            kv_params=kv_cache_params(
+                checkpoint.config, model_config.kv_cache, device, activations
+            ),
             max_seq_len=max_seq_len,
         )
 
@@ -137,7 +140,9 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     ) -> MultiKVCacheParams:
         """The same caches as :meth:`initialize` plans, asked for once more when MAX builds the model."""
         config = checkpoint_of(pipeline_config.model).config
-        return kv_cache_params(config, kv_cache_config, only_device(devices))
+        return kv_cache_params(
+            config, kv_cache_config, only_device(devices), requested_activations()
+        )
 
 
 def checkpoint_of(model_config: MAXModelConfig) -> Checkpoint:

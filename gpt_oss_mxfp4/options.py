@@ -19,7 +19,8 @@ API_KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
 """Environment variable that holds the key of a server's requests, where no file does."""
 
 Activations = Literal["bfloat16", "float32", "int8"]
-"""What matmuls on a CPU round their inputs to: bf16, nothing, or 8 bits with a scale per 32 (fastest)."""
+"""What matmuls on a CPU round their inputs to: bf16, nothing, or 8 bits with a scale per 32 (fastest). Attention
+and its KV cache take bf16 for 8 bits, too, and float32 where nothing is rounded."""
 
 DenseWeights = Literal["bfloat16", "int8", "mxfp8"]
 """What the weights of attention and of the logits are multiplied as on a CPU: as in the checkpoint, or rounded while

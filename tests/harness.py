@@ -61,7 +61,7 @@ class Harness:
         place = DeviceRef.from_device(self._device)
         self.max_length = max_length
         kv_params = kv_cache_params(
-            checkpoint.config, KVCacheConfig(enable_prefix_caching=False), place
+            checkpoint.config, KVCacheConfig(enable_prefix_caching=False), place, activations
         )
         config = GptOssArchConfig(
             checkpoint=checkpoint,

@@ -24,6 +24,9 @@ PAGED_ATTENTION = RelativeError(maximum=5e-5, rms=3e-6)
 """Scores reach 100, where float32 steps by 2^-17, and an exp errs as much as its score: 1.2e-5, 6e-7
 (RUN); x 5."""
 
+PAGED_ATTENTION_BFLOAT16 = RelativeError(maximum=2e-2, rms=2e-3)
+"""The same with exponentials rounded to bfloat16, by 2^-9 at most; the reference has rounded q, k and v."""
+
 REFERENCE_LOGITS = LogitError(maximum=2e-5, mean=2e-6, top1=1.0)
 """The float64 reference against transformers in float32, whose angles are rounded to 2^-12 radians at
 position 4200: 6e-7 up to 200 tokens, 2e-5 at worst of all positions of 4200 (RUN)."""

@@ -5,7 +5,8 @@
 Two roofs: a plain read of as many bytes by as many threads, and a loop of nothing but multiply_add. Each round times the
 kernel between roofs and takes its share of the lower one: `rate / min(read * operations per byte, peak)`; the table gives
 medians over the rounds, their range in brackets. Experts are a layer's two matmuls, in random layers of six and with
-random routing; every touched expert's bytes count once. Weights are random, and six layers of them larger than the caches.
+random routing; every touched expert's bytes count once. Attention is over a cache of bfloat16, of six layers too; of a prompt it
+is from no key to all of its own. Weights are random, and six layers of them larger than the caches.
 OPS.json is for `plot.py roofline`.
 """
 
@@ -18,11 +19,13 @@ from std.time import perf_counter_ns
 
 from max.algorithm import sync_parallelize
 
+from mxfp4.cpu.attention import Attention
 from mxfp4.cpu.bf16_rows import Bf16Rows
 from mxfp4.cpu.byte_rows import ByteRows, scale_dtype
 from mxfp4.cpu.epilogue import BiasEpilogue, SwigluEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
+from mxfp4.cpu.paged_cache import PagedCache
 from mxfp4.cpu.weights import PREFETCH_BYTES, WeightRows, prefetch_byte
 from mxfp4.cpu.words import (
     HAS_BF16_DOT,
@@ -43,6 +46,11 @@ comptime LAYERS = 6
 comptime DENSE_N = 5120
 """Rows of q, k and v together."""
 comptime VOCABULARY = 201088
+comptime HEADS = 64
+comptime KV_HEADS = 8
+comptime HEAD_DIM = 64
+comptime PAGE = 128
+"""Positions of a page, MAX's own on a CPU."""
 comptime BF16 = DType.bfloat16 if HAS_BF16_DOT else DType.float32
 """What bfloat16 activations are multiplied as."""
 
@@ -353,6 +361,60 @@ def _bench_dense[
     _ = offsets^
 
 
+def _bench_attention(
+    tokens: Int, before: Int, rounds: Int, pages: ConstPointer[DType.uint8], mut json: List[String]
+):
+    """Times `tokens` queries of one sequence, after `before` tokens that are in the cache."""
+    var q = List[Float32](length=tokens * HEADS * HEAD_DIM, fill=0)
+    for i in range(len(q)):
+        q[i] = Float32(random_float64(-1, 1))
+    var out = List[Float32](length=len(q), fill=0)
+    var sinks = List[Float32](length=HEADS, fill=0)
+    var table = List[UInt32](length=(before + tokens) // PAGE, fill=0)
+    for i in range(len(table)):
+        table[i] = UInt32(i)
+    var offsets: List[UInt32] = [0, UInt32(tokens)]
+    var lengths: List[UInt32] = [UInt32(before)]
+    var seen = tokens * before + tokens * (tokens + 1) // 2
+    var bytes = LAYERS * 2 * (before + tokens) * KV_HEADS * HEAD_DIM * 2
+    var timings = List[Round]()
+    for _ in range(rounds):
+        var read = _read_rate(pages, 400_000_000)
+        var begin = perf_counter_ns()
+        for layer in range(LAYERS):
+            var cache = PagedCache[DType.bfloat16](
+                pages.unsafe_bitcast[BFloat16](),
+                2 * LAYERS * PAGE * KV_HEADS * HEAD_DIM,
+                _const(table),
+                len(table),
+                LAYERS,
+                layer,
+                PAGE,
+                KV_HEADS,
+                HEAD_DIM,
+            )
+            Attention(_mut(out), _const(q), _const(sinks), cache, HEADS, 0.125, 0).run(
+                _const(offsets), _const(lengths), 1
+            )
+        var seconds = Float64(perf_counter_ns() - begin) * 1e-9
+        timings.append(
+            Round(
+                seconds,
+                Float64(bytes),
+                Float64(LAYERS * seen * HEADS * HEAD_DIM * 4),
+                (read + _read_rate(pages, 400_000_000)) / 2,
+                _peak_rate[BF16](),
+            )
+        )
+    _report(String("attention, tokens ", tokens, " after ", before), timings, json)
+    _ = q^
+    _ = out^
+    _ = sinks^
+    _ = table^
+    _ = offsets^
+    _ = lengths^
+
+
 def main() raises:
     seed(1)
     # Codes as bytes, exponents of bfloat16 weights near 1, scales around 2^-8.
@@ -390,6 +452,9 @@ def main() raises:
         _bench_dense[int8]("int8", tokens, DENSE_N, 40, K * 34 // 32, 7, weights, json)
     # The largest matrix is read past six layers' bytes: twice from the start.
     _bench_dense[bf16]("bf16", 1, VOCABULARY // 2, 1, 2 * K, 5, weights, json)
+    _bench_attention(1, 8191, 7, weights, json)
+    _bench_attention(512, 0, 7, weights, json)
+    _bench_attention(4096, 0, 3, weights, json)
     if len(argv()) > 1:
         var text = String("[\n")
         for i in range(len(json)):

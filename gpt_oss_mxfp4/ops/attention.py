@@ -25,7 +25,8 @@ def attention(
 
     Args:
         q: [T, heads, D] float32, rotated, a ragged batch.
-        cache: MAX's paged cache; holds the batch's keys and values already. Read, not written.
+        cache: MAX's paged cache, float32 or bfloat16; holds the batch's keys and values already. Read, not written.
+            Where it is bfloat16, q is rounded to that, and so are the weights of V if the CPU multiplies bfloat16.
         cache_layer: scalar uint32 on the CPU, the layer's place in that cache.
         row_offsets: [B + 1] uint32, where each sequence begins in q.
         sinks: [heads] float32, one logit per query head.

@@ -42,6 +42,11 @@ def activation_dtype(device: DeviceRef) -> DType:
     return DType.float32 if device.is_cpu() else DType.bfloat16
 
 
+def cache_dtype(device: DeviceRef, activations: Activations) -> DType:
+    """Returns the dtype of the KV cache: bfloat16, but float32 on a CPU where nothing is to be rounded."""
+    return DType.float32 if device.is_cpu() and activations == "float32" else DType.bfloat16
+
+
 def activation_parameter(op: str, activations: str) -> DType:
     """Returns the dtype that a CPU kernel rounds its input to.
 

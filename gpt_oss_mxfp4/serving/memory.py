@@ -35,7 +35,7 @@ def check_memory(
     """
     if options.devices != "cpu":
         return
-    taken = footprint(checkpoint.config, checkpoint.entries, "cpu")
+    taken = footprint(checkpoint.config, checkpoint.entries, "cpu", options.activations)
     length = options.max_length or min(CPU_MAX_LENGTH, checkpoint.config.max_position_embeddings)
     batch = options.cpu_batch_size
     sequence = taken.kv_cache // taken.tokens * length

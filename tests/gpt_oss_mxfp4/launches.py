@@ -41,7 +41,7 @@ def build(folder: Path) -> Graph:
     config, device = GptOssConfig.from_file(folder / "config.json"), DeviceRef.GPU()
     model = GptOss(
         config,
-        kv_cache_params(config, KVCacheConfig(), device),
+        kv_cache_params(config, KVCacheConfig(), device, "bfloat16"),
         device,
         DType.bfloat16,
         LayerOptions(packed=True),

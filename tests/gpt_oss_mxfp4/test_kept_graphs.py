@@ -251,10 +251,12 @@ def test_the_model_s_graph_is_named_by_all_that_it_is_built_from() -> None:
         checkpoint=checkpoint,
         devices=[cpu],
         activations="bfloat16",
-        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), cpu),
+        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), cpu, "bfloat16"),
         max_seq_len=1024,
     )
-    pages = kv_cache_params(checkpoint.config, KVCacheConfig(kv_cache_page_size=256), cpu)
+    pages = kv_cache_params(
+        checkpoint.config, KVCacheConfig(kv_cache_page_size=256), cpu, "bfloat16"
+    )
     others = [
         dataclasses.replace(config, activations="float32"),
         dataclasses.replace(config, checkpoint=dataclasses.replace(checkpoint, config=clamped)),

@@ -36,7 +36,7 @@ def test_published_models_fit_their_gpus(
         checkpoint=checkpoint,
         devices=[device],
         activations="bfloat16",
-        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device),
+        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device, "bfloat16"),
         max_seq_len=32768,
     )
     assert config.layers.packed

@@ -24,7 +24,7 @@ CONFIG = GptOssConfig.from_file(CHECKPOINT / "config.json")
 
 
 def build(config: GptOssConfig, device: DeviceRef, dtype: DType, *, packed: bool = False) -> GptOss:
-    kv_params = kv_cache_params(config, KVCacheConfig(), device)
+    kv_params = kv_cache_params(config, KVCacheConfig(), device, "bfloat16")
     experts = LayerOptions(packed=packed)
     return GptOss(config, kv_params, device, dtype, experts, ReturnLogits.LAST_TOKEN)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from max.driver import DeviceSpec
+from max.dtype import DType
 from max.graph import DeviceRef
 from max.pipelines.lib import PipelineArgs, PipelineConfig
 from max.pipelines.lib.memory_estimation import MemoryEstimator
@@ -88,8 +89,13 @@ def test_what_layers_round_comes_from_the_environment(
     ):
         if value:
             monkeypatch.setenv(variable, value)
-    config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
+    asked = pipeline_config(CHECKPOINT)
+    config = GptOssArchConfig.initialize(asked, max_seq_len=100)
     on_gpu = dataclasses.replace(config, devices=[DeviceRef.GPU()])
+    # What MAX asks for once more, to make the cache that the graph was built for.
+    assert config.kv_params == GptOssArchConfig.construct_kv_params(
+        None, asked, config.devices, asked.model.kv_cache, DType.float8_e4m3fn
+    )
     assert config.layers.activations == (activations or "bfloat16")
     assert config.layers.dense_weights == (dense_weights or "bfloat16")
     assert on_gpu.layers.dense_weights == "bfloat16"

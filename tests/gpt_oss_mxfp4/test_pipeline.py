@@ -68,11 +68,11 @@ def test_kept_prefixes_are_no_part_of_what_a_graph_is_made_from() -> None:
     device = DeviceRef.CPU()
     seen = [
         pipeline._as_graphs_see(
-            kv_cache_params(config, KVCacheConfig(enable_prefix_caching=kept), device)
+            kv_cache_params(config, KVCacheConfig(enable_prefix_caching=kept), device, "bfloat16")
         )
         for kept in (False, True)
     ]
     assert repr(seen[0]) == repr(seen[1])
     assert repr(seen[0]) == repr(
-        kv_cache_params(config, KVCacheConfig(enable_prefix_caching=False), device)
+        kv_cache_params(config, KVCacheConfig(enable_prefix_caching=False), device, "bfloat16")
     )

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tests.reference.bfloat16 import round_to_bfloat16
+
 Float64 = NDArray[np.float64]
 
 
@@ -79,7 +81,13 @@ def rotate(
 
 
 def attention(
-    q: ArrayLike, k: ArrayLike, v: ArrayLike, sinks: ArrayLike, window: int | None = None
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    sinks: ArrayLike,
+    window: int | None = None,
+    *,
+    rounded: bool = False,
 ) -> Float64:
     """``softmax([q k^T / sqrt(D), sink]) v``: causal, the sink's share of the softmax dropped.
 
@@ -92,11 +100,13 @@ def attention(
         v: [T, kv_heads, D] floats.
         sinks: [heads] floats: one learned logit per query head, not divided by sqrt(D).
         window: positions that a query sees, itself included; None for all.
+        rounded: whether both products take bfloat16: q, k, v, and exponentials as shares of the largest; their sum is
+            of what they were.
 
     Returns:
         [T, heads, D] float64.
     """
-    q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
+    q, k, v = (round_to_bfloat16(a) if rounded else np.asarray(a, np.float64) for a in (q, k, v))
     tokens, heads, head_dim = q.shape
     kv_heads = k.shape[1]
     # Heads in front, so that one product per position serves all heads: query heads are
@@ -112,5 +122,6 @@ def attention(
         largest = np.maximum(scores.max(axis=-1, keepdims=True), sink)
         exps = np.exp(scores - largest)
         total = exps.sum(axis=-1, keepdims=True) + np.exp(sink - largest)
-        out[t] = exps / total @ v[:, seen]
+        weights = round_to_bfloat16(exps) if rounded else exps
+        out[t] = weights @ v[:, seen] / total
     return out.reshape(tokens, heads, head_dim)

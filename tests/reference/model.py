@@ -80,7 +80,8 @@ def forward(
         weights: by Hugging Face tensor name; experts as blocks and scales; see `read_checkpoint`.
         token_ids: [T] integers, at positions 0..T-1.
         activations: what the input of both expert multiplications is rounded to.
-        dense_activations: what the input of attention's projections and of the logits is rounded to.
+        dense_activations: what the input of attention's projections and of the logits is rounded to, and both of
+            attention's products, as `self_attention` says.
 
     Returns:
         [T, vocabulary] float64.
@@ -180,7 +181,8 @@ def self_attention(
         weights: of this layer, from `layer_weights`.
         x: [T, H], normed.
         window: positions that a query sees, or None for all.
-        activations: what the input of the projections is rounded to.
+        activations: what the input of the projections is rounded to; both of attention's products take bfloat16 where
+            that is rounded at all.
 
     Returns:
         [T, H] float64.
@@ -196,7 +198,14 @@ def self_attention(
 
     q = rotate(project("q_proj"), positions, frequencies, attention_factor)
     k = rotate(project("k_proj"), positions, frequencies, attention_factor)
-    heads = attention(q, k, project("v_proj"), weights["self_attn.sinks"], window)
+    heads = attention(
+        q,
+        k,
+        project("v_proj"),
+        weights["self_attn.sinks"],
+        window,
+        rounded=activations != "float32",
+    )
     return linear(
         heads.reshape(x.shape[0], -1),
         weights["self_attn.o_proj.weight"],

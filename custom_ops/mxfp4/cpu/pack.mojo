@@ -11,7 +11,7 @@ from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
 from .transpose import transpose_square
 from .weights import WeightRows, WordPointer, chunk_k, words_per_chunk
-from .words import LANES, Floats, Words
+from .words import LANES, Floats, Words, nearest_bf16
 
 comptime _INT8_MAX = 127
 
@@ -50,15 +50,6 @@ def x_scales_word[Rows: WeightRows]() -> Int:
 
 
 @inline(.always)
-def _round_to_bf16(bits: Words) -> Words:
-    """Rounds float32 to the nearest bfloat16, to even of two; a cast is a call for each element where CPUs have no bfloat16.
-    """
-    var nearest = bits + 0x7FFF + ((bits >> 16) & 1)
-    var quiet = bits | 0x0040_0000
-    return ((bits & 0x7FFF_FFFF).gt(0x7F80_0000).select(quiet, nearest)) & 0xFFFF_0000
-
-
-@inline(.always)
 def _split[
     width: SIMDLength, //, stride: Int, Rows: WeightRows, round_to_bf16: Bool
 ](values: SIMD[DType.float32, width], vector: Int, step: Int, target: WordPointer,):
@@ -73,7 +64,7 @@ def _split[
         elif Rows.word == DType.int8:
             words = bitcast[DType.uint32, LANES](values.cast[DType.int32]().cast[DType.int8]())
         elif round_to_bf16:
-            words = _round_to_bf16(bitcast[DType.uint32, LANES](values))
+            words = nearest_bf16(bitcast[DType.uint32, LANES](values))
         else:
             words = bitcast[DType.uint32, LANES](values)
         target.unsafe_store(vector * LANES, words)

@@ -4,7 +4,7 @@ from ..pointers import ConstPointer
 
 
 @fieldwise_init
-struct PagedCache(TrivialRegisterPassable):
+struct PagedCache[dtype: DType](TrivialRegisterPassable):
     """One layer of a cache of pages, each [2 (key, value), layers, page_size, kv_heads, head_dim] float32.
 
     A sequence's tokens fill pages in order; the table says which. With 2 layers, page_size 128, 2 kv heads of 64 and
@@ -12,7 +12,7 @@ struct PagedCache(TrivialRegisterPassable):
     page 3, slot 2: 3 * 65536 + (1 * 2 + 1) * 128 * 128 + 2 * 128 + 1 * 64 = element 246080.
     """
 
-    var pages: ConstPointer[DType.float32]
+    var pages: ConstPointer[Self.dtype]
     """The first page."""
     var page_stride: Int
     """Elements from one page to the next."""

@@ -127,6 +127,21 @@ def multiply_add[word: DType, zero_point: Int](acc: Sums[word], a: Words, b: Wor
         )
 
 
+@inline(.always)
+def nearest_bf16(bits: Words) -> Words:
+    """Rounds float32 to bfloat16, to even of two; a cast is a call for each element where CPUs have no bfloat16.
+
+    Args:
+        bits: Of float32.
+
+    Returns:
+        Bits of float32, the lower half of them 0.
+    """
+    var nearest = bits + 0x7FFF + ((bits >> 16) & 1)
+    var quiet = bits | 0x0040_0000
+    return ((bits & 0x7FFF_FFFF).gt(0x7F80_0000).select(quiet, nearest)) & 0xFFFF_0000
+
+
 comptime _Ints = SIMD[DType.int32, LANES]
 comptime _Pairs = SIMD[DType.int16, 2 * LANES]
 comptime _Bytes = SIMD[DType.int8, 4 * LANES]

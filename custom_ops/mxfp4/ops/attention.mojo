@@ -4,7 +4,8 @@ import extensibility
 from extensibility import InputTensor, OutputTensor, _MutableInputTensor
 from max.gpu.host import DeviceContext
 
-from ..cpu.attention import TILE_KEYS, Attention
+from ..cpu.attention import Attention
+from ..cpu.cache_tile import TILE_KEYS
 from ..cpu.paged_cache import PagedCache
 from ..pointers import ConstPointer
 from .tensors import data, require_cpu, require_equal
@@ -39,13 +40,13 @@ struct PagedAttention:
 
     @staticmethod
     def execute[
-        target: StaticString
+        cache_dtype: DType, //, target: StaticString
     ](
         out_heads: OutputTensor[dtype=DType.float32, rank=3, ...],
         q: InputTensor[dtype=DType.float32, rank=3, ...],
         row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
         sinks: InputTensor[dtype=DType.float32, rank=1, ...],
-        pages: _MutableInputTensor[dtype=DType.float32, rank=6, ...],
+        pages: _MutableInputTensor[dtype=cache_dtype, rank=6, ...],
         page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
         cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
         table: InputTensor[dtype=DType.uint32, rank=2, ...],
@@ -57,6 +58,7 @@ struct PagedAttention:
         """Attends each query to the keys of its sequence, which are in the cache already.
 
         Parameters:
+            cache_dtype: What the cache holds, and queries are rounded to: float32 or bfloat16.
             target: Where the op runs.
 
         Args:
@@ -64,7 +66,7 @@ struct PagedAttention:
             q: [T, heads, head_dim] float32, rotated.
             row_offsets: [B + 1] uint32.
             sinks: [heads] float32.
-            pages: [pages, 2, layers, page_size, kv_heads, head_dim] float32; read only.
+            pages: [pages, 2, layers, page_size, kv_heads, head_dim]; read only.
             page_stride: [1] int64, elements from page to page, or -1 where they are packed.
             cache_lengths: [B] uint32.
             table: [B, pages of the longest sequence] uint32.
@@ -77,6 +79,9 @@ struct PagedAttention:
             Shapes that disagree, or that the kernel cannot cut into registers.
         """
         comptime op = "attention.paged"
+        comptime assert (
+            cache_dtype == DType.bfloat16 or cache_dtype == DType.float32
+        ), "the cache holds bfloat16 or float32"
         require_cpu[op, target]()
         var heads = q.shape()[1]
         var head_dim = q.shape()[2]
@@ -120,7 +125,7 @@ struct PagedAttention:
         var page_elements = Int(data(page_stride)[])
         if page_elements < 0:
             page_elements = 2 * pages.shape()[2] * pages.shape()[3] * kv_heads * head_dim
-        var cache = PagedCache(
+        var cache = PagedCache[cache_dtype](
             pages.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin](),
             page_elements,
             data(table),
@@ -131,7 +136,7 @@ struct PagedAttention:
             kv_heads,
             head_dim,
         )
-        Attention(
+        Attention[cache_dtype](
             data(out_heads),
             data(q),
             data(sinks),

@@ -23,7 +23,7 @@ from tests.reference.bfloat16 import encode_bfloat16
 def test_joined_projections_are_the_separate_ones(rng: np.random.Generator) -> None:
     config, device = GptOssConfig.from_file(CHECKPOINT / "config.json"), DeviceRef.CPU()
     kind = config.layer_types[0]
-    caches = kv_cache_params(config, KVCacheConfig(), device)
+    caches = kv_cache_params(config, KVCacheConfig(), device, "float32")
     layer = Attention(
         config, kind, caches.child(kind, KVCacheParams), device, LayerOptions(activations="float32")
     )

@@ -14,8 +14,8 @@ from gpt_oss_mxfp4.serving.memory import available_memory, check_memory
 from gpt_oss_mxfp4.serving.options import ServeOptions
 
 DEMO = open_checkpoint(DEMO_MODEL)
-TOKEN = 4096
-"""Bytes of the demo model's KV cache for a token: 4 layers, 2 heads of 64 floats, keys and values."""
+TOKEN = 2048
+"""Bytes of the demo model's KV cache for a token: 4 layers, 2 heads of 64 bfloat16, keys and values."""
 
 ROOM = 2**30
 """Left for activations."""
@@ -40,8 +40,8 @@ def test_more_than_there_is_is_refused_with_both_numbers_and_the_cure() -> None:
     with pytest.raises(Refused) as refused:
         check(20 * 10**9, max_batch_size=100_000, max_length=131_072)
     assert str(refused.value) == (
-        "--max-batch-size, --max-length: the KV cache of 100000 sequences of 131072 tokens takes 53.7 TB, of which "
-        "this machine has 18.9 GB left; 35 of that length fit"
+        "--max-batch-size, --max-length: the KV cache of 100000 sequences of 131072 tokens takes 26.8 TB, of which "
+        "this machine has 18.9 GB left; 70 of that length fit"
     )
 
 
@@ -54,7 +54,14 @@ def test_what_fits_passes_and_what_weights_have_no_room_beside_is_noted() -> Non
     assert check(ROOM + 2**30) == []
     [note] = check(ROOM + 1000 * TOKEN, max_batch_size=1, max_length=1000)
     assert "weights take" in note
+    assert "KV cache up to 2.05 MB" in note
+
+
+def test_a_cache_of_float32_takes_twice_as_much() -> None:
+    [note] = check(ROOM + 2000 * TOKEN, max_batch_size=1, max_length=1000, activations="float32")
     assert "KV cache up to 4.10 MB" in note
+    with pytest.raises(Refused):
+        check(ROOM + 2000 * TOKEN - 1, max_batch_size=1, max_length=1000, activations="float32")
 
 
 def test_a_gpus_memory_is_maxs_to_plan() -> None:
