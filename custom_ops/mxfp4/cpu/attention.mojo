@@ -36,8 +36,8 @@ comptime _MAX_GROUP = 2 if LANES == 8 else 4
 comptime _TASK_ROWS = 64
 """Rows of a task, or the heads that share a key where they are more."""
 
-comptime _PART_KEYS = 128
-"""Keys of a part: whole tiles."""
+comptime _PART_KEYS = 256
+"""Keys of a part: whole tiles; two threads would have half of so many no sooner than one has them all."""
 
 comptime _MIN_WORK_PER_THREAD = 1 << 18
 """Multiplications worth a thread of their own."""
@@ -285,7 +285,7 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
                     next = self._tile(task, first_key, h + 1)
                 elif first_key + TILE_KEYS < task.end_key:
                     next = self._tile(task, first_key + TILE_KEYS, 0)
-                var ahead = PrefetchWalk.over(next)
+                var ahead = PrefetchWalk(next, 0)
                 tile.turn_keys(scratch.keys, ahead)
                 tile.pair_values(scratch.values, ahead)
                 for t in range(task.tokens):

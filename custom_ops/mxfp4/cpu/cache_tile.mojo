@@ -119,7 +119,7 @@ struct CacheTile[dtype: DType](TrivialRegisterPassable):
 
 @fieldwise_init
 struct PrefetchWalk[dtype: DType](TrivialRegisterPassable):
-    """A walk over a tile's cache lines, which are asked for one by one, while another tile is computed with.
+    """A walk over a tile's keys and then its values, asked for one by one while another tile is computed with.
 
     A core has only so many misses at once, and waits where more are asked for together.
 
@@ -127,43 +127,30 @@ struct PrefetchWalk[dtype: DType](TrivialRegisterPassable):
         dtype: What the cache holds.
     """
 
-    comptime _line = _LINE_BYTES // size_of[Scalar[Self.dtype]]()
-
     var tile: CacheTile[Self.dtype]
     """The tile."""
-    var position: Int
-    """Of the next line."""
-    var d: Int
-    """Of the next line."""
-
-    @staticmethod
-    def over(tile: CacheTile[Self.dtype]) -> Self:
-        """Begins a walk.
-
-        Args:
-            tile: The tile.
-
-        Returns:
-            The walk.
-        """
-        return Self(tile, 0, 0)
+    var done: Int
+    """Keys and values asked for."""
 
     @inline(.always)
     def step(mut self) -> Bool:
-        """Asks for the next line of keys and that of values beside it, if there is one.
+        """Asks for the next key or value, if there is one.
 
         Returns:
             Whether there was.
         """
-        if self.position == self.tile.positions:
-            return False
-        var at = self.position * self.tile.stride + self.d
-        prefetch_byte(self.tile.keys.unsafe_offset(at).unsafe_bitcast[UInt8]())
-        prefetch_byte(self.tile.values.unsafe_offset(at).unsafe_bitcast[UInt8]())
-        self.d += Self._line
-        if self.d >= self.tile.head_dim:
-            self.d = 0
-            self.position += 1
+        var position = self.done
+        var source = self.tile.keys
+        if position >= self.tile.positions:
+            position -= self.tile.positions
+            source = self.tile.values
+            if position >= self.tile.positions:
+                return False
+        comptime line = _LINE_BYTES // size_of[Scalar[Self.dtype]]()
+        for d in range(0, self.tile.head_dim, line):
+            var at = position * self.tile.stride + d
+            prefetch_byte(source.unsafe_offset(at).unsafe_bitcast[UInt8]())
+        self.done += 1
         return True
 
 

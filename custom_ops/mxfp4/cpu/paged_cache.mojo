@@ -5,11 +5,14 @@ from ..pointers import ConstPointer
 
 @fieldwise_init
 struct PagedCache[dtype: DType](TrivialRegisterPassable):
-    """One layer of a cache of pages, each [2 (key, value), layers, page_size, kv_heads, head_dim] float32.
+    """One layer of a cache of pages, each [2 (key, value), layers, page_size, kv_heads, head_dim].
 
     A sequence's tokens fill pages in order; the table says which. With 2 layers, page_size 128, 2 kv heads of 64 and
     packed pages (65536 elements), layer 1, a sequence on pages (5, 3): the value of kv head 1 at position 130 lies in
     page 3, slot 2: 3 * 65536 + (1 * 2 + 1) * 128 * 128 + 2 * 128 + 1 * 64 = element 246080.
+
+    Parameters:
+        dtype: Of keys and values.
     """
 
     var pages: ConstPointer[Self.dtype]

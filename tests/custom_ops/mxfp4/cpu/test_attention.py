@@ -50,12 +50,12 @@ NARROW = Heads(6, 2, 2)
 WIDE = Heads(96, 12, None)
 """More heads than a task has rows, and no multiple of them."""
 FLOAT32 = Heads(64, 8, 128, DType.float32)
-NARROW_FLOAT32 = Heads(6, 2, 2, DType.float32)
+NARROW_FLOAT32 = Heads(6, 2, 300, DType.float32)
 
 CASES: dict[str, tuple[Heads, Sequence[Sequence[int]]]] = {
     "one token": (FULL, [[1]]),
     "ragged batch": (FULL, [[200], [1]]),
-    "token by token past a page": (FULL, [[255, 1, 1, 1], [3, 1, 1, 1]]),
+    "token by token past a page and a part": (FULL, [[255, 1, 1, 1], [3, 1, 1, 1]]),
     "ragged batch past the window": (SLIDING, [[300], [128]]),
     "token by token past the window": (SLIDING, [[127, *[1] * 8]]),
     "long steps over a filled cache": (SLIDING, [[200, 300], [77, 140]]),
@@ -63,7 +63,7 @@ CASES: dict[str, tuple[Heads, Sequence[Sequence[int]]]] = {
     "keys in parts, heads in several tasks": (WIDE, [[300, 1, 1], [127, 1, 1]]),
     "float32, long steps over a filled cache": (FLOAT32, [[200, 300], [77, 140]]),
     "float32, token by token past the window": (FLOAT32, [[127, *[1] * 8]]),
-    "float32, window of two keys, heads in threes": (NARROW_FLOAT32, [[150]]),
+    "float32, a window of more than a part": (NARROW_FLOAT32, [[500, 1, 1]]),
 }
 """Heads, and for each sequence the lengths of the steps that it comes in."""
 
@@ -281,6 +281,19 @@ def test_one_key_gives_its_value(
         want = decode_bfloat16(encode_bfloat16(want))
     heads = got.reshape(case.kv_heads, -1, HEAD_DIM)
     np.testing.assert_array_equal(heads, np.broadcast_to(want, heads.shape))
+
+
+@pytest.mark.parametrize("case", [FULL, FLOAT32], ids=lambda case: case.cache.name)
+def test_what_a_page_held_before_does_not_matter(
+    compiled: dict[Heads, CachedAttention], rng: np.random.Generator, case: Heads
+) -> None:
+    """Not even NaN, in the last page's positions that are not written yet."""
+    sequences, sinks = random_case(rng, case, [LENGTH, LENGTH])
+    run_steps(compiled[case], case, [[LENGTH]] * 2, [np.full_like(sequences[0], np.nan)] * 2, sinks)
+    lengths = [[65, 2], [127, 2]]
+    got = run_steps(compiled[case], case, lengths, sequences, sinks)
+    for rows, sequence in zip(got, sequences, strict=True):
+        assert_attends(rows, case, sequence[: len(rows)], sinks)
 
 
 def test_offsets_that_do_not_cover_the_queries_are_refused(
