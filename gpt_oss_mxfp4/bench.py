@@ -23,6 +23,7 @@ from gpt_oss_mxfp4.measurement import (
     usable_cores,
 )
 from gpt_oss_mxfp4.options import BenchOptions, EngineOptions, Refused
+from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
 from gpt_oss_mxfp4.process import check_place, replace_text, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
@@ -49,6 +50,7 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
     _check(options)
     check_engine(options)
     checkpoint = open_model(options.model, progress)
+    note_memory(checkpoint, options, available_memory(), progress)
     limit = checkpoint.config.max_position_embeddings
     if options.prompt_tokens + options.new_tokens > limit:  # told before MAX is loaded
         raise Refused(

@@ -18,6 +18,7 @@ from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import HarmonyParser
 from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions, Refused
+from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import count_text
@@ -43,6 +44,7 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
     limit_threads(options.threads)
     check_engine(options)
     checkpoint = open_model(options.model, progress)
+    note_memory(checkpoint, options, available_memory(), progress)
     check_tokenizer(checkpoint.folder, content=False)
     limit = checkpoint.config.max_position_embeddings
     if options.max_new_tokens >= limit:  # told before the seconds that loading MAX takes

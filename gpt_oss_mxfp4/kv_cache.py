@@ -1,4 +1,4 @@
-"""The paged KV caches: one per layer type, read by one block of threads a sequence and key-value head."""
+"""The paged KV caches: one per layer type; on a GPU one block of threads reads a sequence's key-value head."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kv_cache_params(
         config: gives layers, heads and window.
         cache: page size and the other settings of MAX's KV cache.
         device: where the caches lie.
-        activations: what inputs of matmuls are rounded to on a CPU, which keys and values are, too.
+        activations: what inputs of matmuls are rounded to on a CPU: with "float32" keys and values are float32 there.
 
     Returns:
         The caches, keyed by layer type in order of first appearance.

@@ -25,7 +25,13 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
     _config: GptOssArchConfig
 
     def estimate_weights_size(self, pipeline_config: PipelineConfig) -> int:
-        """Bytes of the files that are read, copies that MAX found beside them left out, and what packing adds."""
+        """Bytes of the files that are read, copies that MAX found beside them left out, and what packing adds.
+
+        None on a CPU: weights are pages of mapped files, which the system reads again where memory is short; MAX
+        would count those that other processes have mapped against us (NOTES F79).
+        """
+        if self._config.devices[0].is_cpu():
+            return 0
         size = sum(file.stat().st_size for file in self._config.checkpoint.files)
         if self._config.layers.packed:
             size += padding_bytes(self._config.checkpoint.config)

@@ -17,6 +17,7 @@ from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.harmony import Delta, Event, HarmonyParser, HarmonyTokenizer
 from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.threads import limit_threads
 
@@ -41,6 +42,7 @@ class LocalModel:
         check_engine(options)
         self.name = options.model_name
         self._checkpoint = open_model(options.model, progress)
+        note_memory(self._checkpoint, options, available_memory(), progress)
         check_tokenizer(self._checkpoint.folder, content=False)
         self._length = _length(options.max_length, self._checkpoint.config.max_position_embeddings)
         self._options = options

@@ -5,18 +5,12 @@ On a CPU, MAX takes as much KV cache as was asked for, up to nearly all memory t
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, CPU_MAX_LENGTH, footprint
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
 from gpt_oss_mxfp4.serving.options import ServeOptions
-
-MEMINFO = Path("/proc/meminfo")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def check_memory(
@@ -53,17 +47,3 @@ def check_memory(
             f"{bytes_text(room)} that are left: weights may be read from the disk again and again; a smaller "
             "--max-batch-size or --max-length helps"
         )
-
-
-def available_memory() -> int:
-    """Bytes that processes can still get: what the system says, within a container's limit."""
-    try:
-        lines = MEMINFO.read_text().splitlines()
-        found = {name: value for name, _, value in (line.partition(":") for line in lines)}
-        available = int(found["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # no Linux
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(available, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return available

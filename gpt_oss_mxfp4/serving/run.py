@@ -11,10 +11,11 @@ from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.machine import check_engine
 from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.physical_memory import available_memory
 from gpt_oss_mxfp4.process import end_at_once, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import load_keys
-from gpt_oss_mxfp4.serving.memory import available_memory, check_memory
+from gpt_oss_mxfp4.serving.memory import check_memory
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.sockets import free_port, listen
 from gpt_oss_mxfp4.threads import limit_threads

@@ -28,7 +28,9 @@ from gpt_oss_mxfp4.model_config import (
     only_device,
 )
 from gpt_oss_mxfp4.options import LayerOptions
+from scripts.make_synthetic import SIZES
 from tests.golden import CHECKPOINT
+from tests.sparse_checkpoint import make_sparse_checkpoint
 
 
 def pipeline_config(model: Path, **arguments: Any) -> PipelineConfig:
@@ -150,6 +152,16 @@ def test_a_bad_checkpoint_fails_before_its_weights_are_read(copy: Path) -> None:
         MemoryEstimator.plan(pipeline_config(copy), GPT_OSS)
 
 
+def test_weights_on_a_cpu_need_no_memory_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MAX takes pages that another process has mapped, of the same file even, for used."""
+    monkeypatch.setattr(MemoryEstimator, "_free_memory", lambda devices: 4 * 2**30)
+    folder = make_sparse_checkpoint(tmp_path / "model", SIZES["20b"])
+    plan = MemoryEstimator.plan(pipeline_config(folder), GPT_OSS)
+    assert plan.planned_max_length == CPU_MAX_LENGTH
+
+
 def test_copies_in_sub_folders_are_neither_counted_nor_read(
     copy: Path, caplog: pytest.LogCaptureFixture, rng: Any
 ) -> None:
@@ -168,5 +180,6 @@ def test_copies_in_sub_folders_are_neither_counted_nor_read(
         f"{copy}: original/ holds copies of the weights and is not read"
     ]
     assert GPT_OSS.memory_planner is not None
-    size = GPT_OSS.memory_planner(arch_config).estimate_weights_size(config)
+    on_gpu = dataclasses.replace(arch_config, devices=[DeviceRef.GPU()], kernel="strided")
+    size = GPT_OSS.memory_planner(on_gpu).estimate_weights_size(config)
     assert size == sum(file.stat().st_size for file in copy.glob("*.safetensors"))

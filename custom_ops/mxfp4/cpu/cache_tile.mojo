@@ -67,12 +67,12 @@ struct CacheTile[dtype: DType](TrivialRegisterPassable):
             positions,
         )
 
-    def turn_keys(self, target: WordPointer, mut ahead: PrefetchWalk[Self.dtype]):
+    def transpose_keys(self, target: WordPointer, mut ahead: PrefetchWalk[Self.dtype]):
         """Writes word w of every key side by side, zeros for absent keys.
 
         Args:
             target: [head_dim / per_word, TILE_KEYS].
-            ahead: Walks on, half as fast as this tile is read.
+            ahead: Walks on, a little.
         """
         for first in range(0, TILE_KEYS, LANES):
             for word in range(0, self.head_dim // Self.per_word, LANES):
@@ -88,12 +88,12 @@ struct CacheTile[dtype: DType](TrivialRegisterPassable):
                 comptime for i in range(LANES):
                     target.unsafe_store((word + i) * TILE_KEYS + first, square[i])
 
-    def pair_values(self, target: WordPointer, mut ahead: PrefetchWalk[Self.dtype]):
+    def interleave_values(self, target: WordPointer, mut ahead: PrefetchWalk[Self.dtype]):
         """Writes values with as many neighbouring positions in a word as it holds elements, zeros for absent ones.
 
         Args:
             target: [TILE_KEYS / per_word, head_dim].
-            ahead: Walks on, half as fast as this tile is read.
+            ahead: Walks on, a little.
         """
         for word in range(TILE_KEYS // Self.per_word):
             if word % 2:

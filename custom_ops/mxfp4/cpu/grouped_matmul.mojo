@@ -19,7 +19,7 @@ from .float_mode import enable_subnormals, write_float_mode
 from .pack import pack_row, row_words, transpose_rows
 from .tile import tile
 from .transpose import transpose_square
-from .weights import WeightRows, WordPointer, chunk_k
+from .weights import WeightRows, WordPointer, chunk_k, word_pointer
 from .words import LANES, Floats, Words
 
 comptime _MAX_TILE_ROWS = 6 * LANES
@@ -131,7 +131,7 @@ def _pack_part[
             )
         return
     var block = List[Words](unsafe_uninit_length=words_per_row)
-    var block_words = _words(block)
+    var block_words = word_pointer(block)
     for first in range(0, part.rows, LANES):
         var count = min(LANES, part.rows - first)
         for i in range(count):
@@ -206,16 +206,6 @@ def _multiply_part[
         )
 
 
-def _words(buffer: List[Words]) -> WordPointer:
-    """Gives the words of a list of registers: a list of SIMD is aligned as SIMD is."""
-    return (
-        buffer.unsafe_ptr()
-        .unsafe_bitcast[UInt32]()
-        .unsafe_mut_cast[True]()
-        .unsafe_origin_cast[MutUntrackedOrigin]()
-    )
-
-
 def grouped_matmul[
     Rows: WeightRows, Finish: Epilogue, round_to_bf16: Bool
 ](
@@ -255,7 +245,7 @@ def grouped_matmul[
     var buffer = List[Words](
         unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * words_per_row, LANES)
     )
-    var words = _words(buffer)
+    var words = word_pointer(buffer)
 
     var threads = max(
         1,
@@ -287,10 +277,10 @@ def grouped_matmul[
             unsafe_uninit_length=_max_dot_rows[Rows]() * TILE_N if takes_blocks[Rows]() else 0
         )
         var scratch = _Scratch(
-            _words(sums).unsafe_bitcast[Float32](),
-            _words(transposed).unsafe_bitcast[Float32](),
-            _words(scales),
-            _words(partial).unsafe_bitcast[Float32](),
+            word_pointer(sums).unsafe_bitcast[Float32](),
+            word_pointer(transposed).unsafe_bitcast[Float32](),
+            word_pointer(scales),
+            word_pointer(partial).unsafe_bitcast[Float32](),
         )
         while True:
             var task = Int(next_task[].fetch_add(Int64(1)))

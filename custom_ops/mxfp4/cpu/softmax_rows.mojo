@@ -1,11 +1,11 @@
-"""Weighted sums of values under a softmax whose scores come a tile at a time.
+"""Online softmax: sums of values weighted by exponentials of scores, which come a tile at a time.
 
-    largest = -inf, total = 0, sums = 0
-    for each tile: largest' = max(largest, scores); weights = 2^(scores - largest')
-        total = total * 2^(largest - largest') + sum(weights);  sums likewise, + weights . values
+    row_max = -inf, total = 0, sums = 0
+    for each tile: new_max = max(row_max, scores), rescale = 2^(row_max - new_max), exps = 2^(scores - new_max)
+        total = total * rescale + sum(exps), sums = sums * rescale + exps . values, row_max = new_max
     out = sums / total
 
-Scores are logits times log2(e), so that powers of two take the place of exponentials.
+Scores are logits times log2(e), so that powers of two are exponentials.
 """
 
 from std.utils.numerics import neg_inf
@@ -22,13 +22,11 @@ comptime Scores = Array[Floats, TILE_VECTORS]
 
 @fieldwise_init
 struct SoftmaxRows(TrivialRegisterPassable):
-    """Rows in progress; each has seen its own keys so far."""
+    """Rows in progress, each of a query in a head."""
 
     var sums: FloatPointer
-    """[rows, head_dim]."""
-    var totals: FloatPointer
-    """[rows, LANES], to be added up."""
-    var largest: FloatPointer
+    """[rows, head_dim + LANES]: sums of values, and in the last register the total, to be added up."""
+    var row_max: FloatPointer
     """[rows]."""
     var head_dim: Int
     """Elements of a value, a multiple of LANES."""
@@ -51,15 +49,14 @@ struct SoftmaxRows(TrivialRegisterPassable):
         """Lays rows out in a buffer.
 
         Args:
-            floats: [size(rows, head_dim)], aligned to a register.
+            floats: [size(rows, head_dim)].
             rows: How many.
             head_dim: Elements of a value.
 
         Returns:
             The rows, not begun.
         """
-        var totals = floats.unsafe_offset(rows * head_dim)
-        return Self(floats, totals, totals.unsafe_offset(rows * LANES), head_dim)
+        return Self(floats, floats.unsafe_offset(rows * (head_dim + LANES)), head_dim)
 
     def begin(self, row: Int):
         """Lets a row have no keys.
@@ -67,30 +64,36 @@ struct SoftmaxRows(TrivialRegisterPassable):
         Args:
             row: The row.
         """
-        for d in range(0, self.head_dim, LANES):
-            self.sums.unsafe_store(row * self.head_dim + d, Floats(0))
-        self.totals.unsafe_store(row * LANES, Floats(0))
-        self.largest[unsafe_offset=row] = neg_inf[DType.float32]()
+        for d in range(0, self.stride(), LANES):
+            self.sums.unsafe_store(row * self.stride() + d, Floats(0))
+        self.row_max[unsafe_offset=row] = neg_inf[DType.float32]()
 
-    def add_score(self, row: Int, score: Float32):
-        """Adds a score without a value to a row that has no keys.
+    def add_sink(self, row: Int, score: Float32):
+        """Gives a row without keys a score that has no value.
 
         Args:
             row: The row.
             score: The score, finite.
         """
-        var totals = Floats(0)
-        totals[0] = 1
-        self.totals.unsafe_store(row * LANES, totals)
-        self.largest[unsafe_offset=row] = score
+        self.sums[unsafe_offset=row * self.stride() + self.head_dim] = 1
+        self.row_max[unsafe_offset=row] = score
 
     @inline(.always)
-    def weigh(self, row: Int, mut scores: Scores, low: Int, high: Int) -> Float32:
-        """Turns a tile's scores into weights, and adds those to the row's total.
+    def stride(self) -> Int:
+        """Gives the floats from one row's sums to the next one's.
+
+        Returns:
+            Floats.
+        """
+        return self.head_dim + LANES
+
+    @inline(.always)
+    def update(self, row: Int, mut scores: Scores, low: Int, high: Int) -> Float32:
+        """Turns a tile's scores into exponentials, and adds those to the row's total.
 
         Args:
             row: The row.
-            scores: The scores, and then weights: 0 but for keys low..high-1.
+            scores: The scores, and then exponentials: 0 but for keys low..high-1.
             low: The first key that the row sees.
             high: Past the last one.
 
@@ -102,46 +105,39 @@ struct SoftmaxRows(TrivialRegisterPassable):
                 var key = LANE_INDEX + Int32(v * LANES)
                 var seen = key.ge(Int32(low)) & key.lt(Int32(high))
                 scores[v] = seen.select(scores[v], Floats(neg_inf[DType.float32]()))
-        var tops = scores[0]
+        var largest = scores[0]
         comptime for v in range(1, TILE_VECTORS):
-            tops = max(tops, scores[v])
-        var before = self.largest[unsafe_offset=row]
-        var top = max(before, tops.reduce_max())
-        var shrink = exp2_negative(before - top)
-        var totals = self.totals.unsafe_load[width=LANES](row * LANES) * shrink
+            largest = max(largest, scores[v])
+        var old_max = self.row_max[unsafe_offset=row]
+        var new_max = max(old_max, largest.reduce_max())
+        var rescale = exp2_negative(old_max - new_max)
+        var at = row * self.stride() + self.head_dim
+        var total = self.sums.unsafe_load[width=LANES](at) * rescale
         comptime for v in range(TILE_VECTORS):
-            scores[v] = exp2_negative(scores[v] - top)
-            totals += scores[v]
-        self.largest[unsafe_offset=row] = top
-        self.totals.unsafe_store(row * LANES, totals)
-        return shrink
+            scores[v] = exp2_negative(scores[v] - new_max)
+            total += scores[v]
+        self.row_max[unsafe_offset=row] = new_max
+        self.sums.unsafe_store(at, total)
+        return rescale
 
     def join(self, row: Int, other: Int):
-        """Adds another row's keys to a row.
+        """Adds another row's keys to a row's.
 
         Args:
             row: The row.
             other: The other one, of the same query in the same head.
         """
-        var first = self.largest[unsafe_offset=row]
-        var second = self.largest[unsafe_offset=other]
-        var top = max(first, second)
-        var shrinks = SIMD[DType.float32, 2](
-            exp2_negative(first - top), exp2_negative(second - top)
-        )
-        self.largest[unsafe_offset=row] = top
-        _add_scaled(
-            self.totals.unsafe_offset(row * LANES),
-            self.totals.unsafe_offset(other * LANES),
-            LANES,
-            shrinks,
-        )
-        _add_scaled(
-            self.sums.unsafe_offset(row * self.head_dim),
-            self.sums.unsafe_offset(other * self.head_dim),
-            self.head_dim,
-            shrinks,
-        )
+        var max_here = self.row_max[unsafe_offset=row]
+        var max_there = self.row_max[unsafe_offset=other]
+        var new_max = max(max_here, max_there)
+        var rescale_here = exp2_negative(max_here - new_max)
+        var rescale_there = exp2_negative(max_there - new_max)
+        var here = self.sums.unsafe_offset(row * self.stride())
+        var there = self.sums.unsafe_offset(other * self.stride())
+        for d in range(0, self.stride(), LANES):
+            var scaled = there.unsafe_load[width=LANES](d) * rescale_there
+            here.unsafe_store(d, here.unsafe_load[width=LANES](d).fma(rescale_here, scaled))
+        self.row_max[unsafe_offset=row] = new_max
 
     def write(self, row: Int, target: FloatPointer):
         """Writes a row's outcome.
@@ -150,16 +146,7 @@ struct SoftmaxRows(TrivialRegisterPassable):
             row: The row, with a key at least.
             target: [head_dim] float32.
         """
-        var share = 1 / self.totals.unsafe_load[width=LANES](row * LANES).reduce_add()
+        var sums = self.sums.unsafe_offset(row * self.stride())
+        var share = 1 / sums.unsafe_load[width=LANES](self.head_dim).reduce_add()
         for d in range(0, self.head_dim, LANES):
-            var sums = self.sums.unsafe_load[width=LANES](row * self.head_dim + d)
-            target.unsafe_store[alignment=4](d, sums * share)
-
-
-def _add_scaled(
-    first: FloatPointer, second: FloatPointer, count: Int, factors: SIMD[DType.float32, 2]
-):
-    """Computes `first = first * factors[0] + second * factors[1]`."""
-    for i in range(0, count, LANES):
-        var scaled = second.unsafe_load[width=LANES](i) * factors[1]
-        first.unsafe_store(i, first.unsafe_load[width=LANES](i).fma(factors[0], scaled))
+            target.unsafe_store(d, sums.unsafe_load[width=LANES](d) * share)

@@ -172,6 +172,23 @@ def _repeat[width: SIMDLength, //, count: Int](values: SIMD[DType.uint32, width]
         return _repeat[count // 2](values.interleave(values))
 
 
+def word_pointer(buffer: List[Words]) -> WordPointer:
+    """Gives the words of a list of registers, which is aligned as registers are.
+
+    Args:
+        buffer: The list, which the caller keeps.
+
+    Returns:
+        Its first word.
+    """
+    return (
+        buffer.unsafe_ptr()
+        .unsafe_bitcast[UInt32]()
+        .unsafe_mut_cast[True]()
+        .unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+
+
 @inline(.always)
 def prefetch_byte(address: ConstPointer[DType.uint8]):
     """Asks for a cache line, into L2: into L1 the few misses it can have at once would be the limit (NOTES N11).

@@ -19,7 +19,8 @@ def _check_sequences(
     tokens: Int,
     room: Int,
 ) raises:
-    """Refuses sequences that would make a kernel read past its queries or its pages."""
+    """Refuses sequences that would make a kernel read past its queries or its row of the table, whose pages are MAX's own.
+    """
     require_equal(op, "row_offsets[0]", Int(row_offsets[unsafe_offset=0]), 0)
     for i in range(sequences):
         var begin = Int(row_offsets[unsafe_offset=i])

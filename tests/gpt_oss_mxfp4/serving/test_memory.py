@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.options import DEMO_MODEL, Refused
-from gpt_oss_mxfp4.serving import memory
-from gpt_oss_mxfp4.serving.memory import available_memory, check_memory
+from gpt_oss_mxfp4.serving.memory import check_memory
 from gpt_oss_mxfp4.serving.options import ServeOptions
 
 DEMO = open_checkpoint(DEMO_MODEL)
@@ -66,18 +64,3 @@ def test_a_cache_of_float32_takes_twice_as_much() -> None:
 
 def test_a_gpus_memory_is_maxs_to_plan() -> None:
     assert check(0, devices="gpu", max_batch_size=100_000) == []
-
-
-def test_available_memory_is_within_a_containers_limit(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    meminfo, limit = tmp_path / "meminfo", tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
-    assert available_memory() > 2**30
-    meminfo.write_text("MemTotal:  9 kB\nMemAvailable:       8 kB\n")
-    assert available_memory() == 8192
-    limit.write_text("max\n")
-    assert available_memory() == 8192
-    limit.write_text("4096\n")
-    assert available_memory() == 4096

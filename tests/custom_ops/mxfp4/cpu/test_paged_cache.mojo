@@ -5,7 +5,7 @@ from std.testing import TestSuite, assert_equal
 from mxfp4.cpu.paged_cache import PagedCache
 
 
-def _cache(table: List[UInt32], width: Int, page_stride: Int) -> PagedCache:
+def _cache(table: List[UInt32], width: Int, page_stride: Int) -> PagedCache[DType.float32]:
     """Two layers, of which the second; pages of 128 positions of two heads of 64."""
     var floats = List[Float32](length=1, fill=0)
     return PagedCache(
