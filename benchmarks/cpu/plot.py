@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gpt_oss_mxfp4.measurement import Report
+from gpt_oss_mxfp4.measurement import Report, Run
 
 OURS, THEIRS = "#0072b2", "#999999"
 """Told apart in print and by the colour-blind: from Okabe and Ito's palette."""
@@ -125,7 +125,7 @@ def read_group(path: Path) -> Group:
     try:
         found = json.loads(path.read_text())
         rounds = [[_report(each[side]) for side in ("ours", "theirs")] for each in found["rounds"]]
-        label = _label(found)
+        label = _label(found, _first_run(rounds[0][0]).prompt_tokens)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise WrongFile(f"{path}: must be what compare.py --json writes") from error
     first = [report.subject.engine for report in rounds[0]]
@@ -149,18 +149,23 @@ def _report(found: Any) -> Report:
     return Report.from_json(json.dumps(found))
 
 
+def _first_run(report: Report) -> Run:
+    return min(report.runs, key=lambda run: run.batch)
+
+
 def _rate(report: Report, name: str) -> float:
-    batch = min(run.batch for run in report.runs)
+    batch = _first_run(report).batch
     return statistics.median(getattr(run, name) for run in report.runs if run.batch == batch)
 
 
-def _label(found: dict[str, Any]) -> str:
+def _label(found: dict[str, Any], prompt_tokens: int) -> str:
     """What both sides were told; ours first."""
     ours = [f"{word.strip()}" for word in found["ours_options"].split("--") if word.strip()]
     theirs = found["theirs_options"].strip()
     if found["against"] == "llama.cpp":
         theirs = f"{found['dense']} dense {theirs}".strip()
     lines = [*(ours or ["defaults"]), f"{found['against']}: {theirs or 'defaults'}"]
+    lines.append(f"prompt of {prompt_tokens}")
     return "\n".join(lines)
 
 

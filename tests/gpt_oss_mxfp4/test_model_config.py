@@ -155,7 +155,7 @@ def test_a_bad_checkpoint_fails_before_its_weights_are_read(copy: Path) -> None:
 def test_weights_on_a_cpu_need_no_memory_of_their_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """MAX takes pages that another process has mapped, of the same file even, for used."""
+    """A large process that starts this one leaves it less, as MAX counts (NOTES F79)."""
     monkeypatch.setattr(MemoryEstimator, "_free_memory", lambda devices: 4 * 2**30)
     folder = make_sparse_checkpoint(tmp_path / "model", SIZES["20b"])
     plan = MemoryEstimator.plan(pipeline_config(folder), GPT_OSS)

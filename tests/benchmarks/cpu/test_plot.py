@@ -61,7 +61,9 @@ def test_peaks_of_one_instruction_are_one_roof() -> None:
 
 def test_a_comparison_becomes_medians_ranges_and_paired_ratios(comparison: Path) -> None:
     group = read_group(comparison)
-    assert group.label == "activations int8\ndense-weights int8\nllama.cpp: bf16 dense"
+    assert group.label == (
+        "activations int8\ndense-weights int8\nllama.cpp: bf16 dense\nprompt of 512"
+    )
     assert group.machine == "a model on a processor, 2 threads"
     assert group.ours == (Spread(96, 64, 128), Spread(24.5, 24.5, 24.5))
     assert group.theirs == (Spread(32, 32, 32), Spread(24.5, 24.5, 24.5))
