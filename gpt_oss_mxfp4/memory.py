@@ -27,8 +27,8 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
     def estimate_weights_size(self, pipeline_config: PipelineConfig) -> int:
         """Bytes of the files that are read, copies that MAX found beside them left out, and what packing adds.
 
-        None on a CPU: weights are pages of mapped files, which the system reads again where memory is short, and what MAX
-        takes for free memory there can be much less than is (NOTES F79).
+        None on a CPU: weights are pages of mapped files, which the system reads again where memory is short, and
+        what MAX takes for free memory can be much less than there is (NOTES F79).
         """
         if self._config.devices[0].is_cpu():
             return 0
