@@ -1,4 +1,4 @@
-"""No kernel reads a byte past its tensors: each ends where a page without access begins.
+"""No matmul reads a byte past its tensors: each ends where a page without access begins.
 
 A load past the end ends the program; prefetches may point there, for they never fault. Linux only: the constants of
 mmap are its own.
