@@ -45,8 +45,8 @@ def add_precision(verb: argparse.ArgumentParser) -> None:
         "--activations",
         choices=get_args(Activations),
         default=EngineOptions.activations,
-        help="what inputs of matmuls are rounded to on a CPU, and with them keys and values, bfloat16 for int8; default: "
-        "%(default)s",
+        help="what inputs of matmuls are rounded to on a CPU, and with them keys and values, bfloat16 for int8; "
+        "default: %(default)s",
     )
     verb.add_argument(
         "--dense-weights",
