@@ -9,7 +9,7 @@ from typing import Literal
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE, PACKED_TILE, PACKED_TILE_BYTES
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.options import Activations, rounds_cache
 
 ACTIVATION_BYTES = 2**30
 """Set aside for activations and compiled code; a prefill of 8192 tokens of 20b takes about as much."""
@@ -57,7 +57,7 @@ def footprint(
         device: "cpu" or "gpu", where experts are packed for Hopper.
         activations: What inputs of matmuls are rounded to on a CPU; with "float32" the KV cache is float32, too.
     """
-    itemsize = 4 if device == "cpu" and activations == "float32" else 2
+    itemsize = 2 if rounds_cache(activations, on_cpu=device == "cpu") else 4
     tokens = min(CPU_MAX_LENGTH, config.max_position_embeddings)
     row = 2 * config.num_key_value_heads * config.head_dim * itemsize
     weights = sum(entry.nbytes for entry in entries.values())

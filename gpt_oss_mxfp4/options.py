@@ -148,6 +148,11 @@ class CompileOptions:
     verbose: bool = False
 
 
+def rounds_cache(activations: Activations, *, on_cpu: bool) -> bool:
+    """Returns whether keys and values are bfloat16: not on a CPU where nothing is rounded, there they are float32."""
+    return not on_cpu or activations != "float32"
+
+
 def name_model(model: str | None) -> str:
     """Returns what a model is called where a command tells what it does."""
     return "the demo model" if model is None else model

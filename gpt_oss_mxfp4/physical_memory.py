@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, footprint
 from gpt_oss_mxfp4.options import EngineOptions
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
@@ -40,7 +40,7 @@ def note_memory(
         available: bytes of memory.
         progress: gets the note.
     """
-    weights = sum(entry.nbytes for entry in checkpoint.entries.values())
+    weights = footprint(checkpoint.config, checkpoint.entries, "cpu").weights
     room = max(available - ACTIVATION_BYTES, 0)
     if options.devices == "cpu" and weights > room:
         progress.note(

@@ -7,7 +7,7 @@ from typing import get_args
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorValue
 
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.options import Activations, rounds_cache
 
 
 def common_device(op: str, *values: TensorValue) -> DeviceRef:
@@ -44,7 +44,8 @@ def activation_dtype(device: DeviceRef) -> DType:
 
 def cache_dtype(device: DeviceRef, activations: Activations) -> DType:
     """Returns the dtype of the KV cache: bfloat16, but float32 on a CPU where nothing is to be rounded."""
-    return DType.float32 if device.is_cpu() and activations == "float32" else DType.bfloat16
+    rounded = rounds_cache(activations, on_cpu=device.is_cpu())
+    return DType.bfloat16 if rounded else DType.float32
 
 
 def activation_parameter(op: str, activations: str) -> DType:

@@ -67,8 +67,6 @@ struct _Task(Copyable, ImplicitlyCopyable, Movable):
     var end_key: Int
     var split_row: Int
     """Where its rows are among those of splits, or -1 where it has all keys."""
-    var has_sink: Bool
-    """Whether it has the first keys, with which the sink is counted."""
 
 
 @fieldwise_init
@@ -212,10 +210,10 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
         else:
             sync_parallelize(attend, threads)
         for i in range(len(tasks)):
-            if tasks[i].split_row < 0 or not tasks[i].has_sink:
+            if tasks[i].split_row < 0 or not self._has_sink(tasks[i]):
                 continue
             var next = i + 1
-            while next < len(tasks) and not tasks[next].has_sink:
+            while next < len(tasks) and not self._has_sink(tasks[next]):
                 for row in range(self._rows(tasks[i])):
                     splits.join(tasks[i].split_row + row, tasks[next].split_row + row)
                 next += 1
@@ -247,7 +245,6 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
                 first_key,
                 end_key,
                 -1,
-                True,
             )
             if not split or end_key - first_key <= _SPLIT_KEYS:
                 tasks.append(task)
@@ -258,7 +255,6 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
                 task.split_row = split_rows
                 tasks.append(task)
                 split_rows += self._rows(task)
-                task.has_sink = False
 
     def _attend(self, task: _Task, scratch: _Scratch, state: SoftmaxRows, first_row: Int):
         """Gives a task's rows, which are in `state` from `first_row` on, their keys."""
@@ -278,13 +274,11 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
             m: Rows of one query that are multiplied together; divides the group.
         """
         for row in range(self._rows(task)):
-            self._pack_query(
-                self._out_row(task, row), scratch.queries.unsafe_offset(row * self.query_words())
-            )
+            var at = self._out_row(task, row)
+            self._pack_query(at, scratch.queries.unsafe_offset(row * self.query_words()))
             state.begin(first_row + row)
-            if task.has_sink:
-                var sink = self.sinks[unsafe_offset=self._out_row(task, row) % self.heads]
-                state.add_sink(first_row + row, sink * _LOG2_E)
+            if self._has_sink(task):
+                state.add_sink(first_row + row, self.sinks[unsafe_offset=at % self.heads] * _LOG2_E)
 
         # Tiles of all heads of a position, and then the next ones.
         var tiles = ceildiv(task.end_key - task.first_key, TILE_KEYS) * task.kv_heads
@@ -361,6 +355,11 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
                     sums.unsafe_store(
                         i * state.stride() + v * LANES, products[i * TILE_VECTORS + v]
                     )
+
+    def _has_sink(self, task: _Task) -> Bool:
+        """Tells whether a task has the first keys that its queries see, with which the sink is counted.
+        """
+        return task.first_key <= self.first_seen(task.first_position)
 
     def _rows(self, task: _Task) -> Int:
         """Gives a task's rows."""

@@ -72,7 +72,7 @@ struct CacheTile[dtype: DType](TrivialRegisterPassable):
 
         Args:
             target: [head_dim / per_word, TILE_KEYS].
-            ahead: Walks on, a little.
+            ahead: Walks on, by the share that this has of the time until the next tile.
         """
         for first in range(0, TILE_KEYS, LANES):
             for word in range(0, self.head_dim // Self.per_word, LANES):
@@ -93,7 +93,7 @@ struct CacheTile[dtype: DType](TrivialRegisterPassable):
 
         Args:
             target: [TILE_KEYS / per_word, head_dim].
-            ahead: Walks on, a little.
+            ahead: Walks on, by the share that this has of the time until the next tile.
         """
         for word in range(TILE_KEYS // Self.per_word):
             if word % 2:

@@ -12,6 +12,8 @@ from mxfp4.pointers import ConstPointer
 
 comptime LAYERS = 2
 comptime LAYER = 1
+comptime AMPLITUDE = Float64(2)
+"""Of queries, keys and values."""
 
 
 @fieldwise_init
@@ -33,9 +35,7 @@ def _near[dtype: DType](x: Float64) -> Float64:
     return Float64(x.cast[dtype]())
 
 
-def _check[
-    dtype: DType
-](sizes: Sizes, before: List[Int], tokens: List[Int], amplitude: Float64 = 2) raises:
+def _check[dtype: DType](sizes: Sizes, before: List[Int], tokens: List[Int]) raises:
     """Compares every query of a batch; sequences have `before` tokens in the cache already."""
     seed(1)
     var total = 0
@@ -77,10 +77,10 @@ def _check[
                 for is_value in [False, True]:
                     var at = paged.offset(i, position, is_value, kv_head)
                     for d in range(sizes.head_dim):
-                        cache[at + d] = random_float64(-amplitude, amplitude).cast[dtype]()
+                        cache[at + d] = random_float64(-AMPLITUDE, AMPLITUDE).cast[dtype]()
     var q = List[Float32](length=total * sizes.heads * sizes.head_dim, fill=0)
     for i in range(len(q)):
-        q[i] = random_float64(-amplitude, amplitude).cast[DType.float32]()
+        q[i] = random_float64(-AMPLITUDE, AMPLITUDE).cast[DType.float32]()
     var sinks = List[Float32](length=sizes.heads, fill=0)
     for h in range(sizes.heads):
         sinks[h] = random_float64(-1, 8).cast[DType.float32]()
@@ -124,7 +124,7 @@ def _check[
                     assert_true(error < 1, String("sequence ", i, " query ", t, " head ", head))
                     worst = max(worst, error)
     # Weights of values of 2 and less; a share of them is rounded by 2^-9 at most.
-    var bound = amplitude * (3e-6 if dtype == DType.float32 else 2.0**-9)
+    var bound = AMPLITUDE * (3e-6 if dtype == DType.float32 else 2.0**-9)
     assert_true(worst < bound, String(worst, " ", dtype))
     _ = q^
     _ = sinks^
