@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 MOJO = Path(sys.executable).parent / "mojo"
 
-# What tests compile is found again by other tests of the run, and what earlier runs compiled is not.
-_CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ["GPT_OSS_MXFP4_CACHE"] = _CACHE
+# What tests compile is found again by other tests of the run, and what earlier runs compiled is not. A worker of
+# pytest-xdist inherits the folder of the process that gives it its tests.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
+    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+    os.environ["GPT_OSS_MXFP4_CACHE"] = _CACHE
 
 # What a script runs in the background ignores Ctrl-C; commands under test would inherit that, and not end by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,6 +21,7 @@ from max.pipelines.kv_cache import KVCacheConfig, kv_cache_memory_size, load_kv_
 from max.pipelines.modeling.types import RequestID
 
 from gpt_oss_mxfp4 import ops
+from gpt_oss_mxfp4.pipeline import settle_inputs
 from tests import tolerances
 from tests.measure import relative_error
 from tests.reference import attention as reference
@@ -155,6 +156,7 @@ class CachedAttention:
             offsets = np.cumsum([0, *lengths], dtype=np.uint32)
         inputs = [Buffer.from_numpy(x) for x in (qkv, offsets, sinks, table)]
         cache = tree.leaves(self.manager.runtime_inputs([contexts]))
+        settle_inputs(CPU.to_device())
         [out] = self.model.execute(*inputs, *cache)
         return out.to_numpy().copy()
 
