@@ -49,6 +49,8 @@ def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
                     f"--output: {output} cannot be written, the disk is full ({error})"
                 ) from error
             raise
+        except OSError as error:  # of the folder: what is read for it refuses by itself
+            raise Refused(f"--output: {output} cannot be written ({error.strerror})") from error
     gc.collect()  # MAX's objects refer to each other; left to the interpreter's end, they may abort it (NOTES F78)
     size = sum(file.stat().st_size for file in output.rglob("*"))
     write(f"{output}\n")

@@ -233,7 +233,7 @@ def _make_pipeline(
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
         with kept_sampler():
             pipeline: BatchPipeline = retrieved.factory()
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # OSError of a file that is read
         raise Refused(" ".join(str(error).split())) from error
     return pipeline
 

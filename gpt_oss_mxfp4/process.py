@@ -27,6 +27,9 @@ _UNFINISHED: list[Path] = []
 _TAKERS: list[Callable[[], bool]] = []
 """Asked at Ctrl-C, the last first, whether they take it; the process ends where none does."""
 
+_STREAMS: list[os.stat_result] = []
+"""What standard output and standard error lead to, while a command runs."""
+
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -88,10 +91,11 @@ def written_whole(output: Path) -> Iterator[Path]:
     _UNFINISHED.append(temporary)
     try:
         yield temporary
-        temporary.chmod(0o755)
-        temporary.rename(output)
-    except OSError as error:
-        raise Refused(f"--output: {output} cannot be written ({error.strerror})") from error
+        try:  # not what fills it: that may fail at other files
+            temporary.chmod(0o755)
+            temporary.rename(output)
+        except OSError as error:
+            raise Refused(f"--output: {output} cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _UNFINISHED.remove(temporary)
@@ -120,43 +124,53 @@ def end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(option: str, path: Path, text: str) -> None:
     """Writes a file under a temporary name beside it, and renames it; what is no file, a pipe say, is written to.
 
     Args:
+        option: what names it.
         path: its place; a link is followed.
         text: what to write, as UTF-8; a ``?`` where a name that is not UTF-8 is part of it.
 
     Raises:
-        OSError: it cannot be written; nothing has changed.
+        Refused: it cannot be written; nothing has changed.
     """
     place = Path(os.path.realpath(path))
     data = text.encode("utf-8", errors="replace")
-    if os.path.exists(path) and not os.path.isfile(path):
-        path.write_bytes(data)
-        return
     temporary = place.with_name(f".{os.getpid()}.part")  # no longer than any name
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            path.write_bytes(data)
+            return
         temporary.write_bytes(data)
         temporary.replace(place)
-    except BaseException:
+    except OSError as error:
+        raise Refused(f"{option}: {path} cannot be written ({error.strerror})") from error
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise
 
 
 def check_place(option: str, path: Path) -> None:
     """Refuses a file that :func:`replace_text` could not write, before what it is to hold takes its time.
+
+    What standard output or standard error goes to is refused as well: a file would be replaced, with the text that it
+    has already, and ``/dev/stdout`` is standard error, see :func:`_own_stdout`.
 
     Args:
         option: what names it.
         path: its place.
 
     Raises:
-        Refused: it is a folder, or nothing can be written beside it.
+        Refused: it is a folder or one of those two, or nothing can be written beside it.
     """
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
+        found = os.stat(path) if os.path.exists(path) else None
+        if found and any(os.path.samestat(found, stream) for stream in _STREAMS):
+            raise Refused(
+                f"{option}: {path} is what standard output or standard error goes to; name another file"
+            )
+        if found and not os.path.isfile(path):
             if os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             return
@@ -226,6 +240,9 @@ def _own_stdout() -> Iterator[Write]:
         Writes text as UTF-8 at once.
     """
     sys.stdout.flush()
+    null = os.stat(os.devnull)  # which takes a report as well
+    streams = [os.fstat(fd) for fd in (1, 2)]
+    _STREAMS[:] = [stream for stream in streams if not os.path.samestat(stream, null)]
     text_fd = os.dup(1)
     os.dup2(2, 1)
 
@@ -245,6 +262,7 @@ def _own_stdout() -> Iterator[Write]:
         sys.stdout.flush()
         os.dup2(text_fd, 1)
         os.close(text_fd)
+        _STREAMS.clear()
 
 
 @contextmanager

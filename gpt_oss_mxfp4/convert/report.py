@@ -64,10 +64,9 @@ def write_report(
         "tensors": tensors,
     }
     try:
-        replace_text(path, json.dumps(report, indent=2) + "\n")
-    except OSError as error:
-        rule = f"--json: {path} cannot be written ({error.strerror})"
-        raise Refused(f"{rule}; all else is done: run the command again for it") from error
+        replace_text("--json", path, json.dumps(report, indent=2) + "\n")
+    except Refused as error:
+        raise Refused(f"{error}; all else is done: run the command again for it") from error
 
 
 def _losses(journal: Journal) -> dict[str, dict[str, float]]:

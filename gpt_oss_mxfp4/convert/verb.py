@@ -22,7 +22,7 @@ from gpt_oss_mxfp4.convert.shards import SHARD_BYTES, Shard, make_shards
 from gpt_oss_mxfp4.convert.source import Source
 from gpt_oss_mxfp4.convert.writer import verify_in_place
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.process import run_command
+from gpt_oss_mxfp4.process import check_place, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text, count_text
 
@@ -120,8 +120,7 @@ def _check_places(options: ConvertOptions) -> None:
         raise Refused(
             f"--json: {options.json} must not lie inside the source or the output; name a file elsewhere"
         )
-    if not os.path.isdir(options.json.parent) or os.path.isdir(options.json):
-        raise Refused(f"--json: {options.json} must be a file in a folder that is there")
+    check_place("--json", options.json)
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -77,10 +77,7 @@ def _draw(folder: Path, output: Path, progress: Progress) -> None:
     total = sum(entry.nbytes for entry in scale_entries(entries))
     with progress.bar("reading scales", total) as advance:
         statistics = read_scale_statistics(entries, advance)
-    try:
-        replace_text(output, draw_expert_map(folder.resolve().name, statistics))
-    except OSError as error:
-        raise Refused(f"--experts: {output} cannot be written ({error.strerror})") from error
+    replace_text("--experts", output, draw_expert_map(folder.resolve().name, statistics))
 
 
 def _inspect_folder(folder: Path, name: str, *, hollow: bool = False) -> Inspection:

@@ -164,6 +164,41 @@ def test_a_full_disk_is_told_with_the_folder_s_name(
         assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_written_and_what_cannot_be_read_are_told_apart(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from max.pipelines import PIPELINE_REGISTRY
+
+    from gpt_oss_mxfp4 import engine
+
+    def unreadable(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "model.safetensors")
+
+    def unwritable(*_: object) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    output = tmp_path / "out"
+    for place, name, fail, message in (
+        (
+            PIPELINE_REGISTRY,
+            "retrieve_factory",
+            unreadable,
+            "[Errno 13] Permission denied: 'model.safetensors'",
+        ),
+        (
+            engine,
+            "compile_into",
+            unwritable,
+            f"--output: {output} cannot be written (Disk quota exceeded)",
+        ),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, fail)
+            assert cli.main(["compile", "--output", str(output)]) == 2
+        assert capfd.readouterr().err.splitlines()[-1] == f"gpt-oss-mxfp4: {message}"
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     arguments = ["--model", str(CHECKPOINT), "--output", str(tmp_path / "out")]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt_oss_mxfp4.process import replace_text, run_command
+from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.process import replace_text, run_command, written_whole
 
 ENVIRONMENT = dict(os.environ)
 
@@ -123,8 +124,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 ) -> None:
     path, link = tmp_path / ("x" * 250 + ".json"), tmp_path / "link"
     link.symlink_to(path)
-    replace_text(path, "first")
-    replace_text(link, "a name \udcff that is not UTF-8")
+    replace_text("--json", path, "first")
+    replace_text("--json", link, "a name \udcff that is not UTF-8")
     assert path.read_text() == "a name ? that is not UTF-8"
     assert link.is_symlink()
 
@@ -134,8 +135,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", write_half)
-    with pytest.raises(OSError, match="No space"):
-        replace_text(path, "second")
+    with pytest.raises(Refused, match=rf"^--json: {path} cannot be written \(No space left on"):
+        replace_text("--json", path, "second")
     assert path.read_text() == "a name ? that is not UTF-8"
     assert sorted(tmp_path.iterdir()) == [link, path]
 
@@ -145,12 +146,70 @@ def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read_fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    replace_text(pipe, "text")
+    replace_text("--json", pipe, "text")
     assert os.read(read_fd, 10) == b"text"
     assert pipe.is_fifo()
     os.close(read_fd)
     read_fd, write_fd = os.pipe()
-    replace_text(Path(f"/dev/fd/{write_fd}"), "text")
+    replace_text("--json", Path(f"/dev/fd/{write_fd}"), "text")
     assert os.read(read_fd, 10) == b"text"
     os.close(read_fd)
     os.close(write_fd)
+
+
+CHECKS_PLACE = """
+import sys
+from pathlib import Path
+from gpt_oss_mxfp4.process import check_place, run_command
+
+def work(write, progress):
+    write("text\\n")
+    check_place("--json", Path(sys.argv[1]))
+
+sys.exit(run_command(work, verbose=False))
+"""
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr", "out", "err"])
+def test_a_report_does_not_replace_what_the_command_writes_to(tmp_path: Path, name: str) -> None:
+    """``/dev/stdout`` led to the file that standard error goes to, which was then replaced."""
+    out, err = tmp_path / "out", tmp_path / "err"
+    err.write_text("before\n")
+    path = name if name.startswith("/") else str(tmp_path / name)
+    with out.open("w") as stdout, err.open("a") as stderr:
+        process = subprocess.run(
+            [sys.executable, "-c", CHECKS_PLACE, path],
+            stdout=stdout,
+            stderr=stderr,
+            check=False,
+            env=ENVIRONMENT,
+        )
+    assert (process.returncode, out.read_text()) == (2, "text\n")
+    assert err.read_text() == (
+        f"before\ngpt-oss-mxfp4: --json: {path} is what standard output or standard error goes to; name another file\n"
+    )
+
+
+def test_a_report_may_go_to_the_null_device() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", CHECKS_PLACE, os.devnull],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert process.returncode == 0
+
+
+def test_only_what_concerns_the_output_is_blamed_on_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="weights"),
+        written_whole(tmp_path / "output"),
+    ):
+        raise FileNotFoundError(2, "No such file or directory", "weights")
+    with (
+        pytest.raises(Refused, match=r"^--output: .*/output cannot be written \("),
+        written_whole(tmp_path / "output"),
+    ):
+        (tmp_path / "output").write_text("another's")
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]

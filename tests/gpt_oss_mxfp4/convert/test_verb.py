@@ -25,6 +25,7 @@ from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
 from gpt_oss_mxfp4.convert.plan import Output, computed
 from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.convert.writer import write_shard
+from gpt_oss_mxfp4.options import Refused
 from tests.gpt_oss_mxfp4.checkpoint.small import config_fields, raw_file
 from tests.gpt_oss_mxfp4.convert.folders import (
     as_original,
@@ -600,7 +601,7 @@ def test_wrong_folders_end_in_one_message(
         ),
         (
             (source, "--output", output, "--json", tmp_path / ("x" * 300) / "x", *SHARDS),
-            f"--json: {tmp_path / ('x' * 300) / 'x'} must be a file in a folder that is there",
+            f"--json: {tmp_path / ('x' * 300) / 'x'} cannot be written (File name too long)",
         ),
         (
             (tmp_path / "file", "--output", output),
@@ -637,7 +638,11 @@ def test_wrong_folders_end_in_one_message(
         ((source, "--output", "/", *SHARDS), "--output: must name a folder to make, got /"),
         (
             (source, "--output", output, "--json", tmp_path / "none/report", *SHARDS),
-            f"--json: {tmp_path / 'none/report'} must be a file in a folder that is there",
+            f"--json: {tmp_path / 'none/report'} cannot be written (No such file or directory)",
+        ),
+        (
+            (source, "--output", output, "--json", "/proc/report", *SHARDS),
+            "--json: /proc/report cannot be written (No such file or directory)",
         ),
         (
             (source, "--output", output, "--tokenizer", tmp_path / "there", *SHARDS),
@@ -666,7 +671,7 @@ def test_a_report_that_cannot_be_written_is_written_by_the_next_run(
     arguments = (source, "--output", output, "--json", report, *SHARDS)
 
     def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise Refused(f"--json: {report} cannot be written (No space left on device)")
 
     monkeypatch.setattr("gpt_oss_mxfp4.convert.report.replace_text", fail)
     for _ in range(2):  # as made, and as found
