@@ -17,6 +17,9 @@ FULL = "full_attention"
 
 _CURE = "Compare it with the config.json of openai/gpt-oss-20b"
 
+MAX_POSITIONS = 2**22
+"""Most positions believed, 32 times those of gpt-oss: the table of rotations has a row for each, 1 GB then."""
+
 _LARGEST = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
@@ -28,7 +31,7 @@ _LARGEST = {
     "sliding_window": 2**31 - 1,
     "num_local_experts": 4096,
     "num_experts_per_tok": 4096,
-    "max_position_embeddings": 2**31 - 1,
+    "max_position_embeddings": MAX_POSITIONS,
 }
 """Largest value believed of each size: a hostile config must not cost memory."""
 
@@ -227,7 +230,7 @@ def _rope(reader: Fields) -> YarnRope:
         beta_fast=rope.number("beta_fast", default=32.0),
         beta_slow=rope.number("beta_slow", default=1.0),
         original_max_position_embeddings=rope.size(
-            "original_max_position_embeddings", _LARGEST["max_position_embeddings"]
+            "original_max_position_embeddings", MAX_POSITIONS
         ),
         truncate=rope.flag("truncate", default=True),
         attention_factor=rope.number(

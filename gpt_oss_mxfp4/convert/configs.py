@@ -9,7 +9,7 @@ from typing import Any
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.fields import Fields, shown
 from gpt_oss_mxfp4.checkpoint.layout import QUANTIZATION_CONFIG
-from gpt_oss_mxfp4.config import FULL, SLIDING, GptOssConfig
+from gpt_oss_mxfp4.config import FULL, MAX_POSITIONS, SLIDING, GptOssConfig
 
 _SAME = (
     "num_hidden_layers",
@@ -48,7 +48,7 @@ def from_original_config(fields: Mapping[str, Any], where: Path) -> dict[str, An
     faults: list[Fault] = []
     reader = Fields(fields, _ORIGINAL_CURE, faults)
     layers = reader.size("num_hidden_layers", MAX_ORIGINAL_LAYERS)
-    context = reader.size("initial_context_length", 2**24)
+    context = reader.size("initial_context_length", MAX_POSITIONS)
     factor = reader.number("rope_scaling_factor")
     rope = {
         "rope_type": "yarn",

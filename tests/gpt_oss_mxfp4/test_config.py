@@ -160,6 +160,10 @@ def test_quantization_config_may_be_absent() -> None:
             "sliding_window must be an integer from 1 to 2147483647, got '\\x1b[31m'",
         ),
         (
+            {"max_position_embeddings": 2**22 + 1},
+            "max_position_embeddings must be an integer from 1 to 4194304, got 4194305",
+        ),
+        (
             {"rms_norm_eps": float("nan")},
             "rms_norm_eps must be a number above 0 and at most 1e+30, got nan",
         ),

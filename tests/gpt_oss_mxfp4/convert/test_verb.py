@@ -790,6 +790,10 @@ def test_a_hostile_config_of_the_original_layout_is_refused(
         ),
         ({"num_experts": None}, "num_local_experts must be an integer"),
         ({"head_dim": 9}, "head_dim must be even"),
+        (
+            {"initial_context_length": 2**22 + 1},
+            "initial_context_length must be an integer from 1 to 4194304, got 4194305",
+        ),
         ({"rope_scaling_factor": 1e30}, "max_position_embeddings must be an integer"),
     ):
         fields = {**original_config(), **change}
