@@ -57,14 +57,15 @@ def footprint(
         device: "cpu" or "gpu", where experts are packed for Hopper.
         activations: What inputs of matmuls are rounded to on a CPU; with "float32" the KV cache is float32, too.
     """
-    itemsize = 2 if rounds_cache(activations, on_cpu=device == "cpu") else 4
+    cache_itemsize = 2 if rounds_cache(activations, on_cpu=device == "cpu") else 4
+    table_itemsize = 4 if device == "cpu" else 2  # in the graph's dtype
     tokens = min(CPU_MAX_LENGTH, config.max_position_embeddings)
-    row = 2 * config.num_key_value_heads * config.head_dim * itemsize
+    row = 2 * config.num_key_value_heads * config.head_dim * cache_itemsize
     weights = sum(entry.nbytes for entry in entries.values())
     return Footprint(
         weights=weights + (padding_bytes(config) if device == "gpu" else 0),
         kv_cache=tokens * config.num_hidden_layers * row,
-        tables=config.max_position_embeddings * config.head_dim * 4,
+        tables=config.max_position_embeddings * config.head_dim * table_itemsize,
         activations=ACTIVATION_BYTES,
         tokens=tokens,
     )
