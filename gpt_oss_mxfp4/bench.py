@@ -22,7 +22,7 @@ from gpt_oss_mxfp4.measurement import (
     usable_cores,
 )
 from gpt_oss_mxfp4.options import BenchOptions, EngineOptions, Refused
-from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
+from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.process import check_place, replace_text, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
@@ -49,18 +49,21 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
     _check(options)
     check_engine(options)
     checkpoint = open_model(options.model, progress)
-    note_memory(checkpoint, options, available_memory(), progress)
     limit = checkpoint.config.max_position_embeddings
-    if options.prompt_tokens + options.new_tokens > limit:  # told before MAX is loaded
+    length, batch = options.prompt_tokens + options.new_tokens, max(options.batch)
+    if length > limit:  # told before MAX is loaded
         raise Refused(
             f"--prompt-tokens and --new-tokens: {options.prompt_tokens} + {options.new_tokens} tokens must fit the "
             f"model's {limit}"
         )
+    # MAX makes room for as many tokens in each sequence of a batch as a single one may have.
+    asked = f"--batch, --prompt-tokens, --new-tokens: {batch} x {length}"
+    check_memory(checkpoint, options, batch * length, asked, progress)
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
     with progress.step(*loading_step(options)):
         pipeline = engine.load(
-            checkpoint, options.prompt_tokens, options.new_tokens, options, max(options.batch)
+            checkpoint, options.prompt_tokens, options.new_tokens, options, batch
         )
     report = measure(
         functools.partial(engine.stream_batch, pipeline),

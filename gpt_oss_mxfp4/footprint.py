@@ -14,9 +14,9 @@ from gpt_oss_mxfp4.options import Activations, rounds_cache
 ACTIVATION_BYTES = 2**30
 """Set aside for activations and compiled code; a prefill of 8192 tokens of 20b takes about as much."""
 
-CPU_MAX_LENGTH = 8192
-"""Tokens of a sequence on a CPU unless the user asks for another length (``--max-length``): MAX sizes the KV cache
-by it, and the model's own 131072 would claim 6.4 GB."""
+DEFAULT_LENGTH = 8192
+"""Tokens of a sequence on a CPU, and of a chat, unless the user asks for another length (``--max-length``): MAX sizes
+the KV cache by it, and the model's own 131072 would claim 6.4 GB."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Footprint:
 
     Args:
         weights: On a CPU the mapped file's, of which pages are dropped where memory is short; on a GPU packed.
-        kv_cache: Of one sequence of ``tokens`` tokens, every layer counted as if it kept them all.
+        kv_cache: Of ``tokens`` tokens, every layer counted as if it kept them all.
         tables: The table of rotations.
         activations: Set aside for everything else.
         tokens: That the KV cache is for.
@@ -48,6 +48,7 @@ def footprint(
     entries: Mapping[str, TensorEntry],
     device: Literal["cpu", "gpu"],
     activations: Activations = "bfloat16",
+    tokens: int | None = None,
 ) -> Footprint:
     """Adds up what running a checkpoint takes.
 
@@ -56,10 +57,12 @@ def footprint(
         entries: The tensors that are loaded.
         device: "cpu" or "gpu", where experts are packed for Hopper.
         activations: What inputs of matmuls are rounded to on a CPU; with "float32" the KV cache is float32, too.
+        tokens: That the KV cache is for, or None for one sequence of the default length.
     """
     cache_itemsize = 2 if rounds_cache(activations, on_cpu=device == "cpu") else 4
     table_itemsize = 4 if device == "cpu" else 2  # in the graph's dtype
-    tokens = min(CPU_MAX_LENGTH, config.max_position_embeddings)
+    if tokens is None:
+        tokens = default_length(config.max_position_embeddings)
     row = 2 * config.num_key_value_heads * config.head_dim * cache_itemsize
     weights = sum(entry.nbytes for entry in entries.values())
     return Footprint(
@@ -69,6 +72,11 @@ def footprint(
         activations=ACTIVATION_BYTES,
         tokens=tokens,
     )
+
+
+def default_length(positions: int) -> int:
+    """Returns the tokens of a sequence where no length is asked for, of a model of so many positions."""
+    return min(DEFAULT_LENGTH, positions)
 
 
 def padding_bytes(config: GptOssConfig) -> int:

@@ -18,7 +18,7 @@ from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import HarmonyParser
 from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions, Refused
-from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
+from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import count_text
@@ -44,7 +44,6 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
     limit_threads(options.threads)
     check_engine(options)
     checkpoint = open_model(options.model, progress)
-    note_memory(checkpoint, options, available_memory(), progress)
     check_tokenizer(checkpoint.folder, content=False)
     limit = checkpoint.config.max_position_embeddings
     if options.max_new_tokens >= limit:  # told before the seconds that loading MAX takes
@@ -58,6 +57,9 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
             f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
             f"model's {limit}"
         )
+    tokens = len(prompt.ids) + options.max_new_tokens
+    asked = f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens}"
+    check_memory(checkpoint, options, tokens, asked, progress)
     if not prompt.templated and not options.raw:
         progress.note(
             "this model has no chat template, so the text is continued as it is; --raw leaves out this note"

@@ -11,8 +11,9 @@ from max.pipelines.lib import PipelineConfig
 from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, padding_bytes
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
 
-CPU_BATCH_SIZE = 1
-"""Sequences at once unless the user asks for more: MAX's own default fills the memory with KV cache."""
+PLANNED_BATCH_SIZE = 1
+"""Sequences at once on a CPU where MAX's own commands are not told how many: MAX's default fills the memory with KV
+cache. ``serve`` always tells it."""
 
 
 class GptOssMemoryPlanner(PagedMemoryPlanner):
@@ -47,4 +48,4 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
         self, pipeline_config: PipelineConfig, devices: list[Device], weights_size: int
     ) -> int | None:
         """One sequence at a time on a CPU; on a GPU MAX decides."""
-        return CPU_BATCH_SIZE if devices[0].is_host else None
+        return PLANNED_BATCH_SIZE if devices[0].is_host else None

@@ -22,7 +22,7 @@ from max.pipelines.modeling.config_enums import SupportedEncoding
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.hub import resolve_model
-from gpt_oss_mxfp4.footprint import CPU_MAX_LENGTH
+from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.ops.checks import activation_dtype
 from gpt_oss_mxfp4.options import Activations, DenseWeights, GroupedKernel, LayerOptions
@@ -116,14 +116,14 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
     @classmethod
     def calculate_max_seq_len(cls, huggingface_config: Any, model_config: MAXModelConfig) -> int:
-        """The length asked for, up to the model's own; on a CPU 8192 tokens where none is asked for.
+        """The length asked for, up to the model's own; on a CPU the default where none is asked for.
 
         Raises:
             ValueError: more is asked for than the model has positions.
         """
         asked = model_config.max_length
         if asked is None and model_config.default_device_spec.device_type == "cpu":
-            return min(CPU_MAX_LENGTH, int(huggingface_config.max_position_embeddings))
+            return default_length(int(huggingface_config.max_position_embeddings))
         length: int = super().calculate_max_seq_len(huggingface_config, model_config)
         return length
 

@@ -1,4 +1,8 @@
-"""What of the machine's memory processes can get, beside what weights take of it on a CPU."""
+"""What of the machine's memory processes can get, and whether what is asked for fits into it.
+
+Told before a model is loaded, as MAX does not tell it: on a CPU, MAX takes as much KV cache as was asked for, up to
+nearly all memory the machine has, whatever a container may have of that and other processes already do.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import os
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, footprint
-from gpt_oss_mxfp4.options import EngineOptions
+from gpt_oss_mxfp4.footprint import footprint
+from gpt_oss_mxfp4.options import EngineOptions, Refused
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
 
@@ -29,21 +33,36 @@ def available_memory() -> int:
         return available
 
 
-def note_memory(
-    checkpoint: Checkpoint, options: EngineOptions, available: int, progress: Progress
+def check_memory(
+    checkpoint: Checkpoint, options: EngineOptions, tokens: int, asked: str, progress: Progress
 ) -> None:
-    """Tells where weights on a CPU, which are pages of mapped files, do not stay in memory.
+    """Checks that what MAX takes for itself fits; a GPU's memory is MAX's to plan.
 
     Args:
         checkpoint: what is to run.
-        options: where.
-        available: bytes of memory.
-        progress: gets the note.
+        options: where and how.
+        tokens: that the KV cache has room for, all sequences together.
+        asked: the options that say so, and their numbers.
+        progress: gets a note where weights do not fit beside it: their pages are dropped and read again.
+
+    Raises:
+        Refused: the KV cache and the table of rotations do not fit.
     """
-    weights = footprint(checkpoint.config, checkpoint.entries, "cpu").weights
-    room = max(available - ACTIVATION_BYTES, 0)
-    if options.devices == "cpu" and weights > room:
+    if options.devices != "cpu":
+        return
+    taken = footprint(checkpoint.config, checkpoint.entries, "cpu", options.activations, tokens)
+    room = max(available_memory() - taken.activations, 0)
+    needed = taken.kv_cache + taken.tables
+    if needed > room:
+        fits = (room - taken.tables) * tokens // taken.kv_cache
+        cure = f"{fits} tokens fit" if fits > 0 else "it needs more free memory"
+        raise Refused(
+            f"{asked} tokens take {bytes_text(needed)} of memory for the KV cache and the rotations, of which this "
+            f"machine has {bytes_text(room)} left; {cure}"
+        )
+    if needed + taken.weights > room:
         progress.note(
-            f"weights take {bytes_text(weights)}, more than the {bytes_text(room)} of memory that are left: they are "
-            "read from the disk again and again, which is slow"
+            f"weights take {bytes_text(taken.weights)} and the KV cache with the rotations {bytes_text(needed)}, more "
+            f"than the {bytes_text(room)} of memory that are left: weights may be read from the disk again and again, "
+            "which is slow"
         )

@@ -13,16 +13,14 @@ from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
+from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.harmony import Delta, Event, HarmonyParser, HarmonyTokenizer
 from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
+from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.threads import limit_threads
-
-DEFAULT_LENGTH = 8192
-"""Tokens of a conversation; 20b's KV cache takes 0.05 MB for each."""
 
 
 class LocalModel:
@@ -42,9 +40,10 @@ class LocalModel:
         check_engine(options)
         self.name = options.model_name
         self._checkpoint = open_model(options.model, progress)
-        note_memory(self._checkpoint, options, available_memory(), progress)
         check_tokenizer(self._checkpoint.folder, content=False)
         self._length = _length(options.max_length, self._checkpoint.config.max_position_embeddings)
+        asked = f"--max-length: {self._length}"
+        check_memory(self._checkpoint, options, self._length, asked, progress)
         self._options = options
         self._stopped = threading.Event()
         with progress.step("loading MAX"):
@@ -158,4 +157,4 @@ def _plain(text: str) -> Iterator[Piece]:
 def _length(wanted: int | None, limit: int) -> int:
     if wanted is not None and wanted > limit:
         raise Refused(f"--max-length: must be at most the model's {limit} tokens")
-    return min(DEFAULT_LENGTH, limit) if wanted is None else wanted
+    return default_length(limit) if wanted is None else wanted

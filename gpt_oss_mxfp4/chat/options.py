@@ -20,7 +20,7 @@ class ChatOptions(EngineOptions, SamplingOptions):
         url: of a server to ask, or None to run the model here. ``model`` is then the name it serves it by, or None for
             its first.
         api_key_file: file with the server's API key, or None.
-        max_length: tokens that a conversation may have, or None for 8192, or fewer if the model takes fewer.
+        max_length: tokens that a conversation may have, or None for the default, or fewer if the model takes fewer.
         effort: of the reasoning.
         system: instructions before the conversation, or nothing.
         reasoning: whether it is shown, or None to show it on a terminal alone.

@@ -10,6 +10,7 @@ from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
 from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
 from gpt_oss_mxfp4.cli.values import path, positive
+from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 
 
@@ -48,7 +49,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--max-length",
         type=positive,
         metavar="N",
-        help="tokens of a whole conversation; default: 8192, or fewer if the model takes fewer",
+        help=f"tokens of a whole conversation; default: {DEFAULT_LENGTH}, or fewer if the model takes fewer",
     )
     add_sampling(chat, max_new_tokens=ChatOptions.max_new_tokens)
     add_engine(chat)

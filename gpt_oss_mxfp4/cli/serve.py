@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
 from gpt_oss_mxfp4.cli.values import port, positive
+from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
-from gpt_oss_mxfp4.serving.options import ServeOptions
+from gpt_oss_mxfp4.serving.options import SERVED_BATCH_SIZE, ServeOptions
 from gpt_oss_mxfp4.serving.run import run_serve
 
 
@@ -48,13 +49,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--max-length",
         type=positive,
         metavar="N",
-        help="tokens of a prompt and its answer together; default: 8192 on a CPU, the model's own on a GPU",
+        help=f"tokens of a prompt and its answer together; default: {DEFAULT_LENGTH} on a CPU, the model's own on a "
+        "GPU",
     )
     add(
         "--max-batch-size",
         type=positive,
         metavar="N",
-        help="answers at once, further requests wait; default: 4 on a CPU, on a GPU what memory allows",
+        help=f"answers at once, further requests wait; default: {SERVED_BATCH_SIZE} on a CPU, on a GPU what memory "
+        "allows",
     )
     add(
         "--api-key-file",

@@ -11,7 +11,7 @@ from gpt_oss_mxfp4.options import EngineOptions
 DEMO_NAME = "gpt-oss-mxfp4-demo"
 """What the demo model is called in requests."""
 
-CPU_BATCH_SIZE = 4
+SERVED_BATCH_SIZE = 4
 """Sequences at once on a CPU, each with a KV cache of the whole length: 0.4 GB for 20b's 8192 tokens."""
 
 
@@ -24,8 +24,8 @@ class ServeOptions(EngineOptions):
         port: to listen on; 0 for any that is free.
         metrics_port: of MAX's Prometheus metrics; None for the next after ``port``.
         name: what requests call the model; None for what it is loaded by.
-        max_length: tokens of a sequence, prompt and answer; None for 8192 on a CPU, the model's own on a GPU.
-        max_batch_size: sequences computed at once, more wait; None for MAX's choice on a GPU, 4 on a CPU.
+        max_length: tokens of a sequence, prompt and answer; None for the default on a CPU, the model's own on a GPU.
+        max_batch_size: sequences computed at once, more wait; None for MAX's choice on a GPU, the default on a CPU.
         api_key_file: file of keys, one a line; None for the environment's, or none.
         max_body_bytes: of a request.
         drain_seconds: that running requests get to finish when the server is told to stop.
@@ -48,7 +48,7 @@ class ServeOptions(EngineOptions):
     @property
     def cpu_batch_size(self) -> int:
         """Sequences computed at once on a CPU."""
-        return self.max_batch_size or CPU_BATCH_SIZE
+        return self.max_batch_size or SERVED_BATCH_SIZE
 
     @property
     def served_name(self) -> str:

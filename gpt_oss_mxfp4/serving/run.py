@@ -8,14 +8,14 @@ import signal
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
+from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.machine import check_engine
 from gpt_oss_mxfp4.options import Refused
-from gpt_oss_mxfp4.physical_memory import available_memory
+from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.process import end_at_once, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import load_keys
-from gpt_oss_mxfp4.serving.memory import check_memory
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.sockets import free_port, listen
 from gpt_oss_mxfp4.threads import limit_threads
@@ -59,7 +59,9 @@ def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
     positions = checkpoint.config.max_position_embeddings
     if options.max_length is not None and options.max_length > positions:
         raise Refused(f"--max-length: must be at most the model's {positions} tokens")
-    check_memory(checkpoint, options, available_memory(), progress)
+    length = options.max_length or default_length(positions)
+    asked = f"--max-batch-size, --max-length: {options.cpu_batch_size} x {length}"
+    check_memory(checkpoint, options, options.cpu_batch_size * length, asked, progress)
     with listen(options.host, options.port) as socket:
         port = int(socket.getsockname()[1])
         metrics_port = options.metrics_port

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import gpt_oss_mxfp4
-from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4 import cli, physical_memory
 from gpt_oss_mxfp4.bench import format_table
 from gpt_oss_mxfp4.measurement import Report
 from gpt_oss_mxfp4.options import BenchOptions, EngineOptions
@@ -129,6 +129,20 @@ def test_the_table_has_medians_and_spread_of_each_batch() -> None:
         "start to first token: 8.8 s (8.5 s until loaded, 0.2 s from there, 32 tokens of prompt)",
         "peak resident memory: 5.00 GB (weights 4.00 GB)",
     ]
+
+
+def test_batches_that_the_machine_has_no_memory_for_are_refused(
+    bench: Callable[..., tuple[int, str, str]], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(physical_memory, "available_memory", lambda: 3 * 10**9)
+    code, out, err = bench("--batch", "1", "16", "--prompt-tokens", "100000")
+    assert (code, out) == (2, "")
+    assert err == (
+        "gpt-oss-mxfp4: --batch, --prompt-tokens, --new-tokens: 16 x 100064 tokens take 3.31 GB of memory for the KV "
+        "cache and the rotations, of which this machine has 1.93 GB left; 924171 tokens fit\n"
+    )
+    assert not engine.loads
+    assert bench("--batch", "9", "1", "--prompt-tokens", "100000", "--runs", "1")[0] == 0
 
 
 def test_a_report_that_cannot_be_written_comes_after_the_table(

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 import gpt_oss_mxfp4
-from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4 import cli, physical_memory
 from gpt_oss_mxfp4 import generate as verb
 from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE, SUFFIX
 from gpt_oss_mxfp4.detokenize import INCOMPLETE
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
 from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import serve
@@ -91,6 +92,19 @@ def test_the_answer_alone_goes_to_standard_output(say: Callable[..., Said]) -> N
     assert (said.out, said.code) == ("46 €\n", 0)
     assert said.lines[:-1] == STEPS
     assert said.lines[-1].startswith("prompt: 33 tokens, ")
+
+
+def test_a_text_that_the_machine_has_no_memory_for_is_refused(
+    say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(physical_memory, "available_memory", lambda: ACTIVATION_BYTES + 10**8)
+    said = say(REASONED, "--max-new-tokens", "100000")
+    assert (said.out, said.code) == ("", 2)
+    assert said.lines[-1] == (
+        "gpt-oss-mxfp4: the prompt and --max-new-tokens: 33 + 100000 tokens take 238 MB of memory for the KV cache "
+        "and the rotations, of which this machine has 100 MB left; 32444 tokens fit"
+    )
+    assert say(REASONED).code == 0
 
 
 def test_the_reasoning_goes_before_it_if_asked_for(say: Callable[..., Said]) -> None:

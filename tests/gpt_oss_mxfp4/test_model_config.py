@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from gpt_oss_mxfp4.arch import GPT_OSS
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.footprint import CPU_MAX_LENGTH
+from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
@@ -58,7 +58,7 @@ def test_one_device_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "length"), [(None, CPU_MAX_LENGTH), (300, 300), (131072, 131072)]
+    ("asked", "length"), [(None, DEFAULT_LENGTH), (300, 300), (131072, 131072)]
 )
 def test_length_is_what_is_asked_for(asked: int | None, length: int) -> None:
     config = pipeline_config(CHECKPOINT, max_length=asked)
@@ -159,7 +159,7 @@ def test_weights_on_a_cpu_need_no_memory_of_their_own(
     monkeypatch.setattr(MemoryEstimator, "_free_memory", lambda devices: 4 * 2**30)
     folder = make_sparse_checkpoint(tmp_path / "model", SIZES["20b"])
     plan = MemoryEstimator.plan(pipeline_config(folder), GPT_OSS)
-    assert plan.planned_max_length == CPU_MAX_LENGTH
+    assert plan.planned_max_length == DEFAULT_LENGTH
 
 
 def test_copies_in_sub_folders_are_neither_counted_nor_read(

@@ -1,8 +1,10 @@
-"""What of the machine's memory is left, and what is told where weights do not fit into it."""
+"""What of the machine's memory is left, and what is told where a model does not fit into it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +12,17 @@ import pytest
 from gpt_oss_mxfp4 import physical_memory
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
-from gpt_oss_mxfp4.options import DEMO_MODEL, GenerateOptions
-from gpt_oss_mxfp4.physical_memory import available_memory, note_memory
+from gpt_oss_mxfp4.options import DEMO_MODEL, EngineOptions, Refused
+from gpt_oss_mxfp4.physical_memory import available_memory, check_memory
+
+DEMO = open_checkpoint(DEMO_MODEL)
+TOKEN = 2048
+"""Bytes of the demo model's KV cache for a token: 4 layers, 2 heads of 64 bfloat16, keys and values."""
+
+TABLES = 131_072 * 64 * 4
+"""Bytes of its rotations."""
+
+WEIGHTS = sum(entry.nbytes for entry in DEMO.entries.values())
 
 
 def test_available_memory_is_within_a_containers_limit(
@@ -29,24 +40,58 @@ def test_available_memory_is_within_a_containers_limit(
     assert available_memory() == 4096
 
 
-def notes(available: int, devices: str) -> list[str]:
-    told: list[str] = []
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    def check(room: int, tokens: int, **options: Any) -> list[str]:
+        """What is noted where so much is left beside activations."""
+        told: list[str] = []
+        progress: Any = SimpleNamespace(note=told.append)
+        monkeypatch.setattr(physical_memory, "available_memory", lambda: ACTIVATION_BYTES + room)
+        asked = f"--max-length: {tokens}"
+        check_memory(DEMO, EngineOptions(**options), tokens, asked, progress)
+        return told
 
-    class Notes:
-        note = staticmethod(told.append)
-
-    progress: Any = Notes()
-    options = GenerateOptions(prompt="x", devices=devices)
-    note_memory(open_checkpoint(DEMO_MODEL), options, available, progress)
-    return told
+    return check
 
 
-def test_weights_that_do_not_stay_in_memory_are_noted() -> None:
-    weights = sum(entry.nbytes for entry in open_checkpoint(DEMO_MODEL).entries.values())
-    assert notes(ACTIVATION_BYTES + weights, "cpu") == []
-    [note] = notes(ACTIVATION_BYTES + weights - 1, "cpu")
-    assert note.startswith("weights take 3.91 MB")
-    assert "more than the 3.91 MB" in note
-    [note] = notes(0, "cpu")
-    assert "more than the 0 B of memory" in note
-    assert notes(0, "gpu") == []
+def test_more_than_there_is_is_refused_with_both_numbers_and_the_cure(
+    check: Callable[..., list[str]],
+) -> None:
+    with pytest.raises(Refused) as refused:
+        check(20 * 10**9, 100_000 * 131_072)
+    assert str(refused.value) == (
+        "--max-length: 13107200000 tokens take 26.8 TB of memory for the KV cache and the rotations, of which this "
+        "machine has 20.0 GB left; 9749241 tokens fit"
+    )
+    assert len(check(20 * 10**9, 9_749_241)) == 1
+    with pytest.raises(Refused):
+        check(20 * 10**9, 9_749_242)
+
+
+def test_where_not_a_token_fits_memory_must_be_freed(check: Callable[..., list[str]]) -> None:
+    for room, left in ((TABLES + TOKEN - 1, "33.6 MB"), (-1, "0 B"), (-(2**40), "0 B")):
+        with pytest.raises(Refused, match=f"has {left} left; it needs more free memory$"):
+            check(room, 1)
+
+
+def test_what_fits_passes_and_what_weights_have_no_room_beside_is_noted(
+    check: Callable[..., list[str]],
+) -> None:
+    needed = 1000 * TOKEN + TABLES
+    assert check(needed + WEIGHTS, 1000) == []
+    for room in (needed + WEIGHTS - 1, needed):
+        [note] = check(room, 1000)
+        assert note.startswith(
+            "weights take 3.91 MB and the KV cache with the rotations 35.6 MB, more than the "
+        )
+
+
+def test_a_cache_of_float32_takes_twice_as_much(check: Callable[..., list[str]]) -> None:
+    needed = 2000 * TOKEN + TABLES
+    assert check(needed + WEIGHTS, 1000, activations="float32") == []
+    with pytest.raises(Refused):
+        check(needed - 1, 1000, activations="float32")
+
+
+def test_a_gpus_memory_is_maxs_to_plan(check: Callable[..., list[str]]) -> None:
+    assert check(-(2**40), 10**9, devices="gpu") == []

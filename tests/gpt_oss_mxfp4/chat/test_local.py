@@ -11,9 +11,11 @@ import pytest
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import generate as verb
+from gpt_oss_mxfp4 import physical_memory
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.local import LocalModel
 from gpt_oss_mxfp4.chat.options import ChatOptions
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
 from tests.golden import CHECKPOINT
@@ -117,6 +119,19 @@ def test_a_template_without_channels_gives_an_answer_alone(load: Load) -> None:
 def test_a_model_without_a_chat_template_is_refused(load: Load) -> None:
     with pytest.raises(Refused, match="must have a chat template to chat"):
         load(Engine("", template=""))
+
+
+def test_a_conversation_that_the_machine_has_no_memory_for_is_refused(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(physical_memory, "available_memory", lambda: ACTIVATION_BYTES + 10**8)
+    engine = Engine("")
+    with pytest.raises(
+        Refused, match=r"^--max-length: 131072 tokens take 302 MB of .* tokens fit$"
+    ):
+        load(engine, max_length=131072)
+    assert not engine.loaded
+    load(engine)
 
 
 def test_the_cache_holds_a_whole_conversation_and_is_reused(load: Load) -> None:
