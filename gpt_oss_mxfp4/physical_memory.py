@@ -16,21 +16,26 @@ from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
 
 MEMINFO = Path("/proc/meminfo")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int:
-    """Bytes that processes can still get: what the system says, within a container's limit."""
+    """Bytes that processes can still get: what the system says, within what is left of a container's limit."""
     try:
-        lines = MEMINFO.read_text().splitlines()
-        found = {name: value for name, _, value in (line.partition(":") for line in lines)}
-        available = int(found["MemAvailable"].split()[0]) * 1024
+        available = _count(MEMINFO, "MemAvailable:") * 1024
     except (OSError, KeyError, ValueError):  # no Linux
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        return min(available, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit
+        limit = int((CGROUP / "memory.max").read_text())
+        # Not memory.current: that counts pages of files, which are dropped where memory is short, weights say.
+        return min(available, max(limit - _count(CGROUP / "memory.stat", "anon"), 0))
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit
         return available
+
+
+def _count(file: Path, name: str) -> int:
+    """The number behind a name, of a file of the kernel's with one of each on a line."""
+    return int(dict(line.split()[:2] for line in file.read_text().splitlines())[name])
 
 
 def check_memory(

@@ -25,19 +25,21 @@ TABLES = 131_072 * 64 * 4
 WEIGHTS = sum(entry.nbytes for entry in DEMO.entries.values())
 
 
-def test_available_memory_is_within_a_containers_limit(
+def test_available_memory_is_what_a_container_has_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    meminfo, limit = tmp_path / "meminfo", tmp_path / "memory.max"
+    meminfo, limit, stat = (tmp_path / name for name in ("meminfo", "memory.max", "memory.stat"))
     monkeypatch.setattr(physical_memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(physical_memory, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(physical_memory, "CGROUP", tmp_path)
     assert available_memory() > 2**30
     meminfo.write_text("MemTotal:  9 kB\nMemAvailable:       8 kB\n")
     assert available_memory() == 8192
     limit.write_text("max\n")
     assert available_memory() == 8192
-    limit.write_text("4096\n")
-    assert available_memory() == 4096
+    limit.write_text("12288\n")
+    for anon, left in ((0, 8192), (8192, 4096), (12000, 288), (13000, 0)):
+        stat.write_text(f"anon {anon}\nfile 12288\nanon_thp 7\n")
+        assert available_memory() == left
 
 
 @pytest.fixture
