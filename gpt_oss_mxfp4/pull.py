@@ -46,9 +46,10 @@ def run_pull(options: PullOptions) -> int:
 def _pull(options: PullOptions, write: Write, progress: Progress) -> None:
     if local_folder(options.hub_id) is not None:
         raise Refused(f"{options.hub_id}: must be a Hub id, is a folder here already")
-    output = None
+    output, made = None, False
     if options.output is not None:
         output = Path(os.path.expanduser(options.output))
+        made = not os.path.exists(output)
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,7 +57,7 @@ def _pull(options: PullOptions, write: Write, progress: Progress) -> None:
     try:
         folder = download(options.hub_id, options.revision, output, progress)
     finally:
-        if output is not None:
+        if output is not None and made:
             with suppress(OSError):
                 output.rmdir()  # where nothing came, nothing is left
     checkpoint = open_checkpoint(folder)

@@ -355,8 +355,12 @@ def test_what_cannot_be_pulled_ends_in_one_line_and_exit_code_2(
 
 
 def test_a_folder_in_which_nothing_came_is_not_left_behind(hub: StandIn, tmp_path: Path) -> None:
-    assert run(hub, tmp_path, "pull", "test/absent", "--output", str(tmp_path / "model"))[0] == 2
+    pull = ("pull", "test/absent", "--output", str(tmp_path / "model"))
+    assert run(hub, tmp_path, *pull)[0] == 2
     assert not (tmp_path / "model").exists()
+    (tmp_path / "model").mkdir()  # which the user has made
+    assert run(hub, tmp_path, *pull)[0] == 2
+    assert (tmp_path / "model").exists()
 
 
 def test_a_gated_repository_ends_in_one_line_that_tells_the_way(
