@@ -34,7 +34,10 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
         help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
     )
     verb.add_argument(
-        "--threads", type=positive, metavar="N", help="CPUs to compute on; default: all"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPUs to compute on, on Linux only; default: all",
     )
     add_precision(verb)
 
