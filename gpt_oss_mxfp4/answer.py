@@ -8,7 +8,7 @@ from typing import Protocol
 from gpt_oss_mxfp4.checkpoint.errors import quoted
 from gpt_oss_mxfp4.detokenize import Decoder, StreamingDetokenizer
 from gpt_oss_mxfp4.harmony import Event, HarmonyParser, MessageEnd
-from gpt_oss_mxfp4.harmony_header import Header
+from gpt_oss_mxfp4.harmony_header import Header, Kind, by_assistant, message_kind
 
 Write = Callable[[str], None]
 
@@ -50,8 +50,8 @@ class PlainAnswer:
 class HarmonyAnswer:
     """Prints the answer, with the reasoning before it where that is asked for, and notes what became of a missing one.
 
-    The answer is every message of the assistant that is neither reasoning nor a tool's call: one whose channel is
-    missing or unknown too, as it would be lost otherwise. With the reasoning, each message stands under its channel's
+    The answer is what :func:`message_kind` says it is, but for commentary: that announces a tool's call, of which
+    nothing comes here, so it is shown with the reasoning. With the reasoning, each message stands under its channel's
     name; so does what the model makes up for others to say, under their role's.
 
     Args:
@@ -102,7 +102,9 @@ class HarmonyAnswer:
 
     def _take(self, event: Event) -> None:
         header = event.header
-        answer, call = _is_answer(header), is_call(header)
+        kind = message_kind(header)
+        call = kind is Kind.CALL
+        answer = kind is Kind.ANSWER and header.channel != "commentary"
         if isinstance(event, MessageEnd):
             if call:
                 name = quoted(header.recipient)
@@ -138,21 +140,6 @@ class HarmonyAnswer:
         elif not self._answered and not self._calls:
             cure = "" if self._show_reasoning else ": see what it said with --show-reasoning"
             self._note(f"the model ended without an answer{cure}")
-
-
-def _is_answer(header: Header) -> bool:
-    silent = header.channel in ("analysis", "commentary")
-    return by_assistant(header) and not silent and not is_call(header)
-
-
-def is_call(header: Header) -> bool:
-    """Whether a message calls a tool."""
-    return by_assistant(header) and header.recipient is not None and header.channel != "final"
-
-
-def by_assistant(header: Header) -> bool:
-    """Whether a message is the assistant's own."""
-    return header.role in (None, "assistant")
 
 
 def _title(header: Header) -> str:

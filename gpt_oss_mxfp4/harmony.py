@@ -4,7 +4,8 @@ A message is ``<|start|>role<|channel|>name<|message|>text<|end|>``. One that ca
 last one of an answer in ``<|return|>``.
 
 What breaks the format loses no text. Text where a header should be, with no ``<|message|>`` behind it, is a message of
-its own, given as a whole once something else begins; so is a tool's call that is cut off in its header. A message that
+its own, given as a whole once something else begins; so is a tool's call that is cut off in its header. Where the
+tokens' end cuts it off it is no call, as the tool's name may not be whole, and its text is reasoning. A message that
 another's header cuts off ends there. A special token that means nothing where it stands is skipped.
 
 Source: https://developers.openai.com/cookbook/articles/openai-harmony
@@ -13,11 +14,19 @@ Source: https://developers.openai.com/cookbook/articles/openai-harmony
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpt_oss_mxfp4.detokenize import Decoder, StreamingDetokenizer
-from gpt_oss_mxfp4.harmony_header import Header, is_regular, is_role, parse_cut_header, parse_header
+from gpt_oss_mxfp4.harmony_header import (
+    Header,
+    Kind,
+    is_regular,
+    is_role,
+    message_kind,
+    parse_cut_header,
+    parse_header,
+)
 
 START = "<|start|>"
 END = "<|end|>"
@@ -167,10 +176,12 @@ class HarmonyParser:
 
     def _cut_header(self, token: str | None) -> list[Event]:
         events = self._leave_between(token)
-        cut = parse_cut_header(*map(self._section_text, (START, CHANNEL, CONSTRAIN)))
+        header, text = parse_cut_header(*map(self._section_text, (START, CHANNEL, CONSTRAIN)))
+        if token is None and message_kind(header) is Kind.CALL:
+            header = replace(header, channel="analysis", recipient=None)
         self.faults += bool(self._sections) and token is not None
         self._begin_header(token)
-        return events + _whole_message(*cut, token)
+        return events + _whole_message(header, text, token)
 
     def _leave_between(self, token: str | None) -> list[Event]:
         """Makes a message of what stands between messages, unless it is a role whose ``<|start|>`` is missing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 
 CHANNELS = ("analysis", "commentary", "final")
 
@@ -34,6 +35,33 @@ class Header:
     channel: str | None = None
     recipient: str | None = None
     content_type: str | None = None
+
+
+class Kind(Enum):
+    """What a message is for whoever asked."""
+
+    REASONING = "reasoning"
+    ANSWER = "answer"
+    CALL = "call"
+
+
+def message_kind(header: Header) -> Kind:
+    """What a message is for: the one place that decides it.
+
+    The answer is every message of the assistant that is neither reasoning nor a tool's call: commentary without a
+    recipient, which the format means for the user to see, and one whose channel is missing or unknown, as it would be
+    lost otherwise. What the model makes up for others to say is reasoning.
+    """
+    if not by_assistant(header):
+        return Kind.REASONING
+    if header.recipient is not None and header.channel != "final":
+        return Kind.CALL
+    return Kind.REASONING if header.channel == "analysis" else Kind.ANSWER
+
+
+def by_assistant(header: Header) -> bool:
+    """Whether a message is the assistant's own."""
+    return header.role in (None, "assistant")
 
 
 def is_role(text: str) -> bool:

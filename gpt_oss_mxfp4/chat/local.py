@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from gpt_oss_mxfp4.answer import by_assistant, is_call
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
@@ -16,6 +15,7 @@ from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
 from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.harmony import Delta, Event, HarmonyParser, HarmonyTokenizer
+from gpt_oss_mxfp4.harmony_header import Kind, message_kind
 from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.physical_memory import check_memory
@@ -103,10 +103,7 @@ class LocalModel:
 
 
 class _HarmonyReader:
-    """Sorts harmony's messages: reasoning, what the model makes up for others to say with it; calls; and the answer.
-
-    Commentary without a recipient is for the user to see, so it is a part of the answer.
-    """
+    """Sorts harmony's messages into reasoning, calls and the answer, see :func:`message_kind`."""
 
     def __init__(self, tokenizer: HarmonyTokenizer, prompt: Sequence[int]) -> None:
         self._parser = HarmonyParser(tokenizer, prompt)
@@ -131,17 +128,17 @@ class _HarmonyReader:
             yield from self._pieces(event)
 
     def _pieces(self, event: Event) -> Iterator[Piece]:
-        header = event.header
-        if is_call(header):
+        kind = message_kind(event.header)
+        if kind is Kind.CALL:
             if isinstance(event, Delta):
                 self._call += event.text
             else:
-                self.calls.append((header.recipient or "", self._call))
+                self.calls.append((event.header.recipient or "", self._call))
                 self._call = ""
             return
         if not isinstance(event, Delta):
             self._open = False
-        elif by_assistant(header) and header.channel != "analysis":
+        elif kind is Kind.ANSWER:
             between = "\n" if self._answered and not self._open else ""
             self._answered = self._open = True
             yield Piece("answer", between + event.text)

@@ -12,7 +12,8 @@ from max.pipelines.context import GenerationStatus
 
 from gpt_oss_mxfp4.endpoint.calls import write_call
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
-from gpt_oss_mxfp4.endpoint.turn import Kind, Piece, Turn
+from gpt_oss_mxfp4.endpoint.turn import Piece, Turn
+from gpt_oss_mxfp4.harmony_header import Kind
 
 logger = logging.getLogger("max.serve.gpt_oss_mxfp4")
 

@@ -1,35 +1,24 @@
 """Turn: what a client is told of the assistant's turn, token by token: its reasoning, its answer, its calls.
 
-The answer is every message of the assistant that is neither reasoning nor a call: commentary without a recipient too,
-which the format means for the user to see, and a message whose channel is missing or unknown, as it would be lost
-otherwise. What the model makes up for others to say is reasoning, and so is a call of a tool that it was not offered:
-built-in tools' (``browser.search``, ``python``), or any where no tools are offered. Nothing here imports MAX.
+Which is which :func:`message_kind` says, but that a call of a tool that was not offered is reasoning: of a built-in one
+(``browser.search``, ``python``), or any where no tools are offered. Nothing here imports MAX.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpt_oss_mxfp4.detokenize import Decoder, StreamingDetokenizer
 from gpt_oss_mxfp4.harmony import Event, HarmonyParser, HarmonyTokenizer, MessageEnd, is_harmony
-from gpt_oss_mxfp4.harmony_header import Header
+from gpt_oss_mxfp4.harmony_header import Header, Kind, message_kind
 
 FUNCTIONS = "functions."
 """What stands before the name of a tool that the client offers, where the model calls it."""
 
 _BETWEEN_MESSAGES = "\n"
 """Stands between two messages of one kind, as in ``generate``'s answers."""
-
-
-class Kind(Enum):
-    """What a message is for the client."""
-
-    REASONING = "reasoning"
-    ANSWER = "answer"
-    CALL = "call"
 
 
 @dataclass(frozen=True)
@@ -121,12 +110,8 @@ class HarmonyTurn:
         return self._pieces(events)
 
     def finish(self) -> list[Piece]:
-        """Gives what is left where no more tokens come. A call that is cut off in its header is none."""
-        in_header = self._parser.header is None
-        events = self._parser.finish()
-        if in_header:
-            events = [replace(event, header=_without_recipient(event.header)) for event in events]
-        return self._pieces(events)
+        """Gives what is left where no more tokens come."""
+        return self._pieces(self._parser.finish())
 
     def _pieces(self, events: Sequence[Event]) -> list[Piece]:
         return [piece for event in events for piece in self._take(event)]
@@ -147,13 +132,11 @@ class HarmonyTurn:
         return [Piece(kind, text, tool)]
 
     def _kind(self, header: Header) -> Kind:
-        if header.role not in (None, "assistant"):
-            return Kind.REASONING
-        if header.recipient is not None and header.channel != "final":
-            return Kind.CALL if self._is_offered(header.recipient) else Kind.REASONING
-        return Kind.REASONING if header.channel == "analysis" else Kind.ANSWER
+        kind = message_kind(header)
+        return Kind.REASONING if kind is Kind.CALL and not self._is_offered(header) else kind
 
-    def _is_offered(self, recipient: str) -> bool:
+    def _is_offered(self, header: Header) -> bool:
+        recipient = header.recipient or ""
         if self._offered is None:
             return False
         # A function that was not offered is the client's to refuse, as with OpenAI; one without its prefix is meant.
@@ -177,12 +160,6 @@ def read_turn(
 
 def _answer(text: str) -> list[Piece]:
     return [Piece(Kind.ANSWER, text)] if text else []
-
-
-def _without_recipient(header: Header) -> Header:
-    return (
-        header if header.recipient is None else replace(header, channel="analysis", recipient=None)
-    )
 
 
 def _tool(header: Header) -> str:

@@ -78,6 +78,13 @@ def test_a_call_is_told_in_one_line() -> None:
     assert printed(header + "<|message|>{\n}<|call|>") == ("", [note])
 
 
+def test_a_call_that_tokens_run_out_in_the_header_of_is_not_told() -> None:
+    generated = "<|channel|>commentary to=functions.calc"
+    limit = len(TOKENIZER.encode(generated))
+    note = f"no answer within {limit} tokens: raise --max-new-tokens, or see its reasoning with --show-reasoning"
+    assert printed(generated, limit=limit) == ("", [note])
+
+
 def test_what_precedes_a_call_is_shown_with_the_reasoning() -> None:
     preamble = "<|channel|>commentary<|message|>I shall calculate.<|end|><|start|>assistant"
     assert printed(preamble + CALLED) == ("", [CALL_NOTE])

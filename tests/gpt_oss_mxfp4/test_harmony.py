@@ -20,7 +20,7 @@ from gpt_oss_mxfp4.harmony import (
     is_harmony,
     stop_ids,
 )
-from gpt_oss_mxfp4.harmony_header import Header
+from gpt_oss_mxfp4.harmony_header import Header, Kind, message_kind
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
 
@@ -229,6 +229,35 @@ def test_broken_messages_lose_no_text(answer: str, expected: list[Message]) -> N
     assert messages(answer) == expected
 
 
+def test_a_call_is_none_where_tokens_run_out_in_its_header() -> None:
+    header = "<|channel|>commentary to=functions.calc"
+    assert messages(header) == []
+    reasoning = Header(role="assistant", channel="analysis", content_type="json")
+    assert messages(f"{header} <|constrain|>json {{}}") == [(reasoning, "{}", None)]
+    answer = Header(role="assistant", channel="final", recipient="user", content_type="json")
+    assert messages("<|channel|>final to=user <|constrain|>json {}") == [(answer, "{}", None)]
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        (FINAL, Kind.ANSWER),
+        (Header(channel="final", recipient="user"), Kind.ANSWER),
+        (Header(channel="commentary"), Kind.ANSWER),
+        (Header(channel="thoughts"), Kind.ANSWER),
+        (Header(), Kind.ANSWER),
+        (ANALYSIS, Kind.REASONING),
+        (Header(role="user", channel="final"), Kind.REASONING),
+        (Header(role="functions.f", recipient="assistant"), Kind.REASONING),
+        (CALCULATOR, Kind.CALL),
+        (Header(channel="analysis", recipient="python"), Kind.CALL),
+        (Header(recipient="functions.f"), Kind.CALL),
+    ],
+)
+def test_what_a_message_is_for_is_in_its_header(header: Header, kind: Kind) -> None:
+    assert message_kind(header) is kind
+
+
 PIECES = st.sampled_from(
     [
         *TOKENIZER.special,
@@ -245,7 +274,9 @@ def test_events_do_not_depend_on_how_tokens_are_cut(answer: str, size: int) -> N
 
 @given(st.lists(PIECES, max_size=30).map("".join))
 def test_nothing_said_is_lost(answer: str) -> None:
-    found = messages(answer)
+    found = messages(
+        f"{answer}<|return|>"
+    )  # without, a call's name is not told where it is the last thing said
     said = "".join(
         text + "".join(filter(None, (h.role, h.channel, h.recipient, h.content_type)))
         for h, text, _ in found

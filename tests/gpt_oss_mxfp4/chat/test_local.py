@@ -105,6 +105,16 @@ def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
     assert (engine.sampled[0].temperature, engine.sampled[0].seed) == (0.5, 7)
 
 
+def test_a_call_that_tokens_run_out_in_the_header_of_is_not_told(load: Load) -> None:
+    engine = Engine("<|channel|>commentary to=functions.add<|message|>{}<|call|>")
+    tokens = len(engine.tokenizer.encode("<|channel|>commentary to=functions.a"))
+    assert answer(load(engine, max_new_tokens=tokens)) == (
+        "",
+        "",
+        End(PROMPT_TOKENS, tokens, cut=True),
+    )
+
+
 def test_text_in_place_of_a_header_is_not_lost(load: Load) -> None:
     assert answer(load(Engine("Hi")))[:2] == ("", "Hi")
 

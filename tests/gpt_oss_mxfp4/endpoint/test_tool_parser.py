@@ -11,7 +11,8 @@ from max.pipelines.context.exceptions import InputError
 
 from gpt_oss_mxfp4.endpoint.calls import ARGUMENTS, CALL, END, write_call
 from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
-from gpt_oss_mxfp4.endpoint.turn import Kind, Piece
+from gpt_oss_mxfp4.endpoint.turn import Piece
+from gpt_oss_mxfp4.harmony_header import Kind
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("calculator", "clock")]

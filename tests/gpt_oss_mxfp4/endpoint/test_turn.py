@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_oss_mxfp4.endpoint.turn import Kind, Piece, read_turn
+from gpt_oss_mxfp4.endpoint.turn import Piece, read_turn
 from gpt_oss_mxfp4.harmony import Delta, HarmonyParser
+from gpt_oss_mxfp4.harmony_header import Kind
 from tests.gpt_oss_mxfp4.byte_tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
