@@ -1,7 +1,8 @@
 """What is wrong with a request for text, before MAX sees it.
 
 MAX 26.7.0 answers some of these with 500 or with "Value error.", ignores others silently, and a token id that the model
-does not have ends its worker process (NOTES F65). What it refuses well, a field it does not know say, is left to it.
+does not have ends its worker process (NOTES F65). What it refuses well, a field it does not know say, is left to it;
+what it would ignore, to the endpoint's hooks (:mod:`gpt_oss_mxfp4.endpoint.requests`), which ``max serve`` has as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt_oss_mxfp4.endpoint.messages import EFFORTS
-from gpt_oss_mxfp4.endpoint.stop_strings import MAX_STRINGS
 from gpt_oss_mxfp4.serving.errors import (
     Rejected,
     json_name,
@@ -34,8 +34,6 @@ INTEGERS: dict[str, tuple[int, int]] = {
     "max_tokens": (1, MAX_TOKENS),
     "max_completion_tokens": (1, MAX_TOKENS),
     "min_tokens": (0, MAX_TOKENS),
-    "n": (1, 1),
-    "best_of": (1, 1),
     "top_k": (-1, MAX_TOKENS),
     "top_logprobs": (0, MAX_LOGPROBS),
     "seed": (0, 2**63 - 1),
@@ -54,11 +52,8 @@ NUMBERS: dict[str, tuple[float, float]] = {
 
 BOOLEANS = ("stream", "echo", "ignore_eos", "return_token_ids")
 
-UNSUPPORTED = (
-    *("logit_bias", "suffix", "functions", "function_call", "audio", "web_search_options"),
-    *("dkv_cache_hint", "target_endpoint", "prompt_tokens"),
-)
-"""Fields that MAX takes and ignores, or that only its own routers may send."""
+UNSUPPORTED = ("dkv_cache_hint", "target_endpoint", "prompt_tokens")
+"""Fields that only MAX's own routers may send."""
 
 
 def check_request(path: str, request: Request, model: str, vocab_size: int) -> None:
@@ -112,10 +107,6 @@ def _check_integer(request: Request, name: str, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(name, "a whole number", value)
     if not low <= value <= high:
-        if low == high:
-            raise Rejected(
-                400, f"`{name}` must be {low}: more answers at once are not supported.", name
-            )
         raise out_of_range(name, low, high, value)
 
 
@@ -136,8 +127,6 @@ def _check_stop(request: Request) -> None:
     texts = [stop] if isinstance(stop, str) else stop
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise Rejected(400, "`stop` must be a string or a list of strings, none empty.", "stop")
-    if len(texts) > MAX_STRINGS:
-        raise Rejected(400, f"`stop` must hold at most {MAX_STRINGS} strings.", "stop")
 
 
 def _check_tokens(name: str, tokens: object, vocab_size: int) -> None:

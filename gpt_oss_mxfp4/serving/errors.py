@@ -95,6 +95,6 @@ def number(value: float) -> str:
     return f"{value:g}" if abs(value) < 1e300 else "more"
 
 
-def shortened(text: str, length: int = 60) -> str:
+def shortened(text: str) -> str:
     """Returns what of a text is told again in a message about it."""
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 60 else f"{text[:60]}..."
