@@ -130,6 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if "\nserving " in log.read():
                     break
                 time.sleep(0.2)
+            else:
+                log.seek(0)
+                print("the server did not start:", *log.read().splitlines()[-10:], sep="\n")
+                return 1
             url = f"http://127.0.0.1:{port}"
             load, memory = asyncio.run(soak(url, server.pid, arguments.minutes, arguments.clients))
         finally:

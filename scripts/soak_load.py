@@ -44,6 +44,9 @@ class Load:
             kind = chance.choice(kinds)
             try:
                 await kind(chance)
+            except (httpx.ConnectError, ConnectionRefusedError) as error:
+                self.faults.append(f"{kind.__name__}: {type(error).__name__} {error}")
+                return  # nobody listens any more
             except (httpx.HTTPError, KeyError, ValueError, AssertionError) as error:
                 self.faults.append(f"{kind.__name__}: {type(error).__name__} {error}")
             self.turns[kind.__name__] += 1
