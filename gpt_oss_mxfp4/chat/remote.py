@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from gpt_oss_mxfp4.chat.answer import End, Message, Piece
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.chat.screen import harmless
+from gpt_oss_mxfp4.key_file import read_keys
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 
 CONNECT_SECONDS = 30
@@ -229,11 +229,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[Any]:
 
 def _api_key(options: ChatOptions) -> str:
     file = options.api_key_file
-    try:
-        key = (os.environ.get(API_KEY_VARIABLE, "") if file is None else file.read_text()).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"--api-key-file: {file} cannot be read ({error})") from error
-    key = key.partition("\n")[0].strip()  # a server's own file may hold several
+    key = next(iter(read_keys(file)), "")  # a server's own file may hold several
     if key and not (key.isascii() and key.isprintable()):
         raise Refused(
             f"{API_KEY_VARIABLE if file is None else file}: must hold a key of printable ASCII"

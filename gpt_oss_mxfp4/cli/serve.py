@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
-from gpt_oss_mxfp4.cli.values import port, positive
+from gpt_oss_mxfp4.cli.values import path, port, positive
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 from gpt_oss_mxfp4.serving.options import SERVED_BATCH_SIZE, ServeOptions
@@ -61,7 +60,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add(
         "--api-key-file",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="keys, one a line, of which requests must carry one; default: the one in the environment variable "
         f"{API_KEY_VARIABLE}, or none",

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
-from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 from gpt_oss_mxfp4.serving.errors import Rejected
 
 
@@ -44,29 +41,6 @@ class ApiKeys:
         # Added up, so that each is compared whichever fits.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             raise _unauthorized("The API key is not one of this server's.")
-
-
-def load_keys(file: Path | None) -> ApiKeys:
-    """Reads the keys.
-
-    Args:
-        file: of keys, one a line, or None for the environment's.
-
-    Raises:
-        Refused: the file cannot be read, or there is no key in it.
-    """
-    if file is None:
-        key = os.environ.get(API_KEY_VARIABLE, "").strip()
-        return ApiKeys([key] if key else [])
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise Refused(f"--api-key-file: {file} cannot be read ({reason})") from error
-    keys = [line.strip() for line in lines if line.strip()]
-    if not keys:
-        raise Refused(f"--api-key-file: {file} must hold a key, one a line; it has none")
-    return ApiKeys(keys)
 
 
 def _digest(key: bytes) -> bytes:

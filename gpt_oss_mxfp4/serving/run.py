@@ -10,12 +10,13 @@ from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
+from gpt_oss_mxfp4.key_file import read_keys
 from gpt_oss_mxfp4.machine import check_engine
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.process import end_at_once, run_command
 from gpt_oss_mxfp4.progress import Progress
-from gpt_oss_mxfp4.serving.api_key import load_keys
+from gpt_oss_mxfp4.serving.api_key import ApiKeys
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.sockets import free_port, listen
 from gpt_oss_mxfp4.threads import limit_threads
@@ -53,7 +54,7 @@ def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
         raise Refused(f"--metrics-port: must be another than --port, {options.port}")
     check_engine(options)
     limit_threads(options.threads)
-    keys = load_keys(options.api_key_file)
+    keys = ApiKeys(read_keys(options.api_key_file))
     checkpoint = open_model(options.model, progress)
     check_tokenizer(checkpoint.folder, content=False)
     positions = checkpoint.config.max_position_embeddings

@@ -59,6 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         ),
         (["convert", "x"], "the following arguments are required: --output"),
         (["verify", ""], "argument PATH: must not be empty"),
+        (["serve", "--api-key-file", ""], "argument --api-key-file: must not be empty"),
         (
             ["convert", "x", "--output", "y", "--to", "gguf"],
             "argument --to: invalid choice: 'gguf' (choose from 'mxfp4', 'bf16', 'original')",

@@ -178,6 +178,15 @@ def test_a_key_is_sent_and_a_missing_one_told(
     file.write_text("schlüssel\n")
     done = chat(endpoint.url, "One?\n", "--api-key-file", str(file))
     assert done.err == f"gpt-oss-mxfp4: {file}: must hold a key of printable ASCII\n"
+    file.write_text("\n")
+    done = chat(endpoint.url, "One?\n", "--api-key-file", str(file))
+    message = f"--api-key-file: {file} must hold a key, one a line; it has none"
+    assert done == Done("", f"gpt-oss-mxfp4: {message}\n", 2)
+    file.unlink()
+    done = chat(endpoint.url, "One?\n", "--api-key-file", str(file))
+    assert done.err == (
+        f"gpt-oss-mxfp4: --api-key-file: {file} cannot be read (No such file or directory)\n"
+    )
 
 
 def test_a_refusal_ends_a_pipe_in_the_servers_words(chat: Chat, endpoint: Endpoint) -> None:
