@@ -120,6 +120,8 @@ class RemoteModel:
             try:
                 connection.connect()
                 self._socket = connection.sock
+                if self._stopped:  # while there was no socket to close
+                    raise Refused("stopped")
                 self._socket.settimeout(None)  # a long prompt takes its time
                 content = None if body is None else json.dumps(body).encode()
                 connection.request(method, self._path + path, content, headers)

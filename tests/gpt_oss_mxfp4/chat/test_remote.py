@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import re
 import sys
@@ -14,6 +15,9 @@ import pytest
 
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.chat import remote
+from gpt_oss_mxfp4.chat.answer import End
+from gpt_oss_mxfp4.chat.options import ChatOptions
+from gpt_oss_mxfp4.options import Refused
 from tests.endpoint import Break, Endpoint, Hold, called, said, serve, thought
 
 
@@ -240,6 +244,28 @@ def test_a_chunk_that_is_no_json_is_told(chat: Chat, endpoint: Endpoint, chunk: 
     endpoint.say(chunk)
     message = "the server's answer could not be read: it is not JSON"
     assert chat(endpoint.url, "One?\n").err == f"gpt-oss-mxfp4: {message}\n"
+
+
+def test_stopping_while_it_connects_keeps_the_request_from_going_out(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.say(said("Yes."))
+    model = remote.RemoteModel(ChatOptions(url=endpoint.url))
+    question = [{"role": "user", "content": "One?"}]
+    connect = http.client.HTTPConnection.connect
+
+    def interrupted(connection: http.client.HTTPConnection) -> None:
+        model.stop()
+        connect(connection)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(http.client.HTTPConnection, "connect", interrupted)
+        with pytest.raises(Refused, match=r"^stopped$"):
+            list(model.answer(question, effort="low", temperature=0, seed=0))
+    assert endpoint.bodies == []
+    *_, end = model.answer(question, effort="low", temperature=0, seed=0)
+    assert isinstance(end, End)
+    assert end.tokens == 42, "the next answer is whole"
 
 
 def test_what_a_server_leaves_out_or_null_is_not_missed(chat: Chat, endpoint: Endpoint) -> None:
