@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from max.pipelines.context.exceptions import InputError
-from max.pipelines.lib import PipelineConfig
+from max.pipelines.lib import PipelineConfig, TextTokenizer
 from max.pipelines.lib.tool_parsing import names_from_tools
 from max.serve.pipelines.llm import TokenGeneratorOutput, TokenGeneratorPipeline
 from max.serve.router import openai_routes
@@ -24,7 +24,6 @@ from max.serve.schemas.openai import CreateChatCompletionRequest, CreateCompleti
 from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
 from gpt_oss_mxfp4.endpoint.requests import RequestError, Sampler, check_chat, check_completion
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
-from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
 from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
 from gpt_oss_mxfp4.endpoint.turn import PlainTurn, Turn, read_turn
 
@@ -59,15 +58,21 @@ _ZERO_SEED = 2**62
 
 
 @functools.cache
-def install() -> None:
+def install(ours: type[TextTokenizer]) -> None:
     """Installs the hooks, once.
+
+    Args:
+        ours: class of the tokenizers by which servers of gpt-oss are known.
 
     Raises:
         RuntimeError: MAX's server is not what they were written for.
     """
     check_server()
-    hooks = (
-        *(_telling_turns, _as_openai_has_it, _reading_calls, _refusing_the_ignored),
+    hooks: tuple[Callable[[Any], Any], ...] = (
+        *(
+            functools.partial(hook, ours)
+            for hook in (_telling_turns, _as_openai_has_it, _reading_calls, _refusing_the_ignored)
+        ),
         _without_empty_log_probabilities,
     )
     for (owner, name, _), hook in zip(_EXPECTED, hooks, strict=True):
@@ -95,13 +100,13 @@ def check_server() -> None:
         )
 
 
-def _telling_turns(original: Any) -> Any:
+def _telling_turns(ours: type[TextTokenizer], original: Any) -> Any:
     @functools.wraps(original)
     async def next_token_chunk(
         self: Any, request: Any, *, parse_reasoning: bool = True
     ) -> AsyncGenerator[Any, None]:
         tokenizer = self.tokenizer
-        if not isinstance(tokenizer, HarmonyTokenizer):
+        if not isinstance(tokenizer, ours):
             return await original(self, request, parse_reasoning=parse_reasoning)
         # MAX's own stop strings would end the reasoning as well, in the model's worker.
         params = request.sampling_params
@@ -126,7 +131,7 @@ def _telling_turns(original: Any) -> Any:
     return next_token_chunk
 
 
-def _as_openai_has_it(original: Any) -> Any:
+def _as_openai_has_it(ours: type[TextTokenizer], original: Any) -> Any:
     """Makes of a whole answer what a streamed one is: MAX takes reasoning without an answer for the answer.
 
     And what there is not, a refusal, log probabilities that were not asked for, is null as with OpenAI, not empty.
@@ -135,7 +140,7 @@ def _as_openai_has_it(original: Any) -> Any:
     @functools.wraps(original)
     async def complete(self: Any, requests: Any) -> Any:
         response = await original(self, requests)
-        if isinstance(self.pipeline.tokenizer, HarmonyTokenizer):
+        if isinstance(self.pipeline.tokenizer, ours):
             field = self._reasoning_field
             for choice in response.choices:
                 message = choice.message
@@ -151,23 +156,23 @@ def _as_openai_has_it(original: Any) -> Any:
     return complete
 
 
-def _reading_calls(original: Any) -> Any:
+def _reading_calls(ours: type[TextTokenizer], original: Any) -> Any:
     """Not by MAX's registry: for a parser in it MAX compiles a second sampler, held to grammars."""
 
     @functools.wraps(original)
     def get_tool_parser(app: Any) -> Any:
-        ours = isinstance(app.state.pipeline.tokenizer, HarmonyTokenizer)
-        return HarmonyToolParser() if ours else original(app)
+        tokenizer = app.state.pipeline.tokenizer
+        return HarmonyToolParser() if isinstance(tokenizer, ours) else original(app)
 
     return get_tool_parser
 
 
-def _refusing_the_ignored(original: Any) -> Any:
+def _refusing_the_ignored(ours: type[TextTokenizer], original: Any) -> Any:
     @functools.wraps(original)
     async def parse_body(request: Any, request_id: Any, model_cls: Any) -> Any:
         body = await original(request, request_id, model_cls)
-        ours = isinstance(request.app.state.pipeline.tokenizer, HarmonyTokenizer)
-        if not ours or model_cls not in (CreateChatCompletionRequest, CreateCompletionRequest):
+        known = isinstance(request.app.state.pipeline.tokenizer, ours)
+        if not known or model_cls not in (CreateChatCompletionRequest, CreateCompletionRequest):
             return body
         sampler = _sampler(openai_routes.get_app_pipeline_config(request.app))
         try:

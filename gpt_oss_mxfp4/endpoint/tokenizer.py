@@ -68,7 +68,7 @@ class HarmonyTokenizer(TextTokenizer):
         if SERVER in sys.modules:
             from gpt_oss_mxfp4.endpoint import hooks
 
-            hooks.install()
+            hooks.install(HarmonyTokenizer)
 
     async def new_context(self, request: TextGenerationRequest) -> TextContext:
         """Tokenizes a request.

@@ -58,9 +58,10 @@ def test_hooks_are_installed_once() -> None:
     from max.serve.pipelines.llm import TokenGeneratorPipeline
 
     from gpt_oss_mxfp4.endpoint import hooks
+    from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
 
     before = TokenGeneratorPipeline.next_token_chunk
-    hooks.install()
+    hooks.install(HarmonyTokenizer)
     assert TokenGeneratorPipeline.next_token_chunk is before
 
 
