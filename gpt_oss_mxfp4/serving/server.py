@@ -28,6 +28,7 @@ from max.serve.process_control import SubprocessExit
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.machine import loading_step
 from gpt_oss_mxfp4.options import CACHE_LOGGER, Failed, Refused
@@ -122,6 +123,8 @@ def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGenerat
     try:
         config = PipelineConfig.from_args(arguments)
         retrieved = PIPELINE_REGISTRY.retrieve_factory(config, task=PipelineTask.TEXT_GENERATION)
+    except CheckpointError:  # a list of faults, which the command shows as it is
+        raise
     except (RuntimeError, ValueError) as error:
         raise Refused(" ".join(str(error).split())) from error
     return ServingTokenGeneratorSettings(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.options import Failed
 from gpt_oss_mxfp4.serving.options import ServeOptions
-from gpt_oss_mxfp4.serving.server import _Serving
+from gpt_oss_mxfp4.serving.server import _model, _Serving
+from tests.golden import CHECKPOINT
 
 
 class App:
@@ -42,3 +47,13 @@ def test_the_first_answer_has_log_probabilities() -> None:
 def test_a_model_that_does_not_answer_fails() -> None:
     with pytest.raises(Failed, match="does not answer"):
         answer_once(App(500))
+
+
+def test_faults_that_a_checkpoint_has_got_meanwhile_are_told_as_a_list(tmp_path: Path) -> None:
+    for file in CHECKPOINT.iterdir():
+        shutil.copy(file, tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    for shard in checkpoint.files:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CheckpointError):
+        _model(checkpoint, ServeOptions(model=str(tmp_path)))
