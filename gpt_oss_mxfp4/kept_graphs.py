@@ -12,11 +12,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from max.driver import DLPackArray, is_virtual_device_mode
 from max.engine import CompiledModel, InferenceSession, Model, read
-from max.graph import Graph
+from max.graph import DeviceRef, Graph
 from max.pipelines.lib import PipelineConfig
 from max.pipelines.lib.graph_specs import CompiledArtifacts, GraphRole
 from max.pipelines.lib.pipeline_variants import text_generation
@@ -167,13 +166,9 @@ def _cache(session: InferenceSession, config: PipelineConfig) -> CompiledCache |
 def kept_sampler() -> Iterator[None]:
     """Has MAX's pipelines load their sampler through :func:`load_kept` while they are made.
 
-    Their constructor finds what loads the sampler by name in its module; that is replaced. A MAX without that name, or
-    that passes it something else, builds its sampler as ever.
+    Their constructor finds what loads the sampler by name in its module; that is replaced.
     """
-    original = getattr(text_generation, _SAMPLER_LOADER, None)
-    if original is None:
-        yield
-        return
+    original = getattr(text_generation, _SAMPLER_LOADER)
     setattr(text_generation, _SAMPLER_LOADER, functools.partial(_load_sampler, original))
     try:
         yield
@@ -181,11 +176,14 @@ def kept_sampler() -> Iterator[None]:
         setattr(text_generation, _SAMPLER_LOADER, original)
 
 
-def _load_sampler(original: Callable[..., Graphs], *given: Any, **named: Any) -> Graphs:
-    compile_graph = functools.partial(original, *given, **named)
-    if len(given) != 4 or named:
-        return compile_graph()
-    session, config, device, vocab_size = given
+def _load_sampler(
+    original: Callable[..., Graphs],
+    session: InferenceSession,
+    config: PipelineConfig,
+    device: DeviceRef,
+    vocab_size: int | None,
+) -> Graphs:
+    compile_graph = functools.partial(original, session, config, device, vocab_size)
     if config.needs_bitmask_constraints:  # two samplers then
         return compile_graph()
     made_from = (config.sampling, device, vocab_size)

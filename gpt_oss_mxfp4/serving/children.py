@@ -23,17 +23,19 @@ def tied_children(verbose: bool) -> Iterator[None]:
     """Has MAX start processes that end when this one does, whatever ended it.
 
     MAX ends them itself where it can; killed, it cannot, and they would hold the model's memory for ever. Its one
-    function that starts a process is replaced by name; a MAX without that name starts them as ever.
+    function that starts a process is replaced by name.
 
     Args:
         verbose: whether a process that fails prints its traceback as well.
+
+    Raises:
+        RuntimeError: MAX has no function of that name.
     """
     from max.serve import process_control
 
     original = getattr(process_control, _STARTER, None)
     if original is None:
-        yield
-        return
+        raise RuntimeError(f"max.serve: process_control must have {_STARTER}, as in MAX 26.7.0")
     setattr(process_control, _STARTER, functools.partial(_start_tied, original, verbose))
     # A terminal's Ctrl-C goes to every process: only this one is to heed it. Children inherit the main thread's mask;
     # here another thread still takes the signal.
