@@ -37,6 +37,7 @@ def read(texts: list[str]) -> tuple[str, list[tuple[str, str]]]:
                 calls.append((delta.name, ""))
             elif delta.arguments is not None:
                 assert delta.index == len(calls) - 1
+                assert delta.id is None, "clients put one together from all that come"
                 calls[-1] = (calls[-1][0], calls[-1][1] + delta.arguments)
     return content, calls
 
@@ -85,6 +86,7 @@ def test_no_encoding_of_a_mark_decodes_to_one() -> None:
     [
         (None, TOOLS, ""),
         ("auto", TOOLS, ""),
+        ("none", TOOLS, ""),
         ("required", TOOLS, "<|channel|>commentary to=functions"),
         (
             "required",

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from max.serve.process_control import SubprocessExit
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.options import Failed
 from gpt_oss_mxfp4.serving.options import ServeOptions
-from gpt_oss_mxfp4.serving.server import _model, _Serving
+from gpt_oss_mxfp4.serving.server import _ended_process, _model, _Serving
 from tests.golden import CHECKPOINT
 
 
@@ -57,3 +58,19 @@ def test_faults_that_a_checkpoint_has_got_meanwhile_are_told_as_a_list(tmp_path:
         shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(CheckpointError):
         _model(checkpoint, ServeOptions(model=str(tmp_path)))
+
+
+def test_the_end_of_a_process_is_found_in_what_it_led_to() -> None:
+    """Else the server ends in a traceback, not in a line."""
+    ended = SubprocessExit("Killed")
+    caused = RuntimeError("caused")
+    caused.__cause__ = ended
+    other = ValueError("other")
+    for error in (
+        ended,
+        caused,
+        BaseExceptionGroup("several", [other, ended]),
+        BaseExceptionGroup("several", [BaseExceptionGroup("more", [other, caused])]),
+    ):
+        assert _ended_process(error) is ended
+    assert _ended_process(BaseExceptionGroup("several", [other])) is None

@@ -14,19 +14,39 @@ from gpt_oss_mxfp4.serving.access_log import CURRENT, Exchange
 from gpt_oss_mxfp4.serving.token_counts import count_tokens
 
 
-async def chunks(count: int) -> AsyncGenerator[Any, None]:
-    for index in range(count):
-        yield SimpleNamespace(
-            prompt_token_count=5 if index == 0 else None, token_count=1, reasoning_token_count=2
-        )
+class Generation:
+    """What gives four chunks for each request, each with the prompt's tokens, as MAX does."""
+
+    def __init__(self) -> None:
+        self.parse_reasoning: bool | None = None
+        self.open = 0
+
+    async def next_token_chunk(
+        self, pipeline: Any, request: Any, *, parse_reasoning: bool = True
+    ) -> AsyncGenerator[Any, None]:
+        self.parse_reasoning = parse_reasoning
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncGenerator[Any, None]:
+        self.open += 1
+        try:
+            for _ in range(4):
+                yield SimpleNamespace(prompt_token_count=5, token_count=1, reasoning_token_count=2)
+        finally:
+            self.open -= 1
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What gives four chunks for each request, counted."""
+def generation() -> Generation:
+    return Generation()
 
-    async def original(self: Any, request: Any, *, parse_reasoning: bool = True) -> Any:
-        return chunks(4)
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch, generation: Generation) -> Any:
+    """Gives the generation's chunks, counted."""
+
+    async def original(self: Any, request: Any, **options: Any) -> Any:
+        return await generation.next_token_chunk(self, request, **options)
 
     monkeypatch.setattr(TokenGeneratorPipeline, "next_token_chunk", original)
     count_tokens.cache_clear()
@@ -48,7 +68,9 @@ def test_all_tokens_are_counted_once(pipeline: Any) -> None:
     assert (exchange.prompt_tokens, exchange.tokens) == (10, 24)
 
 
-def test_a_stream_that_is_left_has_its_tokens_before_it_is_collected(pipeline: Any) -> None:
+def test_a_stream_that_is_left_has_its_tokens_before_it_is_collected(
+    pipeline: Any, generation: Generation
+) -> None:
     left, other = Exchange("POST", "/left"), Exchange("POST", "/other")
 
     async def ask() -> None:
@@ -57,15 +79,19 @@ def test_a_stream_that_is_left_has_its_tokens_before_it_is_collected(pipeline: A
         await anext(generator)
         CURRENT.set(other)  # by whose task it is collected
         assert (left.prompt_tokens, left.tokens) == (5, 3)
+        assert generation.open == 1
         await generator.aclose()
+        assert generation.open == 0, "the model goes on for nobody"
 
     asyncio.run(ask())
     assert (left.prompt_tokens, left.tokens) == (5, 3)
     assert (other.prompt_tokens, other.tokens) == (None, None)
 
 
-def test_requests_of_no_exchange_pass(pipeline: Any) -> None:
+def test_requests_of_no_exchange_pass_as_they_are(pipeline: Any, generation: Generation) -> None:
     async def ask() -> int:
-        return len([chunk async for chunk in await pipeline.next_token_chunk(None)])
+        chunks = await pipeline.next_token_chunk(None, parse_reasoning=False)
+        return len([chunk async for chunk in chunks])
 
     assert asyncio.run(ask()) == 4
+    assert generation.parse_reasoning is False
