@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +67,36 @@ def test_hooks_are_installed_once() -> None:
     assert TokenGeneratorPipeline.next_token_chunk is before
 
 
+def test_another_model_s_server_is_left_alone() -> None:
+    from max.serve.schemas.openai import CreateCompletionRequest
+
+    from gpt_oss_mxfp4.endpoint import hooks
+    from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
+
+    pipeline: Any = SimpleNamespace(tokenizer="another's")
+    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline))
+    request = CreateCompletionRequest(model="another", prompt="Hi", seed=0, best_of=2)
+
+    async def chunks(self: Any, request: Any, *, parse_reasoning: bool = True) -> Any:
+        return request, parse_reasoning
+
+    async def complete(self: Any, requests: Any) -> Any:
+        return "as it is"
+
+    async def parse_body(request: Any, request_id: Any, model_cls: Any) -> Any:
+        return request.body
+
+    telling = hooks._telling_turns(HarmonyTokenizer, chunks)
+    assert asyncio.run(telling(pipeline, "request", parse_reasoning=True)) == ("request", True)
+    completing = hooks._as_openai_has_it(HarmonyTokenizer, complete)
+    assert asyncio.run(completing(SimpleNamespace(pipeline=pipeline), [request])) == "as it is"
+    parser = hooks._reading_calls(HarmonyTokenizer, lambda app: "its own parser")
+    assert parser(app) == "its own parser"
+    parsing = hooks._refusing_the_ignored(HarmonyTokenizer, parse_body)
+    sent = SimpleNamespace(app=app, body=request)
+    assert asyncio.run(parsing(sent, "1", CreateCompletionRequest)).seed == 0
+
+
 def test_max_imports_its_routes_before_it_makes_a_tokenizer() -> None:
     """On which it hangs whether a tokenizer knows that it is a server's."""
     code = (
@@ -74,10 +106,13 @@ def test_max_imports_its_routes_before_it_makes_a_tokenizer() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_embeddings_are_left_to_max(scripted: ScriptedServer) -> None:
+def test_embeddings_are_left_to_max(
+    scripted: ScriptedServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("max.serve"), "handlers", [caplog.handler])
     answer = scripted.http.post("/v1/embeddings", json={"model": "other", "input": "Hi"})
     assert answer.status_code == 400
-    assert "Unknown model" in answer.text or answer.json()["error"]["message"] == "Value error."
+    assert "Unknown model 'other'" in caplog.text, "MAX's answer says no more than that it is wrong"
 
 
 def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> None:
@@ -89,6 +124,34 @@ def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> 
         asyncio.run(tokenizer.encode(hidden, False)).tolist()
         == asyncio.run(scripted.tokenizer.encode(hidden, False)).tolist()
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "heeded"),
+    [
+        ({}, {"min_p": True}),
+        ({"device_type": "cpu"}, {}),
+        ({"sample_on_host": True}, {}),
+        ({"device_type": "cpu", "enable_penalties": True}, {"penalties": True}),
+        ({"device_type": "cpu", "enable_min_tokens": True}, {"min_tokens": True}),
+    ],
+)
+def test_what_the_sampler_heeds_is_what_max_was_asked_for(
+    asked: dict[str, Any], heeded: dict[str, bool]
+) -> None:
+    from gpt_oss_mxfp4.endpoint import hooks
+    from gpt_oss_mxfp4.endpoint.requests import Sampler
+
+    options = {
+        **{"enable_penalties": False, "enable_min_tokens": False},
+        **{"sample_on_host": False, "device_type": "gpu"},
+        **asked,
+    }
+    config: Any = SimpleNamespace(
+        sampling=SimpleNamespace(**options),
+        model=SimpleNamespace(device_specs=[SimpleNamespace(**options)]),
+    )
+    assert hooks._sampler(config) == Sampler(**heeded)
 
 
 def test_max_compiles_one_sampler(scripted: ScriptedServer) -> None:
