@@ -56,6 +56,15 @@ def test_other_chunks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(raised.value) == message
 
 
+def test_nothing_is_hooked_into_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpt_oss_mxfp4.endpoint import hooks
+    from gpt_oss_mxfp4.endpoint.tokenizer import HarmonyTokenizer
+
+    monkeypatch.setattr(hooks, "_CHUNK_FIELDS", {"tokens_of_old"})
+    with pytest.raises(RuntimeError, match="must have tokens_of_old"):
+        hooks.install.__wrapped__(HarmonyTokenizer)
+
+
 def test_hooks_are_installed_once() -> None:
     from max.serve.pipelines.llm import TokenGeneratorPipeline
 

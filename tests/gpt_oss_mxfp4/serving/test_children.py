@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from max.serve import process_control
@@ -17,6 +19,21 @@ def test_what_starts_processes_is_replaced_for_as_long_as_the_server_runs() -> N
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert process_control.run_subprocess is original
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_process_that_fails_says_why_in_one_line(verbose: bool) -> None:
+    code = (
+        "from gpt_oss_mxfp4.serving.children import _run_tied\n"
+        "def fail(text): raise ValueError(text)\n"
+        f"_run_tied(fail, 'model', {verbose}, 'two\\nlines')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    line = "gpt-oss-mxfp4: model: ValueError: two lines\n"
+    assert ended.stderr.endswith(line)
+    assert ended.stderr.startswith("Traceback") == verbose
+    assert verbose or ended.stderr == line
 
 
 def test_another_max_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
