@@ -75,6 +75,15 @@ def test_each_line_of_a_pipe_is_a_turn_and_answers_alone_are_printed(
     assert (body["seed"], body["max_completion_tokens"]) == (3 + 2**32, 9)
 
 
+def test_a_command_without_an_input_is_refused(
+    endpoint: Endpoint, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main(["chat", "--url", endpoint.url]) == 2
+    message = "standard input: must be open, questions come from there"
+    assert capfd.readouterr().err == f"gpt-oss-mxfp4: {message}\n"
+
+
 def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpoint) -> None:
     endpoint.say(thought("hm"), said("Yes."))
     done = chat(endpoint.url, "One?\n", "--reasoning", "on")

@@ -148,6 +148,43 @@ def test_without_colour_nothing_of_it_is_written(
     assert terminal.end() == 0
 
 
+@pytest.mark.parametrize("piped", ["stdin", "stdout", "stderr"])
+def test_where_one_end_is_no_terminal_there_are_no_prompts(endpoint: Endpoint, piped: str) -> None:
+    endpoint.say(said("Yes."))
+    terminal, child = pty.openpty()
+    os.write(terminal, f"One?\n{CONTROL_D}".encode())
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), child) | {piped: subprocess.PIPE}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gpt_oss_mxfp4", "chat", "--url", endpoint.url],
+        stdin=streams["stdin"],
+        stdout=streams["stdout"],
+        stderr=streams["stderr"],
+        start_new_session=True,
+    ) as process:
+        written, told = process.communicate(b"One?\n" if piped == "stdin" else None, 60)
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # at its end
+        while select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 65536)
+    os.close(terminal)
+    shown += (written or b"") + (told or b"")
+    assert process.returncode == 0
+    assert b"Yes." in shown
+    assert b"/help" not in shown
+    assert b"> " not in shown
+
+
+def test_a_model_s_name_does_nothing_to_the_terminal(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "models", {"data": [{"id": "stand\x1b[2J"}]})
+    terminal = Terminal(endpoint.url)
+    assert "stand␛[2J; /help lists commands" in terminal.wait_for("> ")
+    terminal.type(CONTROL_D)
+    assert terminal.end() == 0
+
+
 def test_an_interrupt_from_elsewhere_stops_the_answer_too(endpoint: Endpoint) -> None:
     hold = Hold()
     endpoint.say(said("So far"), hold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 
@@ -10,40 +11,43 @@ import pytest
 
 from gpt_oss_mxfp4.serving.error_log import tell_errors
 
-NAME = "max.serve"
+NAMES = ("max.serve", "uvicorn.error")
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for name in (NAME, "uvicorn.error"):
+    for name in NAMES:
         logger = logging.getLogger(name)
         for attribute in ("handlers", "propagate", "level"):
             monkeypatch.setattr(logger, attribute, getattr(logger, attribute))
+        logger.handlers, logger.propagate = [logging.StreamHandler()], True  # as MAX may have it
     told: list[str] = []
     tell_errors(told.append)
     return told
 
 
-def log(error: BaseException) -> None:
-    try:
-        raise error
-    except BaseException:
-        logging.getLogger(NAME).exception("request: secret")
-
-
+@pytest.mark.parametrize("name", NAMES)
 def test_an_error_is_one_line_without_its_text(
-    lines: list[str], capfd: pytest.CaptureFixture[str]
+    lines: list[str], capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    log(ValueError("secret"))
+    try:
+        json.loads("secret")
+    except ValueError:
+        logging.getLogger(name).exception("request: secret")
     (line,) = lines
-    assert re.fullmatch(
-        r"error: ValueError at test_error_log\.py:\d+ \(--verbose tells more\)", line
-    )
+    assert re.fullmatch(r"error: JSONDecodeError at decoder\.py:\d+ \(--verbose tells more\)", line)
     assert capfd.readouterr() == ("", "")
+    assert not logging.getLogger(name).propagate
+
+
+def test_an_error_that_was_not_raised_has_no_place(lines: list[str]) -> None:
+    logging.getLogger(NAMES[0]).error("secret", exc_info=ValueError("secret"))
+    assert lines == ["error: ValueError (--verbose tells more)"]
 
 
 def test_what_is_no_error_is_not_told(lines: list[str]) -> None:
-    logging.getLogger(NAME).error("secret")
-    logging.getLogger(NAME).warning("secret", exc_info=ValueError())
-    log(asyncio.CancelledError())
+    logger = logging.getLogger(NAMES[0])
+    logger.error("secret")
+    logger.warning("secret", exc_info=ValueError())
+    logger.error("secret", exc_info=asyncio.CancelledError())
     assert not lines
