@@ -92,13 +92,14 @@ def test_reasoning_stands_under_a_title_if_asked_for(chat: Chat, endpoint: Endpo
 
 def test_options_that_reach_no_server_are_told(chat: Chat, endpoint: Endpoint) -> None:
     endpoint.say(said("Yes."))
-    options = "--model other --threads 1 --dense-weights int8 --verbose"
+    options = "--model other --threads 1 --dense-weights int8 --max-length 99 --verbose"
     done = chat(endpoint.url, "One?\n", *options.split())
     assert (done.out, endpoint.bodies[0]["model"]) == ("Yes.\n", "other")
     assert not {"top_k", "top_p"}.intersection(endpoint.bodies[0])
     assert done.err.replace(COUNTS, "").splitlines() == [
         "--dense-weights: has no effect with --url, the server decides",
         "--threads: has no effect with --url, the server decides",
+        "--max-length: has no effect with --url, the server decides",
     ]
 
 
