@@ -15,7 +15,7 @@ NAMES = ("max.serve", "uvicorn.error")
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> list[str]:
     for name in NAMES:
         logger = logging.getLogger(name)
         for attribute in ("handlers", "propagate", "level"):
