@@ -161,7 +161,11 @@ def test_where_one_end_is_no_terminal_there_are_no_prompts(endpoint: Endpoint, p
         stderr=streams["stderr"],
         start_new_session=True,
     ) as process:
-        written, told = process.communicate(b"One?\n" if piped == "stdin" else None, 60)
+        try:
+            typed = b"One?\n" if piped == "stdin" else None
+            written, told = process.communicate(typed, PATIENCE_SECONDS)
+        finally:
+            process.kill()
     os.close(child)
     shown = b""
     with contextlib.suppress(OSError):  # at its end
