@@ -1,5 +1,7 @@
 """Registers `attention.paged`."""
 
+from std.math import ceildiv
+
 import extensibility
 from extensibility import InputTensor, OutputTensor, _MutableInputTensor
 from max.gpu.host import DeviceContext
@@ -19,8 +21,7 @@ def _check_sequences(
     tokens: Int,
     room: Int,
 ) raises:
-    """Refuses sequences that would make a kernel read past its queries or its row of the table, whose pages are MAX's own.
-    """
+    """Refuses sequences that would make a kernel read past its queries or its row of the table."""
     require_equal(op, "row_offsets[0]", Int(row_offsets[unsafe_offset=0]), 0)
     for i in range(sequences):
         var begin = Int(row_offsets[unsafe_offset=i])
@@ -33,6 +34,42 @@ def _check_sequences(
                 op, ": sequence ", i, " must fit its pages' ", room, " tokens, got ", length
             )
     require_equal(op, "row_offsets[B] = tokens", Int(row_offsets[unsafe_offset=sequences]), tokens)
+
+
+def _check_pages[
+    cache_dtype: DType, //
+](
+    op: StaticString,
+    attention: Attention[cache_dtype],
+    row_offsets: ConstPointer[DType.uint32],
+    cache_lengths: ConstPointer[DType.uint32],
+    sequences: Int,
+    pages: Int,
+) raises:
+    """Refuses a table that would make a kernel read outside of the cache: pages before the window may be anything.
+    """
+    var cache = attention.cache
+    for i in range(sequences):
+        var before = Int(cache_lengths[unsafe_offset=i])
+        var end = before + Int(row_offsets[unsafe_offset=i + 1] - row_offsets[unsafe_offset=i])
+        if end == before:  # no query, so that no page is read
+            continue
+        for slot in range(
+            attention.first_seen(before) // cache.page_size, ceildiv(end, cache.page_size)
+        ):
+            var page = cache.table[unsafe_offset=i * cache.table_width + slot]
+            if Int(page) >= pages:
+                raise Error(
+                    op,
+                    ": table[",
+                    i,
+                    ", ",
+                    slot,
+                    "] must be below the ",
+                    pages,
+                    " pages, got ",
+                    page,
+                )
 
 
 @extensibility.register("attention.paged")
@@ -77,7 +114,7 @@ struct PagedAttention:
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or that the kernel cannot cut into registers.
+            Shapes that disagree, or that the kernel cannot cut into registers; sequences or pages that are not there.
         """
         comptime op = "attention.paged"
         comptime assert (
@@ -137,7 +174,7 @@ struct PagedAttention:
             kv_heads,
             head_dim,
         )
-        Attention[cache_dtype](
+        var attention = Attention[cache_dtype](
             data(out_heads),
             data(q),
             data(sinks),
@@ -145,4 +182,8 @@ struct PagedAttention:
             heads,
             scale,
             Int(window),
-        ).run(data(row_offsets), data(cache_lengths), sequences)
+        )
+        _check_pages(
+            op, attention, data(row_offsets), data(cache_lengths), sequences, pages.shape()[0]
+        )
+        attention.run(data(row_offsets), data(cache_lengths), sequences)

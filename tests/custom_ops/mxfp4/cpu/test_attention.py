@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from max import tree
+from max.driver import CPU as Host
 from max.driver import Buffer
 from max.dtype import DType
 from max.engine import InferenceSession, Model
@@ -147,7 +148,9 @@ class CachedAttention:
         qkv: np.ndarray,
         sinks: np.ndarray,
         offsets: np.ndarray | None = None,
+        strayed: tuple[int, int] | None = None,
     ) -> np.ndarray:
+        """Stores and attends; ``strayed`` is a place in the first sequence's row of pages, and the number put there."""
         for context in contexts:
             self.manager.alloc(context).synchronize()
         table = np.tile(np.array([1, 0], np.float32), (LENGTH, HEAD_DIM // 2))  # cos 1, sin 0
@@ -157,6 +160,11 @@ class CachedAttention:
         inputs = [Buffer.from_numpy(x) for x in (qkv, offsets, sinks, table)]
         cache = tree.leaves(self.manager.runtime_inputs([contexts]))
         settle_inputs(CPU.to_device())
+        if strayed is not None:
+            [at] = [i for i, x in enumerate(cache) if x.dtype == DType.uint32 and x.rank == 2]
+            pages = cache[at].to_numpy().copy()
+            pages[0, strayed[0]] = strayed[1]
+            cache[at] = Buffer.from_numpy(pages)
         [out] = self.model.execute(*inputs, *cache)
         return out.to_numpy().copy()
 
@@ -295,6 +303,36 @@ def test_offsets_that_do_not_cover_the_queries_are_refused(
         message = r"attention.paged: row_offsets\[B\] = tokens must be 5, got 3"
         with pytest.raises(ValueError, match=message):
             attention.step([context], qkv, sinks, np.array([0, 3], np.uint32))
+    finally:
+        attention.manager.release(context)
+
+
+@pytest.mark.parametrize("case", [FULL, SLIDING], ids=lambda case: f"window {case.window}")
+def test_a_page_that_is_not_in_the_cache_is_refused_where_it_would_be_read(
+    compiled: dict[Heads, CachedAttention], case: Heads
+) -> None:
+    """MAX may have given back those before the window. The last page is left alone: MAX's own kernel writes it."""
+    attention = compiled[case]
+    context = TextContext(
+        request_id=RequestID(), max_length=LENGTH, tokens=TokenBuffer(np.zeros(301, dtype=np.int64))
+    )
+    row = np.zeros((300, (case.heads + 2 * case.kv_heads) * HEAD_DIM), np.float32)
+    sinks = np.zeros(case.heads, np.float32)
+    attention.manager.claim(context)
+    try:
+        context.tokens.chunk(300)
+        attention.step([context], row, sinks)
+        context.tokens.advance_chunk()
+        attention.manager.step(context)
+        for slot in (0, 1):
+            if slot == 0 and case.window:
+                attention.step([context], row[:1], sinks, strayed=(slot, 2**31))
+                continue
+            message = (
+                rf"attention.paged: table\[0, {slot}\] must be below the \d+ pages, got 2147483648"
+            )
+            with pytest.raises(ValueError, match=message):
+                attention.step([context], row[:1], sinks, strayed=(slot, 2**31))
     finally:
         attention.manager.release(context)
 
