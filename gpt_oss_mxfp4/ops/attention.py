@@ -9,6 +9,7 @@ from max.graph import DeviceRef, TensorValue, TensorValueLike, ops
 from max.nn.kv_cache import PagedCacheValues
 
 from gpt_oss_mxfp4.ops.checks import cpu_only, require, require_dim
+from gpt_oss_mxfp4.toolchain import vector_extensions
 
 
 def attention(
@@ -36,8 +37,8 @@ def attention(
         [T, heads, D] float32.
 
     Raises:
-        ValueError: wrong rank or dtype, or a GPU device (MAX's attention serves those); at run time, a page size
-            or D that is no multiple of 64 (of 32 where registers are half as wide).
+        ValueError: wrong rank or dtype, a D that is no multiple of 64 (of 32 without AVX-512), or a GPU device (MAX's
+            attention serves those); at run time, such a page size, or a page that is not in the cache.
 
     Source: openai/gpt-oss ``torch/model.py`` sdpa.
     """
@@ -48,6 +49,12 @@ def attention(
     require(op, "row_offsets", row_offsets, 1, DType.uint32)
     require(op, "sinks", sinks, 1, DType.float32)
     require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])
+    tile = 64 if "avx512f" in vector_extensions() else 32  # TILE_KEYS of the kernel
+    if int(q.shape[2]) % tile != 0:
+        raise ValueError(
+            f"{op}: head_dim = q.shape[2] must be a multiple of {tile} on this CPU, got {q.shape[2]}; "
+            "MAX's on a GPU may take it"
+        )
     scale = 1 / math.sqrt(int(q.shape[2]))
     return ops.inplace_custom(
         op,

@@ -17,7 +17,7 @@ from max.dtype import DType
 from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
-from gpt_oss_mxfp4 import ops
+from gpt_oss_mxfp4 import ops, toolchain
 from gpt_oss_mxfp4.ops.dense import QUANTIZED_DTYPES
 from gpt_oss_mxfp4.options import Activations
 from tests import tolerances
@@ -828,6 +828,24 @@ def test_activations_are_checked_while_the_graph_is_built() -> None:
     )
     assert message == (
         'mxfp4.grouped_matmul: activations must be "bfloat16", "float32" or "int8", got "int4"'
+    )
+
+
+@pytest.mark.parametrize(("flags", "tile"), [("avx2 avx512f", 64), ("avx2", 32), ("", 32)])
+def test_heads_that_the_kernel_cannot_cut_are_refused_while_the_graph_is_built(
+    monkeypatch: pytest.MonkeyPatch, flags: str, tile: int
+) -> None:
+    cache: Any = None
+    monkeypatch.setattr(toolchain, "_processor", lambda: {"flags": flags})
+    head_dim = tile * 3 // 2
+    inputs: Inputs = [
+        (DType.float32, ["t", 4, head_dim]),
+        (DType.uint32, ["b"]),
+        (DType.float32, [4]),
+    ]
+    assert build_error(inputs, lambda q, at, sinks: ops.attention(q, cache, at, at, sinks)) == (
+        f"attention.paged: head_dim = q.shape[2] must be a multiple of {tile} on this CPU, got {head_dim}; "
+        "MAX's on a GPU may take it"
     )
 
 
