@@ -47,3 +47,6 @@ PACKED_TILE_BYTES = PACKED_TILE * PACKED_TILE * (4 * GROUP_SIZE + 8) // (8 * GRO
 
 MAX_PACKED_SCALE = 128
 """The largest scale byte that weights packed for Hopper can have: 2^(128 - 127) = 2."""
+
+MAX_PACKED_EXPERTS = 510
+"""The most experts of a layer that Hopper's kernels take."""

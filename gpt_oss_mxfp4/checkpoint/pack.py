@@ -15,13 +15,13 @@ from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, MAX_PACKED_SCALE
+from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, MAX_PACKED_EXPERTS, MAX_PACKED_SCALE
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
 
 HOPPER = "sm_90"
 """What MAX calls the architecture of Hopper GPUs, or how that begins."""
 
-CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale on any GPU"
+CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU"
 
 _PROJECTIONS = ("gate_up_proj", "down_proj")
 
@@ -47,9 +47,14 @@ def pack_experts(
         The weights, ``{gate_up,down}_proj_{blocks,scales}`` of each layer replaced by ``{gate_up,down}_proj_tiles``.
 
     Raises:
-        CheckpointError: scales too large to be packed.
+        CheckpointError: more experts than the kernels take, or scales too large to be packed.
         ValueError: another GPU.
     """
+    experts = checkpoint.config.num_local_experts
+    if experts > MAX_PACKED_EXPERTS:
+        rule = f"num_local_experts must be at most {MAX_PACKED_EXPERTS} for Hopper's kernels"
+        fault = Fault("too many experts", f"{rule}, got {experts}", f"Set {CURE}, or run on a CPU")
+        raise CheckpointError(checkpoint.folder, [fault])
     runs = not is_virtual_device_mode()
     if runs:
         if not device.is_host and not device.architecture_name.startswith(HOPPER):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, TensorValueLike, ops
 
-from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
+from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE, MAX_PACKED_EXPERTS
 from gpt_oss_mxfp4.ops.checks import (
     activation_dtype,
     activation_parameter,
@@ -124,7 +124,8 @@ def grouped_matmul_packed(
         [P, N] bfloat16. Products are exact, sums float32, and equal runs give equal bits.
 
     Raises:
-        ValueError: wrong rank, dtype or size, or inputs on a CPU or on several devices.
+        ValueError: wrong rank, dtype or size, more than 510 experts (at run time where E is symbolic), or inputs on a
+            CPU or on several devices.
     """
     op = "mxfp4.grouped_matmul_packed"
     x, tiles, bias, expert_offsets = _check_packed(op, x, tiles, bias, expert_offsets)
@@ -216,6 +217,11 @@ def _check_packed(op: str, *inputs: TensorValueLike) -> list[TensorValue]:
         raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
     if isinstance(n, StaticDim) and int(n) % 2 != 0:
         raise ValueError(f"{op}: bias.shape[1] must be even, got {n}")
+    if isinstance(experts, StaticDim) and int(experts) > MAX_PACKED_EXPERTS:
+        raise ValueError(
+            f"{op}: bias.shape[0] must be at most {MAX_PACKED_EXPERTS} experts, got {experts}; use "
+            f"{op.removesuffix('_packed')}"
+        )
     shape: list[Dim] = [experts, *packed_shape(n, k)]
     for axis, want in enumerate(shape):
         require_dim(

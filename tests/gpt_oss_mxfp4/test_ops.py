@@ -877,6 +877,11 @@ def test_devices_are_checked_while_the_graph_is_built() -> None:
         (1, [4, 1, 2, 2176], "tiles.shape[2] must be that of bias and x, packed = 1, got 2"),
         (1, [4, 1, 1, 2048], "tiles.shape[3] must be that of bias and x, packed = 2176, got 2048"),
         (3, [4], "expert_offsets.shape[0] must be bias.shape[0] + 1 = 5, got 4"),
+        (
+            2,
+            [511, 64],
+            "bias.shape[0] must be at most 510 experts, got 511; use mxfp4.grouped_matmul",
+        ),
     ],
 )
 def test_packed_sizes_are_checked_while_the_graph_is_built(

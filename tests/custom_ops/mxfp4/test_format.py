@@ -24,6 +24,13 @@ def test_mojo_and_python_have_the_same_constants() -> None:
     }
 
 
+def test_python_knows_how_many_experts_hoppers_kernels_take() -> None:
+    source = (CUSTOM_OPS / "sm90" / "config.mojo").read_text()
+    assert re.findall(r"^comptime MAX_EXPERTS = (\d+)$", source, re.M) == [
+        str(mxfp4.MAX_PACKED_EXPERTS)
+    ]
+
+
 def test_python_has_the_values_of_the_specification() -> None:
     assert reference.E2M1_VALUES.tolist() == list(mxfp4.E2M1_VALUES)
     assert reference.GROUP_SIZE == mxfp4.GROUP_SIZE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_a_gpu_of_another_kind_is_refused(
         pack_experts(checkpoint, adapt(checkpoint), other, session)
 
 
+def test_more_experts_than_the_kernels_take_are_refused_before_they_are_packed(
+    checkpoint: Checkpoint,
+) -> None:
+    config = dataclasses.replace(checkpoint.config, num_local_experts=511)
+    session: Any = None
+    with pytest.raises(CheckpointError) as error:
+        pack_experts(dataclasses.replace(checkpoint, config=config), {}, CPU(), session)
+    assert str(error.value) == (
+        f"{CHECKPOINT}: num_local_experts must be at most 510 for Hopper's kernels, got 511. Set "
+        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU, or run on a CPU."
+    )
+
+
 def test_scales_that_do_not_fit_are_refused_by_name(
     checkpoint: Checkpoint, session: InferenceSession
 ) -> None:
@@ -63,5 +77,5 @@ def test_scales_that_do_not_fit_are_refused_by_name(
         pack_experts(checkpoint, weights, CPU(), session)
     assert str(error.value) == (
         f"{CHECKPOINT}: {name} must be at most 128 (2^1) for Hopper's kernels, got 129. Set "
-        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every scale on any GPU, or run on a CPU."
+        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU, or run on a CPU."
     )
