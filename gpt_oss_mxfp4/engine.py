@@ -27,6 +27,7 @@ from transformers import AutoConfig
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
@@ -233,6 +234,8 @@ def _make_pipeline(
         retrieved = PIPELINE_REGISTRY.retrieve_factory(PipelineConfig.from_args(arguments))
         with kept_sampler():
             pipeline: BatchPipeline = retrieved.factory()
+    except CheckpointError:  # a list of faults, which the command shows as it is
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # OSError of a file that is read
         raise Refused(" ".join(str(error).split())) from error
     return pipeline

@@ -12,6 +12,7 @@ import pytest
 
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.engine import load
 from gpt_oss_mxfp4.options import CompileOptions, GenerateOptions, Refused
 from gpt_oss_mxfp4.prompt import Prompt, encode_prompt
@@ -114,6 +115,13 @@ def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MXFP4_GROUPED_KERNEL", "sm100")
     with pytest.raises(Refused, match="MXFP4_GROUPED_KERNEL must be sm90 or strided, got 'sm100'"):
         load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, devices="gpu"))
+
+
+def test_faults_that_a_checkpoint_has_got_meanwhile_are_told_as_a_list(copy: Checkpoint) -> None:
+    for shard in copy.files:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CheckpointError):
+        load(copy, 1, 12, OPTIONS)
 
 
 def loaded(checkpoint: Checkpoint) -> tuple[Any, Prompt]:
