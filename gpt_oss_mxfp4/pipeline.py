@@ -199,9 +199,8 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
         self.model = self.load_graphs(session)[GraphRole.DECODER]
         self._log_probabilities = LogProbabilitiesGraph(session, devices[0])
 
-    def _load_state_dict(self) -> dict[str, Any]:
+    def _weights(self, config: GptOssArchConfig) -> Mapping[str, WeightData | DLPackArray]:
         # Not from self.weights: those are all files MAX found in the folder, validated or not.
-        config = self.arch_config_as(GptOssArchConfig)
         weights = adapt(config.checkpoint)
         if config.layers.packed:
             return pack_experts(config.checkpoint, weights, self.devices[0], self._session)
@@ -209,20 +208,11 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
             return quantize_dense(weights, config.layers.dense_weights, self._session)
         return weights
 
-    def _create_model_config(self, state_dict: dict[str, Any]) -> GptOssArchConfig:
-        self._state_dict = state_dict
-        return self.arch_config_as(GptOssArchConfig)
-
-    def graph_specs(self, model_config: GptOssArchConfig) -> Mapping[str, GraphSpec]:
-        """The one graph, under MAX's name for it."""
-        weights, self._state_dict = self._state_dict, {}  # kept by what runs them alone
-        return {GraphRole.DECODER: graph_spec(model_config, weights, self.return_logits)}
-
     def load_graphs(self, session: InferenceSession) -> dict[str, Model]:
         """As MAX's own, but a graph that an earlier run has compiled is not built again."""
-        config = self._create_model_config(self._load_state_dict())
-        specs = self.graph_specs(config)
-        spec = specs[GraphRole.DECODER]
+        config = self.arch_config_as(GptOssArchConfig)
+        spec = graph_spec(config, self._weights(config), self.return_logits)
+        specs = {GraphRole.DECODER: spec}  # MAX's name for the one graph
 
         def compile_graph() -> Graphs:
             with CompilationTimer("model") as timer:
