@@ -31,7 +31,7 @@ from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
-from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint, require_bfloat16
+from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
@@ -91,14 +91,13 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
         The device.
 
     Raises:
-        Refused: there is no GPU, it cannot compute so, or what is said to be precompiled is of something else.
+        Refused: there is no GPU, the kernel asked for is none, or what is said to be precompiled is of something else.
     """
     _request(options)
     device = DeviceSpec.cpu()
     if options.devices == "gpu":
         if not accelerator_count():
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
-        require_bfloat16(options, "run with --devices cpu")
         try:
             requested_kernel()
         except ValueError as error:
@@ -125,7 +124,6 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     _request(options)
     device = DeviceSpec.cpu()
     if options.target != "cpu":
-        require_bfloat16(options, "compile with --target cpu")
         api, _, architecture = options.target.partition(":")
         set_virtual_device_api(api)
         set_virtual_device_count(1)

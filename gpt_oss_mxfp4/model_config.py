@@ -52,8 +52,8 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     Args:
         checkpoint: the validated checkpoint.
         devices: the one device the model runs on.
-        activations: what inputs of matmuls are rounded to on a CPU.
-        dense_weights: what the weights of attention and of the logits are rounded to on a CPU.
+        activations: what inputs of matmuls are rounded to; on a GPU bfloat16.
+        dense_weights: what the weights of attention and of the logits are rounded to; on a GPU bfloat16.
         kernel: what multiplies experts on a GPU.
         kv_params: one paged KV cache per layer type.
         max_seq_len: tokens a sequence may reach, prompt included.
@@ -77,10 +77,9 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
     @property
     def layers(self) -> LayerOptions:
-        """How layers multiply: on a CPU experts are in the checkpoint's layout, on a GPU dense weights stay BF16."""
-        if self.devices[0].is_cpu():
-            return LayerOptions(self.activations, self.dense_weights)
-        return LayerOptions(self.activations, packed=self.kernel == "sm90")
+        """How layers multiply: on a CPU experts are in the checkpoint's layout."""
+        packed = self.kernel == "sm90" and not self.devices[0].is_cpu()
+        return LayerOptions(self.activations, self.dense_weights, packed)
 
     @classmethod
     def initialize(
@@ -94,19 +93,29 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
         Raises:
             CheckpointError: the checkpoint is not one this package can run.
-            ValueError: more than one device, or an unknown value in one of this package's environment variables.
+            ValueError: more than one device, an unknown value in one of this package's environment variables, or a
+                precision that no GPU computes in.
         """
         model_config = model_config or pipeline_config.model
         checkpoint = checkpoint_of(model_config)
         device = only_device(
             [DeviceRef(spec.device_type, spec.id) for spec in model_config.device_specs]
         )
-        activations = requested_activations()
+        activations, dense_weights = requested_activations(), requested_dense_weights()
+        for variable, value in (
+            (ACTIVATIONS_VARIABLE, activations),
+            (DENSE_WEIGHTS_VARIABLE, dense_weights),
+        ):
+            if value != "bfloat16" and not device.is_cpu():
+                raise ValueError(
+                    f"gpt_oss_mxfp4: {variable} must be bfloat16 on a GPU, got {value!r}; leave it out, or pass "
+                    "--devices cpu"
+                )
         return cls(
             checkpoint=checkpoint,
             devices=[device],
             activations=activations,
-            dense_weights=requested_dense_weights(),
+            dense_weights=dense_weights,
             kernel=requested_kernel(),
             kv_params=kv_cache_params(
                 checkpoint.config, model_config.kv_cache, device, activations

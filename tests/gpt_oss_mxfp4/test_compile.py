@@ -114,6 +114,20 @@ def test_each_argument_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.parametrize("option", ["--activations", "--dense-weights"])
+def test_what_no_gpu_runs_is_not_compiled_for_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["--target", "cuda:sm_90a", option, "int8", "--output", str(output)]
+    assert cli.main(["compile", *arguments]) == 2
+    assert capfd.readouterr() == (
+        "",
+        f"gpt-oss-mxfp4: {option}: must be bfloat16 on a GPU; compile with --target cpu\n",
+    )
+    assert not output.exists()
+
+
 def test_an_output_that_is_there_is_not_replaced(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,14 +93,24 @@ def test_what_layers_round_comes_from_the_environment(
             monkeypatch.setenv(variable, value)
     asked = pipeline_config(CHECKPOINT)
     config = GptOssArchConfig.initialize(asked, max_seq_len=100)
-    on_gpu = dataclasses.replace(config, devices=[DeviceRef.GPU()])
     # What MAX asks for once more, to make the cache that the graph was built for.
     assert config.kv_params == GptOssArchConfig.construct_kv_params(
         None, asked, config.devices, asked.model.kv_cache, DType.float8_e4m3fn
     )
     assert config.layers.activations == (activations or "bfloat16")
     assert config.layers.dense_weights == (dense_weights or "bfloat16")
-    assert on_gpu.layers.dense_weights == "bfloat16"
+
+
+@pytest.mark.parametrize("variable", [ACTIVATIONS_VARIABLE, DENSE_WEIGHTS_VARIABLE])
+def test_a_precision_that_no_gpu_computes_in_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """MAX's own commands ask for it, too."""
+    monkeypatch.setenv(variable, "int8")
+    asked = pipeline_config(CHECKPOINT)
+    on_gpu = asked.model.model_copy(update={"device_specs": [DeviceSpec.accelerator()]})
+    with pytest.raises(ValueError, match=f"{variable} must be bfloat16 on a GPU, got 'int8'; "):
+        GptOssArchConfig.initialize(asked, on_gpu, max_seq_len=100)
 
 
 @pytest.mark.parametrize(
