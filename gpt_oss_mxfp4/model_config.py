@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 from max.dtype import DType
@@ -181,7 +180,7 @@ def checkpoint_of(model_config: MAXModelConfig) -> Checkpoint:
 
 @functools.cache
 def _open_once(model: str, revision: str, copies: str) -> Checkpoint:
-    checkpoint = open_checkpoint(resolve_model(model, None if Path(model).exists() else revision))
+    checkpoint = open_checkpoint(resolve_model(model, revision))
     if copies:
         logger.warning("%s: %s holds copies of the weights and is not read", model, copies)
     for note in checkpoint.notes:

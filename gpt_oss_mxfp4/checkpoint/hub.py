@@ -53,7 +53,8 @@ def resolve_model(
 
     Args:
         path_or_hub_id: A folder, or else a repository such as ``openai/gpt-oss-20b``.
-        revision: Branch, tag or commit of the repository; the default branch unless given.
+        revision: Branch, tag or commit of the repository; the default branch unless given. A folder
+            has none, and is taken as it is: MAX names one for either.
         progress: Shows how far a download is; huggingface_hub does by its own means unless given.
 
     Returns:
@@ -67,9 +68,6 @@ def resolve_model(
     if folder is None:
         with taken_for_hub_id():
             return download(str(path_or_hub_id), revision, progress=progress)
-    if revision is not None:
-        rule = f"must be a Hub id to have a revision, is a folder (revision {quoted(revision)})"
-        _refuse(str(path_or_hub_id), rule, "Leave the revision out, or give a Hub id")
     return folder
 
 

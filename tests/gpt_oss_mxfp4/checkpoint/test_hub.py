@@ -146,7 +146,7 @@ def test_unreachable_hub_is_refused(hub: StandIn, tmp_path: Path) -> None:
 
 def test_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     assert resolve_model(tmp_path) == tmp_path
-    assert resolve_model(str(tmp_path)) == tmp_path
+    assert resolve_model(str(tmp_path), "main") == tmp_path  # MAX names a revision of everything
 
 
 def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,12 +205,3 @@ def test_the_present_folder_is_named_in_full_and_an_empty_name_is_none(
             assert capfd.readouterr().err.startswith(f"gpt-oss-mxfp4: {message}")
     assert cli.main(["verify", "."]) == 2
     assert capfd.readouterr().err.startswith(f"gpt-oss-mxfp4: {told['.']}")
-
-
-def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        resolve_model(tmp_path, "main")
-    assert str(caught.value) == (
-        f"{tmp_path}: must be a Hub id to have a revision, is a folder (revision main)."
-        " Leave the revision out, or give a Hub id."
-    )
