@@ -39,6 +39,8 @@ from benchmarks.cpu.neighbours import others_share, read_processors, wait_until_
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.measurement import Report, Sample, format_json, usable_cores
+from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.threads import limit_threads
 
 HERE = Path(__file__).resolve().parent
 
@@ -57,10 +59,6 @@ READ_BYTES = 2**24
 
 DISTURBED = 0.05
 """Share of the machine from which other processes are mentioned: both sides wait for their slowest thread."""
-
-
-class Refused(Exception):
-    """The comparison cannot be made, or would mean nothing; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -307,20 +305,6 @@ def make_sides(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[S
     return left, Side([python, script, str(arguments.twin), *threads], (arguments.twin,))
 
 
-def keep_to_cores(threads: int) -> None:
-    """Keeps this process and all that it starts on so many cores.
-
-    Raises:
-        Refused: there are not so many, or the system cannot.
-    """
-    if threads > usable_cores():
-        raise Refused(f"--threads: must be at most {usable_cores()} here, got {threads}")
-    if threads < usable_cores():
-        if sys.platform != "linux":
-            raise Refused("--threads: fewer than all need Linux, which can keep processes on cores")
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Checks, measures in turn, and prints a table.
 
@@ -330,7 +314,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     Returns:
         What was measured, for JSON.
     """
-    keep_to_cores(arguments.threads)
+    limit_threads(arguments.threads)
+    arguments.threads = usable_cores()
     ours, theirs = make_sides(arguments, open_checkpoint(arguments.folder))
     print("checking that both compute the same", file=sys.stderr)
     sameness = check(ours, theirs)
@@ -377,7 +362,7 @@ def main() -> int:
     add("--against", choices=("llama.cpp", "transformers"), default="llama.cpp")
     add("--twin", type=Path, metavar="FILE.gguf", help="the same weights for llama.cpp")
     add("--dense", choices=DENSE, default="bf16", help="of a twin that is written")
-    add("--threads", type=int, default=usable_cores(), help="default: all cores")
+    add("--threads", type=int, help="default: all cores")
     add("--rounds", type=int, default=3, help="runs of each side; default: %(default)s")
     add("--batch", type=int, nargs="+", default=[1], help="sequences at once; default: 1")
     add("--prompt-tokens", type=int, default=512, help="of a batch; default: %(default)s")

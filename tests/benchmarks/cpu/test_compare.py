@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.cpu import compare as script
-from benchmarks.cpu.compare import Refused, Sameness, Side, format_table, judge, list_quantities
+from benchmarks.cpu.compare import Sameness, Side, format_table, judge, list_quantities
 from gpt_oss_mxfp4.measurement import Report, Run, Sample
+from gpt_oss_mxfp4.options import Refused
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.test_measurement import REPORT
 
@@ -195,7 +196,9 @@ def test_busy_neighbours_are_told(
     [
         (["nowhere"], "must be a folder, is not"),
         ([str(CHECKPOINT)], "--twin: must name a GGUF file"),
-        ([str(CHECKPOINT), "--threads", "4097"], "--threads: must be at most"),
+        ([str(CHECKPOINT), "--threads", "4097"], "--threads: must be between 1 and"),
+        ([str(CHECKPOINT), "--threads", "0"], "--threads: must be between 1 and"),
+        ([str(CHECKPOINT), "--threads", "-1"], "--threads: must be between 1 and"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
