@@ -1,7 +1,16 @@
 """Typed bindings of the Mojo ops: the only part of the package that names one.
 
 Each function checks what the graph knows (ranks, dtypes, static sizes), states the equation, and adds one
-custom op to the graph under construction. Graphs that use them pass ``custom_extensions=[CUSTOM_OPS]``.
+custom op to the graph under construction, or on a GPU ``dense`` MAX's own matmul. Graphs that use them pass
+``custom_extensions=[CUSTOM_OPS]``.
+
+Where each runs:
+
+- grouped_matmul, grouped_matmul_swiglu: CPU; any GPU, slowly, as the reference
+- grouped_matmul_packed, grouped_matmul_swiglu_packed: Hopper, on what swizzle packs
+- dequantize, swizzle, route, group, combine: CPU and any GPU
+- dense: CPU; on a GPU it is MAX's matmul
+- attention, quantize, quantize_dense, quantized_dense: CPU
 
 Sizes: T tokens, k experts per token, P = T * k routed rows, E experts, K reduced axis, N outputs of a weight
 matrix, I intermediate size, H hidden size. Routed rows are sorted by expert; rows of one expert are contiguous.
