@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.fields import Fields, shown
@@ -93,8 +93,6 @@ class GptOssConfig:
     max_position_embeddings: int
     tie_word_embeddings: bool
     eos_token_ids: tuple[int, ...]
-
-    swiglu_alpha: ClassVar[float] = 1.702
 
     @property
     def expert_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -9,7 +9,7 @@ from max.nn.kv_cache import MHAKVCacheParams, MultiKVCacheParams
 from max.nn.kv_cache.utils import AttnKeyInterface, MHAAttnKey
 from max.pipelines.kv_cache import KVCacheConfig
 
-from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.config import SLIDING, GptOssConfig
 from gpt_oss_mxfp4.ops.checks import cache_dtype
 from gpt_oss_mxfp4.options import Activations
 
@@ -54,7 +54,7 @@ def kv_cache_params(
             head_dim=config.head_dim,
             num_layers=config.layer_types.count(kind),
             devices=[device],
-            window_size=config.sliding_window if kind == "sliding_attention" else None,
+            window_size=config.sliding_window if kind == SLIDING else None,
         )
         caches[kind] = UnsplitKVCacheParams(
             **{field.name: getattr(params, field.name) for field in fields(params) if field.init}

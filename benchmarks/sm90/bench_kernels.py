@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sm90.cases import BYTES_PER_WEIGHT, LIMIT, Sizes, route_tokens
+from benchmarks.sm90.cases import BYTES_PER_WEIGHT, GPT_OSS_20B, LIMIT, route_tokens
 from benchmarks.sm90.cases import TOKENS as TOKENS_20B
 from tests.cuda_driver.driver import (
     LOCAL_SIZE_BYTES,
@@ -45,7 +45,7 @@ EXPERTS = {"20b": 32, "120b": 128}
 POOL = 128
 """Experts with weights on the card: 120b's, or 20b's four times."""
 TOKENS = {"20b": TOKENS_20B, "120b": (1, 4, 16, 64)}
-TOP_K = 4
+TOP_K = GPT_OSS_20B.top_k
 ROUTINGS = 16
 REPEATS = 4
 """Of each routing in a round, where tokens are few and launches short."""
@@ -85,7 +85,10 @@ class Matmul:
         return -(-self.n // TILE) * -(-self.k // TILE)
 
 
-MATMULS = (Matmul("gate_up", 5760, 2880, True), Matmul("down", 2880, 2880, False))
+MATMULS = (
+    Matmul("gate_up", 2 * GPT_OSS_20B.inner, GPT_OSS_20B.hidden, True),
+    Matmul("down", GPT_OSS_20B.hidden, GPT_OSS_20B.inner, False),
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def load_variants(driver: Driver) -> list[Variant]:
 
 def route(card: Card, rng: np.random.Generator, tokens: int, experts: int) -> Routing:
     """Sends each token to four different experts, drawn alike."""
-    sizes = Sizes(experts, TOP_K, hidden=2880, inner=2880)
+    sizes = replace(GPT_OSS_20B, experts=experts)
     drawn = route_tokens(rng, tokens, sizes)
     return Routing(
         card.fill(drawn.order.nbytes, drawn.order),

@@ -26,6 +26,7 @@ from triton_kernels.tensor import FP4, convert_layout, wrap_torch_tensor
 from triton_kernels.tensor_details import layout
 
 from benchmarks.sm90.cases import LIMIT, SCALES, Routing, Sizes
+from gpt_oss_mxfp4.mxfp4 import E2M1_VALUES
 
 if "reduction_n" not in FusedActivation.__dataclass_fields__:
     raise ImportError(
@@ -33,7 +34,6 @@ if "reduction_n" not in FusedActivation.__dataclass_fields__:
     )  # later versions, whose names are the same
 
 ALPHA = 1.702
-E2M1_VALUES = (0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6)
 GROUPS_OF_A_STEP = 4
 """Groups of scales in a step of their kernel, which is of 128 k: it takes the last step's whole, wherever they end."""
 

@@ -41,7 +41,10 @@ CONVERT = (
 
 BF16_CURE = f"Use a checkpoint with MXFP4 experts: {PUBLISHED}; or round a BF16 fine-tune to them: {CONVERT}"
 
-PLAIN_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
+PROJECTIONS = ("gate_up_proj", "down_proj")
+"""What names call the experts' two matmuls."""
+
+PLAIN_EXPERTS = tuple(f".mlp.experts.{projection}" for projection in PROJECTIONS)
 """Endings of experts that are not quantized."""
 
 _ORIGINAL_NAMES = ("embedding.weight", "norm.scale", "unembedding.weight")

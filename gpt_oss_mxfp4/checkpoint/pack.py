@@ -14,6 +14,7 @@ from max.graph.weights import WeightData
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
+from gpt_oss_mxfp4.checkpoint.layout import PROJECTIONS
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, MAX_PACKED_EXPERTS, MAX_PACKED_SCALE
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
@@ -22,8 +23,6 @@ HOPPER = "sm_90"
 """What MAX calls the architecture of Hopper GPUs, or how that begins."""
 
 CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU"
-
-_PROJECTIONS = ("gate_up_proj", "down_proj")
 
 
 def pack_experts(
@@ -67,7 +66,7 @@ def pack_experts(
     packed: dict[str, WeightData | DLPackArray] = dict(weights)
     for layer in range(checkpoint.config.num_hidden_layers):
         prefix = f"model.layers.{layer}.mlp.experts."
-        names = [f"{prefix}{p}_{kind}" for p in _PROJECTIONS for kind in ("blocks", "scales")]
+        names = [f"{prefix}{p}_{kind}" for p in PROJECTIONS for kind in ("blocks", "scales")]
         for name in names:
             del packed[name]
         tiles = (
@@ -75,7 +74,7 @@ def pack_experts(
             if runs
             else _shapes(checkpoint.config)
         )
-        packed.update({f"{prefix}{p}_tiles": t for p, t in zip(_PROJECTIONS, tiles, strict=True)})
+        packed.update({f"{prefix}{p}_tiles": t for p, t in zip(PROJECTIONS, tiles, strict=True)})
     return packed
 
 
@@ -101,7 +100,7 @@ def _compile(device: Device, session: InferenceSession) -> Model:
     """Compiles the packing of one layer, of any sizes."""
     cpu, target = DeviceRef.CPU(), DeviceRef.from_device(device)
     types = []
-    for projection in _PROJECTIONS:
+    for projection in PROJECTIONS:
         shape = ["experts", f"{projection}_rows", f"{projection}_groups"]
         types += [
             TensorType(DType.uint8, [*shape, BYTES_PER_GROUP], cpu),

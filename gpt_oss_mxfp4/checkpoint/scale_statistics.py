@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
+from gpt_oss_mxfp4.checkpoint.layout import PROJECTIONS
 from gpt_oss_mxfp4.mxfp4 import E8M0_BIAS
 
 _SCALES = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(gate_up_proj|down_proj)_scales")
-
-PROJECTIONS = ("gate_up_proj", "down_proj")
 
 _EXPONENTS = np.arange(256) - E8M0_BIAS
 

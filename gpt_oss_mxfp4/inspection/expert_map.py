@@ -9,7 +9,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_oss_mxfp4.checkpoint.scale_statistics import PROJECTIONS, ScaleStatistics
+from gpt_oss_mxfp4.checkpoint.layout import PROJECTIONS
+from gpt_oss_mxfp4.checkpoint.scale_statistics import ScaleStatistics
 
 _COLORS = np.array(
     [

@@ -13,7 +13,7 @@ from max.nn.kv_cache import KVCacheParams, PagedCacheValues
 from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
-from gpt_oss_mxfp4.config import GptOssConfig
+from gpt_oss_mxfp4.config import SLIDING, GptOssConfig
 from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.options import LayerOptions
 
@@ -23,7 +23,7 @@ class Attention(Module):
 
     Args:
         config: the model's sizes.
-        layer_type: "sliding_attention" (the last ``sliding_window`` positions) or "full_attention".
+        layer_type: SLIDING (the last ``sliding_window`` positions) or FULL.
         kv_params: the KV cache of all layers of this type.
         device: where the weights lie.
         options: how layers multiply.
@@ -41,7 +41,7 @@ class Attention(Module):
         self.kv_params = kv_params
         self.heads = config.num_attention_heads
         self.head_dim = config.head_dim
-        self.window = config.sliding_window if layer_type == "sliding_attention" else None
+        self.window = config.sliding_window if layer_type == SLIDING else None
         queries, keys = self.heads * self.head_dim, config.num_key_value_heads * self.head_dim
         self.q_proj = Dense(config.hidden_size, queries, device, options, bias=True)
         self.k_proj = Dense(config.hidden_size, keys, device, options, bias=True)

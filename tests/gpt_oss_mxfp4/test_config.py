@@ -77,7 +77,6 @@ def test_gpt_oss_20b_as_published() -> None:
         4,
     )
     assert config.layer_types[:2] == (SLIDING, FULL)
-    assert config.swiglu_alpha == 1.702
     assert config.swiglu_limit == 7.0
     assert config.eos_token_ids == (200002,)
     assert config.rope.theta == 150000.0

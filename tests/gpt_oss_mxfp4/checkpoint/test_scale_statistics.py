@@ -10,8 +10,8 @@ import pytest
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.layout import PROJECTIONS
 from gpt_oss_mxfp4.checkpoint.scale_statistics import (
-    PROJECTIONS,
     read_scale_statistics,
     scale_entries,
 )

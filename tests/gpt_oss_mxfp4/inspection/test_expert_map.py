@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gpt_oss_mxfp4 import cli
-from gpt_oss_mxfp4.checkpoint.scale_statistics import PROJECTIONS, ScaleStatistics
+from gpt_oss_mxfp4.checkpoint.layout import PROJECTIONS
+from gpt_oss_mxfp4.checkpoint.scale_statistics import ScaleStatistics
 from gpt_oss_mxfp4.inspection.expert_map import draw_expert_map
 from tests.golden import CHECKPOINT
 
