@@ -103,8 +103,13 @@ def find_tensors(folder: Path) -> dict[str, TensorEntry]:
     return merge(folder, read_headers(folder, files), claims)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's own safetensors files, even those that are gone; hidden ones are other programs' leftovers."""
+    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("."))
+
+
 def find_files(folder: Path) -> list[Path]:
-    """The folder's own safetensors files; hidden ones are other programs' leftovers."""
+    """The folder's weight files, all of which are there."""
     try:
         return _find_files(folder)
     except OSError as error:  # a name too long, a folder that may not be entered
@@ -119,7 +124,7 @@ def _find_files(folder: Path) -> list[Path]:
     if not (folder / CONFIG_FILE).is_file():
         fault = Fault("missing file", f"must hold {CONFIG_FILE}, does not", _root_cure(folder))
         raise CheckpointError(folder, [fault])
-    files = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("."))
+    files = weight_files(folder)
     if not files and not (folder / INDEX_FILE).is_file():
         fault = Fault("missing file", "must hold *.safetensors files, has none", _root_cure(folder))
         raise CheckpointError(folder, [fault])

@@ -29,7 +29,7 @@ def make_hollow(repository: Repository, folder: Path) -> None:
         CheckpointError: If there are more headers than are looked at.
         OSError: If a file cannot be made, or as ``Repository.read`` does.
     """
-    weights = [file for file in repository.files.values() if _is_weights(file)]
+    weights = [file for file in repository.files.values() if file.is_weights]
     check_count(repository.hub_id, len(weights))
     headers = 0
     for file in repository.files.values():
@@ -38,21 +38,17 @@ def make_hollow(repository: Repository, folder: Path) -> None:
         with path.open("wb") as stream:
             for piece in _pieces(repository, file):
                 stream.write(piece)
-            if _is_weights(file):
+            if file.is_weights:
                 headers += stream.tell()
                 check_headers(repository.hub_id, headers)
             stream.truncate(file.nbytes)
-
-
-def _is_weights(file: HubFile) -> bool:
-    return "/" not in file.name and file.name.endswith(".safetensors")
 
 
 def _pieces(repository: Repository, file: HubFile) -> list[bytes]:
     """The bytes of a file that are looked at, from its first."""
     if file.name in (CONFIG_FILE, INDEX_FILE):
         return list(repository.read(file.name, 0, min(file.nbytes, MAX_FILE_BYTES + 1)))
-    if not _is_weights(file):
+    if not file.is_weights:
         return []
     first = b"".join(repository.read(file.name, 0, min(file.nbytes, FIRST_BYTES)))
     length = int.from_bytes(first[:LENGTH_BYTES], "little")

@@ -154,8 +154,7 @@ def download(
     if output is not None or not _are_there(folder, set(names.values())):
         with hub_errors(hub_id):
             repository = Repository(hub_id, revision)
-            root = [file for file in repository.files.values() if "/" not in file.name]
-            weights = [file for file in root if file.name.endswith(".safetensors")]
+            weights = [file for file in repository.files.values() if file.is_weights]
             check_count(hub_id, len(weights))
             downloads = Downloads(repository, weights, output)
             if progress is None or not downloads.nbytes:

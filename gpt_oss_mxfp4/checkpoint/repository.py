@@ -45,6 +45,11 @@ class HubFile:
     sha256: str | None
     git_sha1: str | None = None
 
+    @property
+    def is_weights(self) -> bool:
+        """Whether it is a weight file of the root: those of sub-folders are other copies."""
+        return "/" not in self.name and self.name.endswith(".safetensors")
+
 
 @contextmanager
 def hub_errors(hub_id: str) -> Iterator[None]:

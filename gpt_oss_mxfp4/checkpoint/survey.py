@@ -16,6 +16,7 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import (
     find_files,
     fit,
     merge,
+    weight_files,
 )
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry, scan_header
@@ -118,10 +119,9 @@ def survey(folder: Path, *, hollow: bool = False) -> Survey:
 def _present_files(folder: Path) -> list[Path]:
     """The weight files that are there, of a folder where some are not."""
     try:
-        found = sorted(p for p in folder.glob("*.safetensors") if p.is_file())
+        return [file for file in weight_files(folder) if file.is_file()]
     except OSError:
         return []
-    return [file for file in found if not file.name.startswith(".")]
 
 
 def _within(folder: Path, error: CheckpointError) -> list[Fault]:
