@@ -9,7 +9,7 @@ import shutil
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.machine import require_bfloat16
-from gpt_oss_mxfp4.options import CompileOptions, Refused, name_model
+from gpt_oss_mxfp4.options import CompileOptions, Refused
 from gpt_oss_mxfp4.process import run_command, written_whole
 from gpt_oss_mxfp4.progress import Progress
 
@@ -39,7 +39,7 @@ def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
     with written_whole(output) as folder:
-        name = f"compiling {name_model(options.model)} for {options.target}"
+        name = f"compiling {options.model_name} for {options.target}"
         try:
             with progress.step(name, "a few minutes"):
                 engine.compile_into(checkpoint, options, folder)

@@ -38,7 +38,13 @@ from gpt_oss_mxfp4.model_config import (
     requested_kernel,
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
-from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, Refused, SamplingOptions
+from gpt_oss_mxfp4.options import (
+    CompileOptions,
+    EngineOptions,
+    ModelOptions,
+    Refused,
+    SamplingOptions,
+)
 from gpt_oss_mxfp4.prompt import (
     Prompt as Prompt,  # the training of the demo model takes it from here
 )
@@ -138,15 +144,13 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n{extensions}\n")
 
 
-def _request(options: EngineOptions | CompileOptions) -> None:
+def _request(options: ModelOptions) -> None:
     """Asks for an option's values where MAX, which makes the model, gives architectures no option of their own."""
     os.environ[ACTIVATIONS_VARIABLE] = options.activations
     os.environ[DENSE_WEIGHTS_VARIABLE] = options.dense_weights
 
 
-def _fingerprint(
-    checkpoint: Checkpoint, device: DeviceSpec, options: EngineOptions | CompileOptions
-) -> str:
+def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, options: ModelOptions) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
     code = cpu_features() if kind == "cpu" else (requested_kernel(), platform.machine())

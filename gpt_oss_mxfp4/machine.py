@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from gpt_oss_mxfp4.options import CompileOptions, EngineOptions, Refused
+from gpt_oss_mxfp4.options import EngineOptions, ModelOptions, Refused
 
 FINGERPRINT = "compiled_for"
 """File beside compiled graphs that names what they are of, and what a CPU must have to run them."""
@@ -55,7 +55,7 @@ def read_fingerprint(folder: Path) -> tuple[str, list[str]]:
     return found, extensions
 
 
-def require_bfloat16(options: EngineOptions | CompileOptions, cure: str) -> None:
+def require_bfloat16(options: ModelOptions, cure: str) -> None:
     """Refuses a precision that no GPU computes in.
 
     Args:

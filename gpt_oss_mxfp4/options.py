@@ -47,31 +47,40 @@ class LayerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """What every verb that runs a model asks for; each field is the argument of the same name, checked by itself.
+class ModelOptions:
+    """What every verb that compiles a model asks for; each field is the argument of the same name, checked by itself.
 
     Args:
         model: folder or Hub id, or None for the demo model.
-        devices: "cpu" or "gpu".
         activations: what inputs of matmuls are rounded to on a CPU.
         dense_weights: what the weights of attention and of the logits are multiplied as on a CPU.
-        precompiled: folder that ``compile`` has written, or None to compile here.
-        threads: CPUs to compute on, or None for all.
         verbose: whether MAX's log is shown.
     """
 
     model: str | None = None
-    devices: str = "cpu"
     activations: Activations = "bfloat16"
     dense_weights: DenseWeights = "bfloat16"
-    precompiled: Path | None = None
-    threads: int | None = None
     verbose: bool = False
 
     @property
     def model_name(self) -> str:
         """What the model is called where the command tells what it does."""
-        return name_model(self.model)
+        return "the demo model" if self.model is None else self.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(ModelOptions):
+    """What every verb that runs a model asks for.
+
+    Args:
+        devices: "cpu" or "gpu".
+        precompiled: folder that ``compile`` has written, or None to compile here.
+        threads: CPUs to compute on, or None for all.
+    """
+
+    devices: str = "cpu"
+    precompiled: Path | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,34 +137,21 @@ class BenchOptions(EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileOptions:
-    """What the command line asks for; each field is the argument of the same name, checked by itself.
+class CompileOptions(ModelOptions):
+    """What ``compile`` is asked for.
 
     Args:
-        model: folder or Hub id, or None for the demo model.
         target: "cpu" for this machine's, or API and architecture of a GPU, which need not be here: "cuda:sm_90a".
         output: folder to write, which must not be there.
-        activations: what inputs of matmuls are rounded to on a CPU.
-        dense_weights: what the weights of attention and of the logits are multiplied as on a CPU.
-        verbose: whether MAX's log is shown.
     """
 
-    model: str | None = None
     target: str
     output: Path
-    activations: Activations = "bfloat16"
-    dense_weights: DenseWeights = "bfloat16"
-    verbose: bool = False
 
 
 def rounds_cache(activations: Activations, *, on_cpu: bool) -> bool:
     """Returns whether keys and values are bfloat16: not on a CPU where nothing is rounded, there they are float32."""
     return not on_cpu or activations != "float32"
-
-
-def name_model(model: str | None) -> str:
-    """Returns what a model is called where a command tells what it does."""
-    return "the demo model" if model is None else model
 
 
 class Refused(Exception):
