@@ -84,6 +84,11 @@ def test_gpt_oss_20b_as_published() -> None:
     assert config.rope.attention_factor == 0.1 * math.log(32.0) + 1.0
 
 
+def test_experts_are_of_both_sizes() -> None:
+    config = GptOssConfig.from_dict(config_fields(hidden_size=96, intermediate_size=32))
+    assert config.expert_shapes == ((64, 96), (96, 32))
+
+
 def test_spelling_of_transformers_5_gives_the_same_config() -> None:
     fields = dict(GPT_OSS_20B)
     theta, scaling = fields.pop("rope_theta"), fields.pop("rope_scaling")
@@ -231,6 +236,10 @@ def test_quantization_config_may_be_absent() -> None:
             "mscale must be left out, got 0.7: the graph has no such term",
         ),
         (
+            {"rope_scaling": rope(mscale_all_dim=1.0)},
+            "mscale_all_dim must be left out, got 1.0: the graph has no such term",
+        ),
+        (
             {"rope_scaling": rope(partial_rotary_factor=0.5)},
             "partial_rotary_factor must be 1.0, got 0.5: the graph turns the whole head",
         ),
@@ -238,6 +247,16 @@ def test_quantization_config_may_be_absent() -> None:
             {"rope_scaling": rope(beta_fast=1.0)},
             "rope must have rope_theta > 1, factor >= 1 and beta_fast > beta_slow,"
             " got 150000, 32, 1 and 1",
+        ),
+        (
+            {"rope_theta": 1},  # of which YaRN divides by the logarithm
+            "rope must have rope_theta > 1, factor >= 1 and beta_fast > beta_slow,"
+            " got 1, 32, 32 and 1",
+        ),
+        (
+            {"rope_scaling": rope(factor=0.5)},
+            "rope must have rope_theta > 1, factor >= 1 and beta_fast > beta_slow,"
+            " got 150000, 0.5, 32 and 1",
         ),
         (
             {"rope_theta": None},

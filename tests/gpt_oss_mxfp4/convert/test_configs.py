@@ -65,6 +65,13 @@ def test_what_is_made_is_what_is_published_but_for_token_ids() -> None:
     }
 
 
+def test_the_length_is_the_nearest_whole_number() -> None:
+    fields = {**PUBLISHED, "initial_context_length": 100, "rope_scaling_factor": 1.15}
+    assert (
+        from_original_config(fields, HERE)["max_position_embeddings"] == 115
+    )  # 114.99999999999999
+
+
 def test_the_clamp_may_be_left_out_as_openai_s_code_has_it() -> None:
     fields = {key: value for key, value in PUBLISHED.items() if key != "swiglu_limit"}
     assert GptOssConfig.from_dict(from_original_config(fields, HERE)).swiglu_limit == 7.0
@@ -80,6 +87,10 @@ def test_the_clamp_may_be_left_out_as_openai_s_code_has_it() -> None:
         (
             {"max_position_embeddings": 4096},
             "max_position_embeddings must be 131072 in the original layout, got 4096",
+        ),
+        (
+            {"rope_scaling": {**config_fields()["rope_scaling"], "truncate": True}},
+            "truncate must be false in the original layout, got true",
         ),
         ({"rms_norm_eps": 1e-6}, "rms_norm_eps must be 1e-05 in the original layout, got 1e-06"),
         (
@@ -100,6 +111,9 @@ def test_what_the_original_layout_cannot_say_is_refused(
 def test_a_config_of_another_model_is_not_taken_for_it() -> None:
     config = GptOssConfig.from_dict(from_original_config(original_config(), HERE))
     assert same_model(config_fields(eos_token_id=3), config)
+    assert same_model(
+        config_fields(tie_word_embeddings=True), config
+    )  # what is written says otherwise
     assert not same_model(config_fields(swiglu_limit=6.0), config)
     assert not same_model(config_fields(rope_theta=10000), config)
     assert not same_model({}, config)

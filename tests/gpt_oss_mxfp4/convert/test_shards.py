@@ -19,13 +19,13 @@ def output(name: str, nbytes: int) -> Output:
 
 
 def test_a_file_takes_tensors_in_order_while_they_fit() -> None:
-    sizes = {"a": 4, "b": 5, "c": 1, "d": 11, "e": 9, "f": 2}
+    sizes = {"a": 4, "b": 5, "c": 1, "d": 11, "e": 9, "f": 2, "g": 8}
     shards = make_shards([output(name, n) for name, n in sizes.items()], limit=10)
     assert [[o.name for o in shard.outputs] for shard in shards] == [
         ["a", "b", "c"],
         ["d"],
         ["e"],
-        ["f"],
+        ["f", "g"],
     ]
     assert shards[1].name == "model-00002-of-00004.safetensors"
 
