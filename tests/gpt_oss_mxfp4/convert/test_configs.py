@@ -111,9 +111,7 @@ def test_what_the_original_layout_cannot_say_is_refused(
 def test_a_config_of_another_model_is_not_taken_for_it() -> None:
     config = GptOssConfig.from_dict(from_original_config(original_config(), HERE))
     assert same_model(config_fields(eos_token_id=3), config)
-    assert same_model(
-        config_fields(tie_word_embeddings=True), config
-    )  # what is written says otherwise
+    assert same_model(config_fields(tie_word_embeddings=True), config)
     assert not same_model(config_fields(swiglu_limit=6.0), config)
     assert not same_model(config_fields(rope_theta=10000), config)
     assert not same_model({}, config)
