@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS
-from gpt_oss_mxfp4.checkpoint.download import Downloads
+from gpt_oss_mxfp4.checkpoint.download import Downloads, file_sha256
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
 
@@ -57,6 +58,41 @@ def test_a_wrong_file_of_the_right_size_is_hashed_once(
     downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
     assert (tmp_path / "a.safetensors").read_bytes() == BYTES
     assert hashed == [str(tmp_path / "a.safetensors")]
+
+
+def test_a_file_of_which_a_pull_has_noted_the_checksum_is_not_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Served("a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(BYTES)
+    note_down(tmp_path, hashlib.sha256(BYTES).hexdigest())
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert downloads(repository, tmp_path).nbytes == 0
+
+
+def test_what_was_noted_down_of_an_earlier_file_is_forgotten(tmp_path: Path) -> None:
+    """By it huggingface_hub would take the new one for the old and fetch it once more."""
+    (tmp_path / "a.safetensors").write_bytes(b"x" * len(BYTES))
+    note = note_down(tmp_path, hashlib.sha256(b"x" * len(BYTES)).hexdigest())
+    downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
+    assert (tmp_path / "a.safetensors").read_bytes() == BYTES
+    assert not note.exists()
+
+
+def note_down(folder: Path, sha256: str) -> Path:
+    """Writes what huggingface_hub writes beside a file: commit, checksum, time."""
+    note = folder / DOWNLOADS / "a.safetensors.metadata"
+    note.parent.mkdir(parents=True)
+    note.write_text(f"{'0' * 40}\n{sha256}\n0\n")
+    return note
+
+
+def test_a_file_that_has_changed_is_hashed_again(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for content, time in ((b"before", 1), (b"behind", 2)):
+        path.write_bytes(content)
+        os.utime(path, (time, time))
+        assert file_sha256(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_that_another_process_finished_just_before_is_not_fetched_again(
