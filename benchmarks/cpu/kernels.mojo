@@ -428,19 +428,19 @@ def main() raises:
     for tokens in [1, 2, 4, 8, 16, 32, 64, 512]:
         var rounds = 15 if tokens < 16 else 5
         _bench_experts[BF16]("bf16", tokens, rounds, weights, _const(scales), _const(bias), json)
-    for tokens in [1, 4, 16, 64, 512]:
+    for tokens in [1, 4, 8, 16, 32, 64, 512]:
         var rounds = 15 if tokens < 16 else 5
         _bench_experts[DType.int8](
             "int8", tokens, rounds, weights, _const(scales), _const(bias), json
         )
 
-    @parameter
+    @__parameter
     def bf16(i: Int) -> Bf16Rows[BF16]:
         return Bf16Rows[BF16](
             weights.unsafe_offset(i * 2 * DENSE_N * K).unsafe_bitcast[BFloat16](), K
         )
 
-    @parameter
+    @__parameter
     def int8(i: Int) -> ByteRows[DType.int8, DType.int8]:
         return ByteRows[DType.int8, DType.int8](
             weights.unsafe_offset(i * DENSE_N * K), small_scales, K // 32

@@ -20,12 +20,16 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
     """What a word holds."""
     comptime vectors = 1 if Self.word_dtype == DType.bfloat16 else 2
     """A register of 32-bit pairs, as it is or widened to two."""
+    comptime registers = 1
+    """Its words need little or no decoding."""
     comptime group_lanes = 0
     """BF16 has no scales."""
     comptime folds = False
     """BF16 has no scales."""
     comptime zero_point = 0
     """Words have a sign."""
+    comptime ByDot = Bf16Rows[Self.word_dtype]
+    """As they are."""
 
     var values: ConstPointer[DType.bfloat16]
     """Weights, [rows, k]."""
@@ -33,7 +37,16 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
     """Elements in a row."""
 
     @inline(.always)
-    def load[tail: Bool](self, row: Int, chunk: Int) -> Words:
+    def by_dot(self) -> Self.ByDot:
+        """Gives the same rows as `dot` takes them.
+
+        Returns:
+            These.
+        """
+        return Bf16Rows[Self.word_dtype](self.values, self.k)
+
+    @inline(.always)
+    def load[tail: Bool](self, row: Int, chunk: Int) -> Array[Words, Self.registers]:
         """Loads one chunk of a row.
 
         Parameters:
@@ -53,12 +66,14 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
             for i in range(min(2 * LANES, self.k - k_off)):
                 var bits = bitcast[DType.uint16](source[unsafe_offset=i])
                 pairs[i // 2] |= bits.cast[DType.uint32]() << UInt32(16 * (i % 2))
-            return pairs
+            return [pairs]
         else:
-            return source.unsafe_bitcast[UInt32]().unsafe_load[width=LANES, alignment=1]()
+            return [source.unsafe_bitcast[UInt32]().unsafe_load[width=LANES, alignment=1]()]
 
     @inline(.always)
-    def decode[v: Int, fold: Bool](self, packed: Words, scale: Words) -> Words:
+    def decode[
+        v: Int, fold: Bool
+    ](self, packed: Array[Words, Self.registers], scale: Words) -> Words:
         """Widens one half of each pair, or leaves both.
 
         Parameters:
@@ -73,11 +88,11 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
             Words.
         """
         comptime if Self.word == DType.bfloat16:
-            return packed
+            return packed[0]
         elif v == 0:
-            return packed << 16
+            return packed[0] << 16
         else:
-            return packed & 0xFFFF_0000
+            return packed[0] & 0xFFFF_0000
 
     def read_scales[fold: Bool](self, row: Int, first: Int, end: Int, target: WordPointer):
         """Does nothing: BF16 has no scales.

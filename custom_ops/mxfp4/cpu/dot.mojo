@@ -19,6 +19,7 @@ from .weights import (
     chunk_k,
     groups_per_chunk,
     lane_scales,
+    words_per_chunk,
 )
 from .words import LANES, Floats, Sums, Words, multiply_add
 
@@ -28,8 +29,13 @@ comptime FloatPointer = MutPointer[Float32, MutUntrackedOrigin]
 comptime TILE_N = 32
 """Weight rows, that is outputs, that a kernel call produces."""
 
-comptime _PASS_ROWS = 8
-"""Most rows of activations that one pass over the weights multiplies."""
+
+def _pass_rows[Rows: WeightRows]() -> Int:
+    """Most rows of activations that one pass over the weights multiplies: with the words of a pair of rows, which each
+    row of activations meets all at once where sums are scaled, eight rows' sums do not fit the registers.
+    """
+    return 7 if Rows.word == DType.int8 and LANES == 16 else 8
+
 
 comptime _BLOCK_ROWS = 4 if LANES == 16 else 3
 """Fewest rows of activations that weight rows share, in pairs and in blocks."""
@@ -63,9 +69,9 @@ def takes_blocks[Rows: WeightRows]() -> Bool:
         Rows: The weights' format.
 
     Returns:
-        Whether a chunk is one register of words, or its activations are so many bytes that decoding hides behind them.
+        Whether each packed register is one of words, or activations are so many bytes that decoding hides behind them.
     """
-    return Rows.vectors == 1 or (LANES == 8 and Rows.word == DType.float32)
+    return Rows.vectors == Rows.registers or (LANES == 8 and Rows.word == DType.float32)
 
 
 @fieldwise_init
@@ -80,6 +86,8 @@ struct _Walk(TrivialRegisterPassable):
     """Elements in a row."""
     var chunks: Int
     """Chunks in a row."""
+    var chunk_bytes: Int
+    """Packed weights of a chunk."""
     var first: Int
     """The first chunk of the block."""
     var end: Int
@@ -97,7 +105,7 @@ struct _Walk(TrivialRegisterPassable):
         """
         var lead = self.rows
         if self.passes == 1:
-            lead = ceildiv(_LEAD_BYTES, (self.end - self.first) * 4 * LANES)
+            lead = ceildiv(_LEAD_BYTES, (self.end - self.first) * self.chunk_bytes)
         elif n % self.passes != self.turn:
             return (self.first_row + n, 0)
         if n + lead < self.rows:
@@ -125,7 +133,8 @@ def _add_chunk[
     comptime scale_sums = Rows.group_lanes > 0 and not fold
     # Few sums: separate products, for each sum's additions wait for one another.
     comptime direct = not scale_sums and pair * m >= 4
-    var packed = Array[Words, pair](fill=Words(0))
+    comptime Packed = Array[Words, Rows.registers]
+    var packed = Array[Packed, pair](fill=Packed(fill=Words(0)))
     var scale = Array[Words, pair](fill=Words(0))
     comptime for r in range(pair):
         comptime if _in_blocks[Rows, m]():
@@ -135,50 +144,73 @@ def _add_chunk[
             weights.prefetch_ahead(row + r + pair - 1, chunk)
         packed[r] = weights.load[tail](row + r, chunk)
         scale[r] = lane_scales[Rows](scales.unsafe_offset(r * scales_stride), chunk)
-    var products = Array[Sums[Rows.word], pair * m](fill=Sums[Rows.word](0))
     var x_chunk = x.unsafe_offset(row_words[Rows](chunk))
-    comptime if Rows.word == DType.int8 and Rows.zero_point:
-        comptime for i in range(m):
-            var start = x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](
-                Rows.vectors * LANES
-            )
+    comptime if direct:
+        comptime for v in range(Rows.vectors):
+            var words = Array[Words, pair](fill=Words(0))
             comptime for r in range(pair):
-                products[r * m + i] = rebind[Sums[Rows.word]](bitcast[DType.int32, LANES](start))
-    comptime for v in range(Rows.vectors):
-        var words = Array[Words, pair](fill=Words(0))
-        comptime for r in range(pair):
-            words[r] = weights.decode[v, fold](packed[r], scale[r])
-        comptime for i in range(m):
-            var source = x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](v * LANES)
-            comptime for r in range(pair):
-                comptime s = r * m + i
-                comptime if direct:
+                words[r] = weights.decode[v, fold](packed[r], scale[r])
+            comptime for i in range(m):
+                var source = x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](v * LANES)
+                comptime for r in range(pair):
+                    comptime s = r * m + i
                     sums[s] = rebind[Floats](
                         multiply_add[Rows.word, Rows.zero_point](
                             rebind[Sums[Rows.word]](sums[s]), words[r], source
                         )
                     )
-                else:
-                    products[s] = multiply_add[Rows.word, Rows.zero_point](
-                        products[s], words[r], source
-                    )
-    comptime if not direct:
+    else:
+        var words = Array[Words, pair * Rows.vectors](fill=Words(0))
         comptime for r in range(pair):
-            comptime for i in range(m):
-                var total = products[r * m + i].cast[DType.float32]()
-                comptime if scale_sums:
-                    # One after the other: their product may leave float32's range where the sum does not.
-                    comptime if Rows.word == DType.int8:
-                        total *= bitcast[DType.float32, LANES](
-                            x_chunk.unsafe_offset(i * x_stride).unsafe_load[width=LANES](
-                                x_scales_word[Rows]()
-                            )
-                        )
-                    sums[r * m + i] = total.fma(
-                        bitcast[DType.float32, LANES](scale[r]), sums[r * m + i]
-                    )
-                else:
-                    sums[r * m + i] += total
+            comptime for v in range(Rows.vectors):
+                words[r * Rows.vectors + v] = weights.decode[v, fold](packed[r], scale[r])
+        comptime for i in range(m):
+            _add_products[Rows, pair, m, i, scale_sums](
+                words, scale, x_chunk.unsafe_offset(i * x_stride), sums
+            )
+
+
+@inline(.always)
+def _add_products[
+    Rows: WeightRows, pair: Int, m: Int, i: Int, scale_sums: Bool
+](
+    words: Array[Words, pair * Rows.vectors],
+    scale: Array[Words, pair],
+    x: WordPointer,
+    mut sums: Array[Floats, pair * m],
+):
+    """Adds a chunk's products by one row of activations, which are summed by themselves first, to sums[r * m + i].
+
+    One row's products alone are two sums: each addition waits for the one before.
+    """
+    comptime chains = 2 if pair * m == 1 and Rows.vectors >= 8 else 1
+    comptime Products = Array[Sums[Rows.word], pair * chains]
+    var products = Products(fill=Sums[Rows.word](0))
+    comptime if Rows.word == DType.int8 and Rows.zero_point:
+        var start = x.unsafe_load[width=LANES](words_per_chunk[Rows]())
+        comptime for r in range(pair):
+            products[r] = rebind[Sums[Rows.word]](bitcast[DType.int32, LANES](start))
+    comptime for v in range(Rows.vectors):
+        var source = x.unsafe_load[width=LANES](v * LANES)
+        comptime for r in range(pair):
+            comptime s = v % chains * pair + r
+            products[s] = multiply_add[Rows.word, Rows.zero_point](
+                products[s], words[r * Rows.vectors + v], source
+            )
+    comptime for r in range(pair):
+        comptime for c in range(1, chains):
+            products[r] += products[c * pair + r]
+        var total = products[r].cast[DType.float32]()
+        comptime s = r * m + i
+        comptime if scale_sums:
+            # One after the other: their product may leave float32's range where the sum does not.
+            comptime if Rows.word == DType.int8:
+                total *= bitcast[DType.float32, LANES](
+                    x.unsafe_load[width=LANES](x_scales_word[Rows]())
+                )
+            sums[s] = total.fma(bitcast[DType.float32, LANES](scale[r]), sums[s])
+        else:
+            sums[s] += total
 
 
 @inline(.always)
@@ -314,11 +346,11 @@ def _dot_all[
     partial: FloatPointer,
     y: FloatPointer,
 ):
-    """Goes through blocks of chunks, each in passes of _PASS_ROWS rows of activations or fewer, as even as can be.
+    """Goes through blocks of chunks, each in passes of `_pass_rows` rows of activations or fewer, as even as can be.
     """
     var chunks = ceildiv(k, chunk_k[Rows]())
     var words = row_words[Rows](chunks)
-    var passes = ceildiv(m, _PASS_ROWS)
+    var passes = ceildiv(m, _pass_rows[Rows]())
     var block = max(1, chunks)
     comptime if takes_blocks[Rows]():
         if m >= _BLOCK_ROWS:
@@ -329,9 +361,17 @@ def _dot_all[
             var begin = m * p // passes
             var count = m * (p + 1) // passes - begin
             var walk = _Walk(
-                first_row, rows, k, chunks, first, min(chunks, first + block), p, passes
+                first_row,
+                rows,
+                k,
+                chunks,
+                Rows.registers * LANES * 4,
+                first,
+                min(chunks, first + block),
+                p,
+                passes,
             )
-            comptime for size in range(1, _PASS_ROWS + 1):
+            comptime for size in range(1, _pass_rows[Rows]() + 1):
                 if count == size:
                     _dot_pass[Rows, size, fold](
                         weights,

@@ -27,9 +27,11 @@ comptime _MAX_TILE_ROWS = 6 * LANES
 
 
 def _max_dot_rows[Rows: WeightRows]() -> Int:
-    """The most rows of an expert that all go by dot (NOTES N11, N87, N95)."""
+    """The most rows of an expert that all go by dot (NOTES N11, N87, N95, N98)."""
     comptime if Rows.word == DType.bfloat16:
         return 4 * LANES if takes_blocks[Rows]() else 7 * LANES // 4
+    elif Rows.word == DType.int8:
+        return 2 * LANES if LANES == 8 else 3 * LANES // 4
     else:
         return 3 * LANES // 2 if LANES == 8 else LANES // 2
 
@@ -37,7 +39,7 @@ def _max_dot_rows[Rows: WeightRows]() -> Int:
 def _max_remainder[word: DType]() -> Int:
     """Rows past a whole register of tokens that are cheaper by dot than as one more register, part of it padding.
     """
-    return 3 * LANES // 4 if word == DType.bfloat16 or LANES == 8 else LANES // 2
+    return LANES // 2 if word == DType.float32 and LANES == 16 else 3 * LANES // 4
 
 
 comptime _MAX_SERIAL_PACK = 8
@@ -90,8 +92,8 @@ struct _Part(Copyable, ImplicitlyCopyable, Movable):
 
 def _cut_into_parts[
     Rows: WeightRows
-](offsets: ConstPointer[DType.int32], experts: Int, row_words: Int) -> List[_Part]:
-    """Lists the parts of all experts that have rows, in order, and where each one's packed words begin.
+](offsets: ConstPointer[DType.int32], experts: Int, k: Int) -> Tuple[List[_Part], Int]:
+    """Lists the parts of all experts that have rows, in order, and where each one's packed words begin; and counts those.
     """
     var parts = List[_Part]()
     var words_off = 0
@@ -108,40 +110,50 @@ def _cut_into_parts[
                 if rows % LANES <= _max_remainder[Rows.word]():
                     rows -= rows % LANES
             var part = _Part(expert, row, rows, words_off, by_dot)
-            words_off += part.padded_rows() * row_words
+            var words = _words_per_row[Rows.ByDot](k) if by_dot else _words_per_row[Rows](k)
+            words_off += part.padded_rows() * words
             row += part.rows
             parts.append(part)
-    return parts^
+    return (parts^, words_off)
+
+
+def _words_per_row[Rows: WeightRows](k: Int) -> Int:
+    return row_words[Rows](ceildiv(k, chunk_k[Rows]()))
+
+
+def _pack_rows[
+    Rows: WeightRows, round_to_bf16: Bool
+](
+    first_row: Int,
+    rows: Int,
+    x: ConstPointer[DType.float32],
+    gather: RowGather,
+    k: Int,
+    target: WordPointer,
+):
+    var chunks = ceildiv(k, chunk_k[Rows]())
+    for i in range(rows):
+        pack_row[Rows, round_to_bf16](
+            x.unsafe_offset(gather.x_row(first_row + i) * k),
+            k,
+            chunks,
+            target.unsafe_offset(i * row_words[Rows](chunks)),
+        )
 
 
 def _pack_part[
     Rows: WeightRows, round_to_bf16: Bool
 ](part: _Part, x: ConstPointer[DType.float32], gather: RowGather, k: Int, words: WordPointer,):
-    var chunks = ceildiv(k, chunk_k[Rows]())
-    var words_per_row = row_words[Rows](chunks)
     var target = words.unsafe_offset(part.words_off)
     if part.by_dot:
-        for i in range(part.rows):
-            var x_row = gather.x_row(part.first_row + i)
-            pack_row[Rows, round_to_bf16](
-                x.unsafe_offset(x_row * k),
-                k,
-                chunks,
-                target.unsafe_offset(i * words_per_row),
-            )
+        _pack_rows[Rows.ByDot, round_to_bf16](part.first_row, part.rows, x, gather, k, target)
         return
+    var words_per_row = _words_per_row[Rows](k)
     var block = List[Words](unsafe_uninit_length=words_per_row)
     var block_words = word_pointer(block)
     for first in range(0, part.rows, LANES):
         var count = min(LANES, part.rows - first)
-        for i in range(count):
-            var x_row = gather.x_row(part.first_row + first + i)
-            pack_row[Rows, round_to_bf16](
-                x.unsafe_offset(x_row * k),
-                k,
-                chunks,
-                block_words.unsafe_offset(i * words_per_row),
-            )
+        _pack_rows[Rows, round_to_bf16](part.first_row + first, count, x, gather, k, block_words)
         transpose_rows(
             block_words,
             count,
@@ -184,7 +196,17 @@ def _multiply_part[
     var weight_row = part.expert * n + first_n
     var sums = scratch.sums
     if part.by_dot:
-        dot(weights, weight_row, count, k, x, part.rows, scratch.scales, scratch.partial, sums)
+        dot(
+            weights.by_dot(),
+            weight_row,
+            count,
+            k,
+            x,
+            part.rows,
+            scratch.scales,
+            scratch.partial,
+            sums,
+        )
     else:
         var stride = part.padded_rows()
         tile(weights, weight_row, count, k, x, stride, scratch.scales, scratch.transposed)
@@ -238,13 +260,9 @@ def grouped_matmul[
     var rows = Int(offsets[unsafe_offset=experts])
     if rows == 0 or n == 0:
         return
-    var chunks = ceildiv(k, chunk_k[Rows]())
-    var words_per_row = row_words[Rows](chunks)
-    var parts = _cut_into_parts[Rows](offsets, experts, words_per_row)
-    var last = parts[len(parts) - 1]
-    var buffer = List[Words](
-        unsafe_uninit_length=ceildiv(last.words_off + last.padded_rows() * words_per_row, LANES)
-    )
+    var cut = _cut_into_parts[Rows](offsets, experts, k)
+    ref parts = cut[0]
+    var buffer = List[Words](unsafe_uninit_length=ceildiv(cut[1], LANES))
     var words = word_pointer(buffer)
 
     var threads = max(
@@ -270,11 +288,18 @@ def grouped_matmul[
         var mode = enable_subnormals()
         var sums = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
         var transposed = List[Words](unsafe_uninit_length=_MAX_TILE_ROWS * TILE_N // LANES)
+        # Of TILE_N rows for a tile, of two for dot.
         var scales = List[Words](
-            unsafe_uninit_length=ceildiv(TILE_N * scales_per_row[Rows](chunks), LANES)
+            unsafe_uninit_length=ceildiv(
+                max(
+                    TILE_N * scales_per_row[Rows](ceildiv(k, chunk_k[Rows]())),
+                    2 * scales_per_row[Rows.ByDot](ceildiv(k, chunk_k[Rows.ByDot]())),
+                ),
+                LANES,
+            )
         )
         var partial = List[Words](
-            unsafe_uninit_length=_max_dot_rows[Rows]() * TILE_N if takes_blocks[Rows]() else 0
+            unsafe_uninit_length=_max_dot_rows[Rows]() * TILE_N if takes_blocks[Rows.ByDot]() else 0
         )
         var scratch = _Scratch(
             word_pointer(sums).unsafe_bitcast[Float32](),

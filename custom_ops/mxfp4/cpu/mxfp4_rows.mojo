@@ -14,7 +14,15 @@ from ..decode import (
 )
 from ..format import BYTES_PER_GROUP, E8M0_BIAS
 from ..pointers import ConstPointer
-from .weights import LANE_INDEX, PREFETCH_BYTES, WeightRows, WordPointer, prefetch_byte
+from .transpose import transpose_quarters
+from .weights import (
+    LANE_INDEX,
+    PREFETCH_BYTES,
+    QUARTER_RUNS,
+    WeightRows,
+    WordPointer,
+    prefetch_byte,
+)
 from .words import LANES, Floats, Words, per_word
 
 comptime _FOLD_BIAS = 125
@@ -27,30 +35,36 @@ comptime _MAX_FOLDED = 190
 
 
 @fieldwise_init
-struct Mxfp4Rows[word_dtype: DType](WeightRows):
+struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
     """MXFP4 rows, blocks [rows, K/32, 16] and scales [rows, K/32].
 
     A chunk is LANES 32-bit words of 8 codes. Nibble j of lane l's word is k = 8l + j. As float32 it goes to vector j. As
     bfloat16 the nibbles v and v + 4 make the two halves of a word of vector v: k = 8l + v and 8l + 4 + v. As int8 the
-    low nibbles of the four bytes make a word of vector 0, the high ones of vector 1: k = 8l + 2i + v.
+    low nibbles of the four bytes make a word of vector 0, the high ones of vector 1: k = 8l + 2i + v. Or it is four registers, int8 alone:
+    a lane has the 16 bytes of a whole group then, k = 8w + 2i + n of it in byte i of vector 2w + n.
 
     Worked address, AVX-512, K = 2880: row 17, chunk 3 begins at byte 17 * 1440 + 3 * 64 = 24672, its scales at
     17 * 90 + 3 * 4 = 1542.
 
     Parameters:
         word_dtype: What words decode to: float32 or bfloat16, the code's value; int8, twice the value plus 12.
+        packed_registers: Registers of codes in a chunk.
     """
 
     comptime word = Self.word_dtype
     """What a word holds."""
-    comptime vectors = 8 // per_word(Self.word_dtype)
+    comptime registers = Self.packed_registers
+    """Registers of codes in a chunk."""
+    comptime vectors = Self.registers * 8 // per_word(Self.word_dtype)
     """Eight codes in each 32-bit word of codes; one, two or four to each decoded word."""
-    comptime group_lanes = 4
-    """A group of 32 codes is four lanes of eight."""
+    comptime group_lanes = 4 // Self.registers
+    """A group of 32 codes is four words of eight."""
     comptime folds = Self.word_dtype != DType.int8
     """A scale is an addition to a bfloat16's exponent, and a factor of a float32."""
     comptime zero_point = 12
     """Twice the largest magnitude, 6."""
+    comptime ByDot = Mxfp4Rows[Self.word_dtype, 4 if Self.word_dtype == DType.int8 else 1]
+    """Sums of int8 products are scaled, others rarely."""
 
     var blocks: ConstPointer[DType.uint8]
     """E2M1 codes, [rows, k_groups, 16]."""
@@ -59,10 +73,19 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
     var k_groups: Int
     """Groups in a row, K / 32."""
 
-    comptime _groups_per_chunk = LANES // 4
+    comptime _groups_per_chunk = Self.registers * LANES // 4
 
     @inline(.always)
-    def load[tail: Bool](self, row: Int, chunk: Int) -> Words:
+    def by_dot(self) -> Self.ByDot:
+        """Gives the same rows as `dot` takes them.
+
+        Returns:
+            The rows.
+        """
+        return {self.blocks, self.scales, self.k_groups}
+
+    @inline(.always)
+    def load[tail: Bool](self, row: Int, chunk: Int) -> Array[Words, Self.registers]:
         """Loads one chunk of a row.
 
         Parameters:
@@ -73,20 +96,33 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             chunk: The chunk within the row.
 
         Returns:
-            Eight codes to a lane.
+            Eight codes to a lane of each register.
         """
         var first_group = chunk * Self._groups_per_chunk
         var codes = self.blocks.unsafe_offset(
             (row * self.k_groups + first_group) * BYTES_PER_GROUP
         ).unsafe_bitcast[UInt32]()
-        comptime if tail:
-            var words_left = SIMD[DType.int32, LANES](Int32(4 * (self.k_groups - first_group)))
-            return masked_load[LANES](codes, LANE_INDEX.lt(words_left), Words(0))
-        else:
-            return codes.unsafe_load[width=LANES, alignment=1]()
+        var packed = Array[Words, Self.registers](fill=Words(0))
+        comptime for r in range(Self.registers):
+            comptime if tail:
+                var left = Int32(4 * (self.k_groups - first_group) - r * LANES)
+                packed[r] = masked_load[LANES](
+                    codes.unsafe_offset(r * LANES),
+                    LANE_INDEX.lt(SIMD[DType.int32, LANES](left)),
+                    Words(0),
+                )
+            else:
+                packed[r] = codes.unsafe_load[width=LANES, alignment=1](r * LANES)
+        comptime if Self.registers == 4:
+            return rebind_var[Array[Words, Self.registers]](
+                transpose_quarters(rebind[Array[Words, 4]](packed))
+            )
+        return packed^
 
     @inline(.always)
-    def decode[v: Int, fold: Bool](self, packed: Words, scale: Words) -> Words:
+    def decode[
+        v: Int, fold: Bool
+    ](self, packed: Array[Words, Self.registers], scale: Words) -> Words:
         """Decodes one vector of a chunk by table lookup.
 
         Parameters:
@@ -101,7 +137,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             Words.
         """
         comptime if Self.word == DType.bfloat16:
-            var halves = bitcast[DType.uint16, 32](packed) >> UInt16(4 * v)
+            var halves = bitcast[DType.uint16, 32](packed[0]) >> UInt16(4 * v)
             comptime if fold:
                 # Saturation keeps zero zero, whose word is 0 for both signs.
                 return bitcast[DType.uint32, LANES](
@@ -113,13 +149,15 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             else:
                 return rebind[Words](decode_e2m1_bf16x32[0](halves))
         elif Self.word == DType.int8:
-            return decode_e2m1_int8(packed >> UInt32(4 * v))
+            return decode_e2m1_int8(packed[v // 2] >> UInt32(4 * (v % 2)))
         else:
             var values: Floats
             comptime if HAS_BYTE_LOOKUP and LANES == 8:
-                values = rebind[Floats](decode_e2m1_f32x8[v](rebind[SIMD[DType.uint32, 8]](packed)))
+                values = rebind[Floats](
+                    decode_e2m1_f32x8[v](rebind[SIMD[DType.uint32, 8]](packed[0]))
+                )
             else:
-                values = decode_e2m1_f32(packed >> UInt32(4 * v))
+                values = decode_e2m1_f32(packed[0] >> UInt32(4 * v))
             comptime if fold:
                 values *= bitcast[DType.float32, LANES](scale)
             return bitcast[DType.uint32, LANES](values)
@@ -155,6 +193,8 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
                 var values = decode_e8m0(wide)
                 comptime if Self.word == DType.int8:
                     values *= 0.5  # a word holds twice the value
+                comptime if Self.registers == 4:
+                    values = values.shuffle[mask=QUARTER_RUNS[1]]()
                 target.unsafe_store[alignment=4](i, bitcast[DType.uint32, LANES](values))
 
     @inline(.always)
@@ -193,8 +233,7 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             row: The row about to be multiplied.
             chunk: The chunk within the row.
         """
-        var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
-        prefetch_byte(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + PREFETCH_BYTES))
+        self._prefetch(row, chunk, PREFETCH_BYTES)
 
     @inline(.always)
     def prefetch_chunk(self, row: Int, chunk: Int):
@@ -204,5 +243,11 @@ struct Mxfp4Rows[word_dtype: DType](WeightRows):
             row: The row.
             chunk: The chunk within the row.
         """
+        self._prefetch(row, chunk, 0)
+
+    @inline(.always)
+    def _prefetch(self, row: Int, chunk: Int, ahead: Int):
         var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
-        prefetch_byte(self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP))
+        var codes = self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + ahead)
+        comptime for r in range(Self.registers):
+            prefetch_byte(codes.unsafe_offset(r * 4 * LANES))

@@ -9,9 +9,9 @@ from std.utils.numerics import isnan, nan
 
 from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
-from .transpose import transpose_square
+from .transpose import quarter_lane, transpose_square
 from .weights import WeightRows, WordPointer, chunk_k, words_per_chunk
-from .words import LANES, Floats, Words, nearest_bf16
+from .words import LANES, Words, nearest_bf16
 
 comptime _INT8_MAX = 127
 
@@ -61,8 +61,6 @@ def _split[
         var words: Words
         comptime if Rows.word == DType.bfloat16:
             words = bitcast[DType.uint32, LANES](values.cast[DType.bfloat16]())
-        elif Rows.word == DType.int8:
-            words = bitcast[DType.uint32, LANES](values.cast[DType.int32]().cast[DType.int8]())
         elif round_to_bf16:
             words = nearest_bf16(bitcast[DType.uint32, LANES](values))
         else:
@@ -74,34 +72,58 @@ def _split[
         _split[stride // 2, Rows, round_to_bf16](even_odd[1], vector + step, 2 * step, target)
 
 
-@inline(.always)
-def _quantize[
-    width: SIMDLength, //, Rows: WeightRows
-](mut values: SIMD[DType.float32, width], target: WordPointer):
-    """Turns a chunk's elements into integers of at most 127, and writes the registers that go with them.
+comptime _Group = SIMD[DType.float32, GROUP_SIZE]
 
-    A group's scale is its largest magnitude / 127, NaN where an element is NaN; rounding is to nearest even.
+
+@inline(.always)
+def _quantize(group: _Group) -> Tuple[SIMD[DType.int8, GROUP_SIZE], Float32]:
+    """Gives a group's elements as integers of at most 127, and its scale: the largest magnitude / 127, NaN where an element is
+    NaN; rounding is to nearest even.
     """
-    var starts = SIMD[DType.int32, LANES](0)
-    var scales = Floats(0)
-    comptime for g in range(width // GROUP_SIZE):
-        comptime first = g * GROUP_SIZE
-        var group = values.slice[GROUP_SIZE, offset=first]()
-        var scale = abs(group).reduce_max() / _INT8_MAX
-        if scale < _SMALLEST_NORMAL:  # its inverse would overflow
-            scale = 0
-        var inverse = 1 / scale if scale > 0 else Float32(0)
-        var rounded = round(group * inverse)
-        values = values.insert[offset=first](rounded)
-        if isnan(group).reduce_or():
-            scale = nan[DType.float32]()
-        # The whole correction in a group's first lane: the group's lanes are added up anyway.
-        starts[g * Rows.group_lanes] = Int32(-Rows.zero_point * Int(rounded.reduce_add()))
-        comptime for lane in range(Rows.group_lanes):
-            scales[g * Rows.group_lanes + lane] = scale
-    comptime if Rows.zero_point:
-        target.unsafe_store(words_per_chunk[Rows](), bitcast[DType.uint32, LANES](starts))
-    target.unsafe_store(x_scales_word[Rows](), bitcast[DType.uint32, LANES](scales))
+    var scale = abs(group).reduce_max() / _INT8_MAX
+    if scale < _SMALLEST_NORMAL:  # its inverse would overflow
+        scale = 0
+    var inverse = 1 / scale if scale > 0 else Float32(0)
+    var rounded = round(group * inverse)
+    if isnan(group).reduce_or():
+        scale = nan[DType.float32]()
+    return (rounded.cast[DType.int32]().cast[DType.int8](), scale)
+
+
+@inline(.always)
+def _pack_group[Rows: WeightRows](group: _Group, g: Int, target: WordPointer):
+    """Writes the words, the scale and the start of a chunk's group g where its weights' lanes are.
+    """
+    comptime splits = Rows.vectors // Rows.registers
+    comptime words = GROUP_SIZE // 4 // splits  # of packed weights
+    comptime turned = Rows.registers == 4
+    var quantized = _quantize(group)
+    var first = g * words
+    comptime Split = SIMD[DType.uint32, words]
+    var split = Array[Split, splits](fill=Split(0))
+    comptime if splits == 2:
+        var even_odd = quantized[0].deinterleave()
+        split[0] = bitcast[DType.uint32, words](even_odd[0])
+        split[1] = bitcast[DType.uint32, words](even_odd[1])
+    else:
+        split[0] = bitcast[DType.uint32, words](quantized[0])
+    comptime for n in range(splits):
+        comptime if turned:
+            comptime for i in range(words):
+                var vector = splits * (i % 4) + n
+                target[unsafe_offset=vector * LANES + quarter_lane((first + i) // 4)] = split[n][i]
+        else:
+            target.unsafe_store[alignment=4](n * LANES + first, split[n])
+    # The whole correction in a group's first lane: the group's lanes are added up anyway.
+    var start = Int32(-Rows.zero_point) * quantized[0].cast[DType.int32]().reduce_add()
+    comptime lanes = words // Rows.registers
+    comptime for i in range(lanes):
+        var lane = quarter_lane(g * lanes + i) if turned else first + i
+        comptime if Rows.zero_point:
+            target[unsafe_offset=words_per_chunk[Rows]() + lane] = bitcast[DType.uint32](
+                start if i == 0 else Int32(0)
+            )
+        target[unsafe_offset=x_scales_word[Rows]() + lane] = bitcast[DType.uint32](quantized[1])
 
 
 def pack_row[
@@ -115,7 +137,7 @@ def pack_row[
 
     Args:
         x: [k] float32.
-        k: Elements in the row.
+        k: Elements in the row; where words are int8 a multiple of 32.
         chunks: Chunks in a weight row, ceil(k / chunk_k).
         target: [row_words] words.
     """
@@ -123,16 +145,21 @@ def pack_row[
     for chunk in range(chunks):
         var source = x.unsafe_offset(chunk * size)
         var left = k - chunk * size
-        var values = SIMD[DType.float32, size](0)
-        if left >= size:
-            values = source.unsafe_load[width=size, alignment=4]()
-        else:
-            for i in range(left):
-                values[i] = source[unsafe_offset=i]
         var words = target.unsafe_offset(row_words[Rows](chunk))
         comptime if Rows.word == DType.int8:
-            _quantize[Rows](values, words)
-        _split[Rows.vectors, Rows, round_to_bf16](values, 0, 1, words)
+            for g in range(size // GROUP_SIZE):
+                var group = _Group(0)
+                if g * GROUP_SIZE < left:
+                    group = source.unsafe_load[width=GROUP_SIZE, alignment=4](g * GROUP_SIZE)
+                _pack_group[Rows](group, g, words)
+        else:
+            var values = SIMD[DType.float32, size](0)
+            if left >= size:
+                values = source.unsafe_load[width=size, alignment=4]()
+            else:
+                for i in range(left):
+                    values[i] = source[unsafe_offset=i]
+            _split[Rows.vectors, Rows, round_to_bf16](values, 0, 1, words)
 
 
 def transpose_rows(

@@ -1,8 +1,10 @@
 """Packed weight rows as the CPU kernels read them: the trait `WeightRows`, and what every format shares."""
 
 from std.sys.intrinsics import PrefetchOptions, prefetch
+from std.utils import IndexList
 
 from ..pointers import ConstPointer
+from .transpose import quarter_run
 from .words import LANES, Words, per_word
 
 comptime WordPointer = MutPointer[UInt32, MutUntrackedOrigin]
@@ -15,23 +17,38 @@ comptime PREFETCH_BYTES = 8192
 trait WeightRows(TrivialRegisterPassable):
     """Rows of a weight matrix [rows, k] that decode, one chunk at a time, to words in registers.
 
-    A chunk is what one register of packed weights holds. It decodes to `vectors` registers of words, vector v from
-    every `vectors`-th element: element i of vector v is `k = chunk * chunk_k + vectors * i + v`. So lane l of every
-    vector holds elements of the same `chunk_k / LANES` consecutive k, which lie inside one group of a scale.
+    A chunk is what one register of packed weights holds, or four. It decodes to `vectors` registers of words. From one
+    register vector v has every `vectors`-th element: element i of it is `k = chunk * chunk_k + vectors * i + v`. So lane l of
+    every vector holds elements of the same `chunk_k / LANES` consecutive k, which lie inside one group of a scale.
+
+    From four registers a lane has 16 consecutive bytes, which ones `quarter_run` says: the elements of word w of them go to vectors
+    `s w` to `s w + s - 1`, s being `vectors / 4`, each to every s-th. Sums of a lane's products then have four times as many terms before they are scaled.
     """
 
     comptime word: DType
     """What a word holds: float32, bfloat16 or int8."""
     comptime vectors: Int
     """Registers of words in a chunk."""
+    comptime registers: Int
+    """Registers of packed weights in a chunk: 1 or 4."""
     comptime group_lanes: Int
-    """Consecutive lanes that share a scale; 0 where there are no scales."""
+    """Consecutive lanes that share a scale; 0 where there are no scales, 1 where a chunk is four registers."""
     comptime folds: Bool
     """Whether scales can be folded into words, exactly, where `fits_folding` says so."""
     comptime zero_point: Int
     """What int8 words have added, to be without sign; 0 where they have theirs."""
+    comptime ByDot: WeightRows
+    """The same rows as `dot` takes them: in chunks of four registers where each sum is scaled, in their own otherwise."""
 
-    def load[tail: Bool](self, row: Int, chunk: Int) -> Words:
+    def by_dot(self) -> Self.ByDot:
+        """Gives the same rows as `dot` takes them.
+
+        Returns:
+            The rows.
+        """
+        ...
+
+    def load[tail: Bool](self, row: Int, chunk: Int) -> Array[Words, Self.registers]:
         """Loads one chunk of a row.
 
         Parameters:
@@ -46,7 +63,9 @@ trait WeightRows(TrivialRegisterPassable):
         """
         ...
 
-    def decode[v: Int, fold: Bool](self, packed: Words, scale: Words) -> Words:
+    def decode[
+        v: Int, fold: Bool
+    ](self, packed: Array[Words, Self.registers], scale: Words) -> Words:
         """Decodes one vector of a chunk.
 
         Parameters:
@@ -132,13 +151,13 @@ def chunk_k[Rows: WeightRows]() -> Int:
 
 
 def groups_per_chunk[Rows: WeightRows]() -> Int:
-    """Gives the scales of a chunk.
+    """Gives the scales of a chunk, as `read_scales` writes them.
 
     Parameters:
         Rows: The weights' format.
 
     Returns:
-        Scales, 0 where there are none.
+        Scales, one to a lane from four registers, 0 where there are none.
     """
     return LANES // Rows.group_lanes if Rows.group_lanes else 0
 
@@ -208,3 +227,18 @@ def _lane_index() -> SIMD[DType.int32, LANES]:
 
 comptime LANE_INDEX = _lane_index()
 """Lane l holds l."""
+
+
+def _quarter_runs(runs: Int) -> IndexList[LANES]:
+    var index = IndexList[LANES]()
+    for lane in range(LANES):
+        index[lane] = quarter_run(lane) // runs
+    return index
+
+
+comptime QUARTER_RUNS[runs: Int] = _quarter_runs(runs)
+"""Where lane l of a chunk of four registers finds its scale.
+
+Parameters:
+    runs: Runs of 16 bytes that share one.
+"""

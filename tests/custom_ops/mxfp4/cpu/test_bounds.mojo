@@ -78,7 +78,7 @@ def _mxfp4[word: DType](n: Int, k: Int) raises:
 def test_mxfp4_rows() raises:
     comptime if CompilationTarget.is_linux():
         for n in [2, 6, 34]:
-            for k in [32, 96, 160, 256]:
+            for k in [32, 96, 160, 256, 544]:
                 _mxfp4[DType.float32](n, k)
                 _mxfp4[DType.int8](n, k)
                 comptime if HAS_BF16_DOT:
@@ -108,7 +108,7 @@ def test_bf16_rows() raises:
 def test_byte_rows() raises:
     comptime if CompilationTarget.is_linux():
         for n in [1, 3, 33]:
-            for k in [32, 96, 160]:
+            for k in [32, 96, 160, 288]:
                 _bytes[DType.int8, DType.int8](n, k)
                 _bytes[DType.int8, DType.float32](n, k)
                 _bytes[DType.float8_e4m3fn, DType.float32](n, k)

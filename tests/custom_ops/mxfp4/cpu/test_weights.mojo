@@ -6,7 +6,7 @@ from std.testing import TestSuite, assert_equal, assert_true
 from std.utils.numerics import isnan, nan
 
 from mxfp4.cpu.bf16_rows import Bf16Rows
-from mxfp4.cpu.byte_rows import ByteRows
+from mxfp4.cpu.byte_rows import ByteRows, scale_dtype
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
 from mxfp4.cpu.pack import pack_row, row_words, transpose_rows, x_scales_word
 from mxfp4.cpu.weights import (
@@ -44,31 +44,50 @@ def _element(word: DType, words: Words, i: Int) -> Float32:
     return bitcast[DType.float32](bits)
 
 
+def _place[Rows: WeightRows](at: Int) -> Tuple[Int, Int]:
+    """Gives the vector that holds a chunk's element, and which of the vector's it is: by `WeightRows`' formulas.
+    """
+    comptime if Rows.registers == 1:
+        return (at % Rows.vectors, at // Rows.vectors)
+    else:
+        comptime splits = Rows.vectors // 4
+        var run = at // (16 * splits)  # of 16 bytes: 16 elements, or 32 of half a byte
+        var lane = 4 * (run % (LANES // 4)) + run // (LANES // 4)
+        var in_word = at % (4 * splits)
+        var vector = at % (16 * splits) // (4 * splits) * splits + in_word % splits
+        return (vector, 4 * lane + in_word // splits)
+
+
 def _check_order[Rows: WeightRows](weights: Rows, row: Int, k: Int, want: List[Float32]) raises:
-    """Element i of vector v is k = chunk * chunk_k + vectors * i + v; zero past the row's end. An int8 word holds twice
-    the element, and the zero point."""
+    """Each element is where `_place` says; zero past the row's end. An int8 word holds twice the element, and the zero
+    point."""
     for chunk in range(ceildiv(k, chunk_k[Rows]())):
         var is_tail = (chunk + 1) * chunk_k[Rows]() > k
         var packed = weights.load[True](row, chunk)
         if not is_tail:
-            assert_equal(weights.load[False](row, chunk), packed)
+            var whole = weights.load[False](row, chunk)
+            comptime for r in range(Rows.registers):
+                assert_equal(whole[r], packed[r])
+        var vectors = List[Words]()
         comptime for v in range(Rows.vectors):
-            var words = weights.decode[v, False](packed, Words(0))
-            for i in range(LANES * per_word(Rows.word)):
-                var at = chunk * chunk_k[Rows]() + Rows.vectors * i + v
-                var element = _element(Rows.word, words, i)
-                comptime if Rows.word == DType.int8:
-                    element = (element - Float32(Rows.zero_point)) / 2
-                assert_equal(
-                    element,
-                    want[at] if at < k else Float32(0),
-                    String("chunk ", chunk, " vector ", v, " element ", i),
-                )
+            vectors.append(weights.decode[v, False](packed, Words(0)))
+        for i in range(chunk_k[Rows]()):
+            var at = chunk * chunk_k[Rows]() + i
+            var place = _place[Rows](i)
+            var element = _element(Rows.word, vectors[place[0]], place[1])
+            comptime if Rows.word == DType.int8:
+                element = (element - Float32(Rows.zero_point)) / 2
+            assert_equal(
+                element,
+                want[at] if at < k else Float32(0),
+                String("chunk ", chunk, " element ", i),
+            )
 
 
-def _mxfp4_order[word: DType]() raises:
+def _mxfp4_order[word: DType, registers: Int = 1]() raises:
+    comptime Rows = Mxfp4Rows[word, registers]
     comptime rows = 3
-    for k in [32, 64, 96, 128, 160, 2880]:
+    for k in [32, 64, 96, 128, 160, 512, 2880]:
         var groups = k // 32
         var blocks = List[UInt8](length=rows * groups * 16, fill=0)
         var scales = List[UInt8](length=rows * groups, fill=0)
@@ -76,7 +95,7 @@ def _mxfp4_order[word: DType]() raises:
             blocks[i] = UInt8((i * 37 + i // 16 * 11) & 255)
         for i in range(len(scales)):
             scales[i] = UInt8((i * 29 + 1) % 255)
-        var weights = Mxfp4Rows[word](_const(blocks), _const(scales), groups)
+        var weights = Rows(_const(blocks), _const(scales), groups)
         for row in range(rows):
             var want = List[Float32]()
             for element in range(k):
@@ -86,14 +105,18 @@ def _mxfp4_order[word: DType]() raises:
             comptime half = 0.5 if word == DType.int8 else 1.0  # the weights are twice their value
             var read = List[Words](length=groups // LANES + 2, fill=Words(0))
             # In two parts, as blocks of chunks want them.
-            weights.read_scales[False](row, 0, groups // 2, _words(read))
-            weights.read_scales[False](row, groups // 2, groups, _words(read))
-            for chunk in range(ceildiv(groups, LANES // 4)):
-                var got = bitcast[DType.float32, LANES](
-                    lane_scales[Mxfp4Rows[word]](_words(read), chunk)
-                )
+            var chunks = ceildiv(groups, LANES // 4 * registers)
+            comptime words = groups_per_chunk[Rows]()
+            weights.read_scales[False](row, 0, chunks // 2 * words, _words(read))
+            weights.read_scales[False](row, chunks // 2 * words, chunks * words, _words(read))
+            for chunk in range(chunks):
+                var got = bitcast[DType.float32, LANES](lane_scales[Rows](_words(read), chunk))
                 for lane in range(LANES):
-                    var group = chunk * (LANES // 4) + lane // 4
+                    var group = chunk * (LANES // 4 * registers)
+                    comptime if registers == 1:
+                        group += lane // 4
+                    else:
+                        group += LANES // 4 * (lane % 4) + lane // 4
                     var s = Int(scales[row * groups + group]) if group < groups else 127
                     assert_equal(
                         got[lane].cast[DType.float64](),
@@ -116,6 +139,52 @@ def test_mxfp4_rows_decode_in_order_to_bfloat16() raises:
 
 def test_mxfp4_rows_decode_in_order_to_int8() raises:
     _mxfp4_order[DType.int8]()
+    _mxfp4_order[DType.int8, 4]()
+
+
+def _byte_order[registers: Int]() raises:
+    comptime Rows = ByteRows[DType.int8, DType.int8, registers]
+    comptime rows = 2
+    for k in [32, 64, 160, 256, 2880]:
+        var values = List[UInt8](length=rows * k, fill=0)
+        for i in range(rows * k):
+            values[i] = UInt8((i * 37 + i // 256) & 255)
+        var scales = List[Scalar[scale_dtype(DType.int8)]](length=rows * k // 32, fill=0)
+        for i in range(len(scales)):
+            scales[i] = Scalar[scale_dtype(DType.int8)](Float32(i % 256 + 1))
+        var weights = Rows(_const(values), _const(scales), k // 32)
+        for row in range(rows):
+            var want = List[Float32]()
+            for element in range(k):
+                # What `_check_order` makes of a word: half of what it holds beside the zero point.
+                want.append(
+                    bitcast[DType.int8](values[row * k + element]).cast[DType.float32]() / 2
+                )
+            comptime if Rows.zero_point:  # else bytes have signs, which `_element` does not read
+                _check_order(weights, row, k, want)
+            var chunks = ceildiv(k, chunk_k[Rows]())
+            comptime words = groups_per_chunk[Rows]()
+            var read = List[Words](length=chunks * words // LANES + 2, fill=Words(0))
+            weights.read_scales[False](row, 0, chunks // 2 * words, _words(read))
+            weights.read_scales[False](row, chunks // 2 * words, chunks * words, _words(read))
+            for at in range(k):
+                var lane = _place[Rows](at % chunk_k[Rows]())[1] // 4
+                var got = bitcast[DType.float32, LANES](
+                    lane_scales[Rows](_words(read), at // chunk_k[Rows]())
+                )
+                assert_equal(
+                    got[lane],
+                    scales[row * k // 32 + at // 32].cast[DType.float32](),
+                    String("row ", row, " k ", at),
+                )
+            _ = read^
+        _ = values^
+        _ = scales^
+
+
+def test_byte_rows_decode_in_order_to_int8() raises:
+    _byte_order[1]()
+    _byte_order[4]()
 
 
 def test_folded_words_are_the_scaled_values_of_every_code_and_scale_that_fits() raises:
@@ -283,26 +352,30 @@ def _packs_int8[Rows: WeightRows](k: Int) raises:
         var largest = Float32(0)
         for i in range(32):
             largest = max(largest, abs(x[32 * group + i]))
-        var chunk = group // groups_per_chunk[Rows]()
-        var lane = group % groups_per_chunk[Rows]() * Rows.group_lanes
+        var chunk = 32 * group // chunk_k[Rows]()
         var first = row_words[Rows](chunk) // LANES
         var starts = bitcast[DType.int32, LANES](packed[first + Rows.vectors])
         var scales = bitcast[DType.float32, LANES](packed[first + x_scales_word[Rows]() // LANES])
         var total = 0
+        var lanes = List[Bool](length=LANES, fill=False)
         for i in range(32):
-            var in_chunk = (32 * group + i) % chunk_k[Rows]()
-            var word = packed[first + in_chunk % Rows.vectors]
-            var byte = Int(_element(DType.int8, word, in_chunk // Rows.vectors))
+            var place = _place[Rows]((32 * group + i) % chunk_k[Rows]())
+            var lane = place[1] // 4
+            lanes[lane] = True
+            var byte = Int(_element(DType.int8, packed[first + place[0]], place[1]))
             var signed = byte - 256 if byte > 127 else byte
             total += signed
+            assert_equal(scales[lane], largest / 127)
             assert_true(
                 abs(Float32(signed) * scales[lane] - x[32 * group + i]) <= 0.5001 * largest / 127,
                 String("group ", group, " element ", i),
             )
-        for i in range(Rows.group_lanes):
-            assert_equal(scales[lane + i], largest / 127)
-            comptime if Rows.zero_point:
-                assert_equal(Int(starts[lane + i]), 0 if i else -Rows.zero_point * total)
+        comptime if Rows.zero_point:
+            var start = 0
+            for lane in range(LANES):
+                if lanes[lane]:
+                    start += Int(starts[lane])
+            assert_equal(start, -Rows.zero_point * total)
     _ = x^
     _ = packed^
 
@@ -310,7 +383,9 @@ def _packs_int8[Rows: WeightRows](k: Int) raises:
 def test_activations_quantize_by_groups() raises:
     for k in [32, 160, 2880]:
         _packs_int8[Mxfp4Rows[DType.int8]](k)
+        _packs_int8[Mxfp4Rows[DType.int8, 4]](k)
         _packs_int8[ByteRows[DType.int8, DType.int8]](k)
+        _packs_int8[ByteRows[DType.int8, DType.int8, 4]](k)
 
 
 def test_a_group_with_a_nan_has_the_scale_nan() raises:
@@ -320,8 +395,8 @@ def test_a_group_with_a_nan_has_the_scale_nan() raises:
     var chunks = ceildiv(64, chunk_k[Rows]())
     var packed = List[Words](length=row_words[Rows](chunks) // LANES, fill=Words(0))
     pack_row[Rows, False](_const(x), 64, chunks, _words(packed))
-    var chunk = 1 // groups_per_chunk[Rows]()
-    var lane = 1 % groups_per_chunk[Rows]() * Rows.group_lanes
+    var chunk = 37 // chunk_k[Rows]()
+    var lane = _place[Rows](37 % chunk_k[Rows]())[1] // 4
     var scales = bitcast[DType.float32, LANES](
         packed[(row_words[Rows](chunk) + x_scales_word[Rows]()) // LANES]
     )
