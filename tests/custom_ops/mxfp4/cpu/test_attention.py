@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from max import tree
-from max.driver import CPU as Host
 from max.driver import Buffer
 from max.dtype import DType
 from max.engine import InferenceSession, Model
