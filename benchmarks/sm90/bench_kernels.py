@@ -2,7 +2,7 @@
 
     ./run python benchmarks/sm90/bench_kernels.py [--output FILE] [--rounds N] [--tokens N ...]
 
-Both matmuls of a layer at 20b's sizes, and at 120b's for few tokens. A round's launches take 16 routings in turn, and
+Both matmuls of a layer at 20b's sizes, and at 120b's. A round's launches take 16 routings in turn, and
 for 20b four sets of weights, so that no cache holds what comes next; events on the card time them, behind a copy that
 keeps it busy until they are queued. What is counted: bytes of every expert that a token goes to, once, and
 2 * rows * N * K operations. `*` marks the configuration that `choose_config` takes, `<` the fastest. Then a layer: both
@@ -44,7 +44,7 @@ from tests.reference.sm90_tiles import CODE_BYTES, SCALE_OFFSET, TILE, TILE_BYTE
 EXPERTS = {"20b": 32, "120b": 128}
 POOL = 128
 """Experts with weights on the card: 120b's, or 20b's four times."""
-TOKENS = {"20b": TOKENS_20B, "120b": (1, 4, 16, 64)}
+TOKENS = {"20b": TOKENS_20B, "120b": (1, 4, 16, 64, 1024, 4096)}
 TOP_K = GPT_OSS_20B.top_k
 ROUTINGS = 16
 REPEATS = 4

@@ -40,8 +40,9 @@ OUTPUT_MAXIMUM = 2**-8
 
 OUTPUT_RMS = 2e-3
 
-STAGE = RelativeError(maximum=3e-2, rms=6e-3)
-"""Three roundings to bfloat16, one of them between the matmuls."""
+STAGE_MAXIMUM, STAGE_RMS = 2**-7, 6e-3
+"""A stage rounds to bfloat16, 2^-9 at most, three times: what SwiGLU gives, what each expert gives, and the sum. 5e-3 of
+the largest element and 2.4e-3 were seen on an H200."""
 
 
 @pytest.fixture
@@ -246,11 +247,10 @@ def test_moe_stage(
         *on_device(gpu, kernel, down),
     )
     ids, weights = moe.route(logits, TOP_K)
-    error = relative_error(
-        fetch(got), x + moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
-    )
-    assert error.maximum <= STAGE.maximum, error
-    assert error.rms <= STAGE.rms, error
+    want = x + moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
+    # Of the largest element: that is what rounding goes by, and SwiGLU's products have a long tail.
+    assert np.abs(fetch(got) - want).max() <= STAGE_MAXIMUM * np.abs(want).max()
+    assert relative_error(fetch(got), want).rms <= STAGE_RMS
 
 
 def test_the_device_is_the_one_that_was_asked_for(gpu: Device) -> None:
