@@ -22,14 +22,16 @@ PROMPTS = load_prompts()
 LENGTH = 4352
 """Room for the longest prompt, in whole pages of the KV cache."""
 
-SAME_MODEL = LogitError(maximum=2e-2, mean=2e-3, top1=0)
-"""Of one model whose kernels round to bfloat16 after sums in another order, as shares of the logits' range. Counting
-the sink twice moves the mean by more."""
+SAME_MODEL = LogitError(maximum=6e-2, mean=2e-3, top1=0)
+"""Of one model whose kernels round to bfloat16 after sums in another order, as shares of the logits' range: 2.7e-2, where
+another expert is chosen, and 8e-4 were seen on an H200. Counting the sink twice moves the mean by 1.8e-2."""
+
+BATCH = 4
 
 
 @pytest.fixture(scope="module")
 def model(gpu: Device) -> Harness:
-    return Harness(CHECKPOINT, device=gpu, max_length=LENGTH)
+    return Harness(CHECKPOINT, device=gpu, max_length=LENGTH, max_batch_size=BATCH)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
@@ -41,7 +43,7 @@ def test_no_worse_than_transformers_bfloat16(model: Harness, prompt: Prompt) -> 
     assert error.mean <= 1.5 * bound.mean, error
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, BATCH])
 @pytest.mark.parametrize("length", [150, 1100, 4200])
 def test_a_step_gives_the_logits_of_one_prefill(model: Harness, length: int, batch: int) -> None:
     """From 1024 keys on MAX's attention splits a sequence where it is let, and counts the sink in each part."""

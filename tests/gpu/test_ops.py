@@ -28,7 +28,7 @@ from tests.gpu.graphs import (
     poison,
     send,
 )
-from tests.measure import RelativeError, relative_error
+from tests.measure import relative_error
 from tests.modules import load_together
 from tests.reference import moe, mxfp4, sm90_tiles
 from tests.reference.bfloat16 import round_to_bfloat16
@@ -41,8 +41,8 @@ OUTPUT_MAXIMUM = 2**-8
 OUTPUT_RMS = 2e-3
 
 STAGE_MAXIMUM, STAGE_RMS = 2**-7, 6e-3
-"""A stage rounds to bfloat16, 2^-9 at most, three times: what SwiGLU gives, what each expert gives, and the sum. 5e-3 of
-the largest element and 2.4e-3 were seen on an H200."""
+"""A stage rounds to bfloat16, 2^-9 at most, three times: what SwiGLU gives, what each expert gives, and the sum. 5e-3
+of the largest element and 2.4e-3 were seen on an H200."""
 
 
 @pytest.fixture
