@@ -23,8 +23,8 @@ LENGTH = 4352
 """Room for the longest prompt, in whole pages of the KV cache."""
 
 SAME_MODEL = LogitError(maximum=6e-2, mean=2e-3, top1=0)
-"""Of one model whose kernels round to bfloat16 after sums in another order, as shares of the logits' range: 2.7e-2 and
-8e-4 were seen on an H200, the former where another expert is chosen. Counting the sink twice moves the mean by 1.8e-2."""
+"""Of one model whose kernels round to bfloat16 after sums in another order, as shares of the logits' range. On an H200
+2.7e-2, where another expert is chosen, and 8e-4 were seen. Counting the sink twice moves the mean by 1.8e-2."""
 
 BATCH = 4
 
