@@ -180,12 +180,8 @@ def _add_products[
     mut sums: Array[Floats, pair * m],
 ):
     """Adds a chunk's products by one row of activations, which are summed by themselves first, to sums[r * m + i].
-
-    One row's products alone are two sums: each addition waits for the one before.
     """
-    comptime chains = 2 if pair * m == 1 and Rows.vectors >= 8 else 1
-    comptime Products = Array[Sums[Rows.word], pair * chains]
-    var products = Products(fill=Sums[Rows.word](0))
+    var products = Array[Sums[Rows.word], pair](fill=Sums[Rows.word](0))
     comptime if Rows.word == DType.int8 and Rows.zero_point:
         var start = x.unsafe_load[width=LANES](words_per_chunk[Rows]())
         comptime for r in range(pair):
@@ -193,13 +189,10 @@ def _add_products[
     comptime for v in range(Rows.vectors):
         var source = x.unsafe_load[width=LANES](v * LANES)
         comptime for r in range(pair):
-            comptime s = v % chains * pair + r
-            products[s] = multiply_add[Rows.word, Rows.zero_point](
-                products[s], words[r * Rows.vectors + v], source
+            products[r] = multiply_add[Rows.word, Rows.zero_point](
+                products[r], words[r * Rows.vectors + v], source
             )
     comptime for r in range(pair):
-        comptime for c in range(1, chains):
-            products[r] += products[c * pair + r]
         var total = products[r].cast[DType.float32]()
         comptime s = r * m + i
         comptime if scale_sums:
