@@ -120,7 +120,8 @@ def test_control_c_stops_the_answer_on_the_server_too_and_the_chat_goes_on(
     assert endpoint.vanished.wait(PATIENCE_SECONDS), "the server still sends"
     terminal.type("given up")
     terminal.wait_for("given up")
-    time.sleep(1)  # until readline waits: Python notices a signal that comes before that with the next key
+    # Until readline waits: Python notices a signal that comes before that with the next key.
+    time.sleep(1)
     terminal.type(CONTROL_C)  # at the prompt it gives up the line
     terminal.wait_for("> ")
     endpoint.say(said("Yes."))
