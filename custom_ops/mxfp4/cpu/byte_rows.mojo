@@ -6,14 +6,15 @@ from std.sys.intrinsics import masked_load
 from ..decode import decode_e4m3_f32, decode_e8m0
 from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
-from .transpose import transpose_quarters
 from .weights import (
     LANE_INDEX,
     PREFETCH_BYTES,
     QUARTER_RUNS,
     WeightRows,
     WordPointer,
+    load_registers,
     prefetch_byte,
+    prefetch_registers,
 )
 from .words import HAS_INT8_DOT, LANES, Words, per_word
 
@@ -95,21 +96,8 @@ struct ByteRows[element: DType, word_dtype: DType, packed_registers: Int = 1](We
             Four elements to a lane of each register.
         """
         var word = self._first_word(row, chunk)
-        var packed = Array[Words, Self.registers](fill=Words(0))
-        comptime for r in range(Self.registers):
-            var first = word.unsafe_offset(r * LANES)
-            comptime if tail:
-                var left = self.k_groups * Self._group_words - chunk * Self._chunk_words - r * LANES
-                packed[r] = masked_load[LANES](
-                    first, LANE_INDEX.lt(SIMD[DType.int32, LANES](Int32(left))), Words(0)
-                )
-            else:
-                packed[r] = first.unsafe_load[width=LANES, alignment=1]()
-        comptime if Self.registers == 4:
-            return rebind_var[Array[Words, Self.registers]](
-                transpose_quarters(rebind[Array[Words, 4]](packed))
-            )
-        return packed^
+        var left = self.k_groups * Self._group_words - chunk * Self._chunk_words
+        return load_registers[Self.registers, tail](word, left)
 
     @inline(.always)
     def _first_word(self, row: Int, chunk: Int) -> ConstPointer[DType.uint32]:
@@ -224,5 +212,4 @@ struct ByteRows[element: DType, word_dtype: DType, packed_registers: Int = 1](We
     @inline(.always)
     def _prefetch(self, row: Int, chunk: Int, ahead: Int):
         var bytes = self._first_word(row, chunk).unsafe_bitcast[UInt8]().unsafe_offset(ahead)
-        comptime for r in range(Self.registers):
-            prefetch_byte(bytes.unsafe_offset(r * 4 * LANES))
+        prefetch_registers[Self.registers](bytes)

@@ -14,14 +14,15 @@ from ..decode import (
 )
 from ..format import BYTES_PER_GROUP, E8M0_BIAS
 from ..pointers import ConstPointer
-from .transpose import transpose_quarters
 from .weights import (
     LANE_INDEX,
     PREFETCH_BYTES,
     QUARTER_RUNS,
     WeightRows,
     WordPointer,
+    load_registers,
     prefetch_byte,
+    prefetch_registers,
 )
 from .words import LANES, Floats, Words, per_word
 
@@ -102,22 +103,7 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
         var codes = self.blocks.unsafe_offset(
             (row * self.k_groups + first_group) * BYTES_PER_GROUP
         ).unsafe_bitcast[UInt32]()
-        var packed = Array[Words, Self.registers](fill=Words(0))
-        comptime for r in range(Self.registers):
-            comptime if tail:
-                var left = Int32(4 * (self.k_groups - first_group) - r * LANES)
-                packed[r] = masked_load[LANES](
-                    codes.unsafe_offset(r * LANES),
-                    LANE_INDEX.lt(SIMD[DType.int32, LANES](left)),
-                    Words(0),
-                )
-            else:
-                packed[r] = codes.unsafe_load[width=LANES, alignment=1](r * LANES)
-        comptime if Self.registers == 4:
-            return rebind_var[Array[Words, Self.registers]](
-                transpose_quarters(rebind[Array[Words, 4]](packed))
-            )
-        return packed^
+        return load_registers[Self.registers, tail](codes, 4 * (self.k_groups - first_group))
 
     @inline(.always)
     def decode[
@@ -249,5 +235,4 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
     def _prefetch(self, row: Int, chunk: Int, ahead: Int):
         var first_group = row * self.k_groups + chunk * Self._groups_per_chunk
         var codes = self.blocks.unsafe_offset(first_group * BYTES_PER_GROUP + ahead)
-        comptime for r in range(Self.registers):
-            prefetch_byte(codes.unsafe_offset(r * 4 * LANES))
+        prefetch_registers[Self.registers](codes)

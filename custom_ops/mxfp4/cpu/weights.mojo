@@ -1,10 +1,10 @@
 """Packed weight rows as the CPU kernels read them: the trait `WeightRows`, and what every format shares."""
 
-from std.sys.intrinsics import PrefetchOptions, prefetch
+from std.sys.intrinsics import PrefetchOptions, masked_load, prefetch
 from std.utils import IndexList
 
 from ..pointers import ConstPointer
-from .transpose import quarter_run
+from .transpose import quarter_run, transpose_quarters
 from .words import LANES, Words, per_word
 
 comptime WordPointer = MutPointer[UInt32, MutUntrackedOrigin]
@@ -216,6 +216,51 @@ def prefetch_byte(address: ConstPointer[DType.uint8]):
         address: Any byte of it, mapped or not.
     """
     prefetch[PrefetchOptions().for_read().medium_locality().to_data_cache()](address)
+
+
+@inline(.always)
+def prefetch_registers[registers: Int](address: ConstPointer[DType.uint8]):
+    """Asks for what some registers hold.
+
+    Parameters:
+        registers: How many.
+
+    Args:
+        address: Of the first byte, mapped or not.
+    """
+    comptime for r in range(registers):
+        prefetch_byte(address.unsafe_offset(r * 4 * LANES))
+
+
+@inline(.always)
+def load_registers[
+    registers: Int, tail: Bool
+](source: ConstPointer[DType.uint32], left: Int) -> Array[Words, registers]:
+    """Loads a chunk of packed weights, and turns four registers (`transpose_quarters`).
+
+    Parameters:
+        registers: 1 or 4.
+        tail: Whether the chunk may reach past the row's end.
+
+    Args:
+        source: Its first word, at any address.
+        left: Words from there to the row's end; read for a tail.
+
+    Returns:
+        The chunk, zeros past the row's end.
+    """
+    var packed = Array[Words, registers](fill=Words(0))
+    comptime for r in range(registers):
+        comptime if tail:
+            var inside = LANE_INDEX.lt(SIMD[DType.int32, LANES](Int32(left - r * LANES)))
+            packed[r] = masked_load[LANES](source.unsafe_offset(r * LANES), inside, Words(0))
+        else:
+            packed[r] = source.unsafe_load[width=LANES, alignment=1](r * LANES)
+    comptime if registers == 4:
+        return rebind_var[Array[Words, registers]](
+            transpose_quarters(rebind[Array[Words, 4]](packed))
+        )
+    return packed^
 
 
 def _lane_index() -> SIMD[DType.int32, LANES]:
