@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ class Exchange:
         ended: "ok", or what ended it: "client_left", "refused", "stopped" or "error".
         why: of a refusal, OpenAI's name of the field or of the case.
         begin: by the monotonic clock.
+        at_end: what is done once it has been answered, or was left.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Exchange:
     ended: str = "ok"
     why: str | None = None
     begin: float = field(default_factory=time.monotonic)
+    at_end: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def line(self) -> str:
         """The line, without its end."""

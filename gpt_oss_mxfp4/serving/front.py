@@ -82,7 +82,8 @@ class Front:
         answer = _Answer(exchange, send)
         self.running += 1
         try:
-            await self._answer(scope, answer.watched(receive), answer)
+            async with exchange.at_end:
+                await self._answer(scope, answer.watched(receive), answer)
         except Rejected as rejected:
             exchange.ended, exchange.why = "refused", rejected.code or rejected.param
             await answer.send_all(rejected.status, rejected.body, rejected.headers)

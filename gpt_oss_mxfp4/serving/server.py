@@ -39,11 +39,11 @@ from gpt_oss_mxfp4.serving.app import extend
 from gpt_oss_mxfp4.serving.children import tied_children
 from gpt_oss_mxfp4.serving.error_log import tell_errors
 from gpt_oss_mxfp4.serving.front import Front, Phase
+from gpt_oss_mxfp4.serving.generations import follow_generations
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.protocol import Protocol
 from gpt_oss_mxfp4.serving.sockets import url
 from gpt_oss_mxfp4.serving.stopping import on_signals
-from gpt_oss_mxfp4.serving.token_counts import count_tokens
 
 
 @contextlib.contextmanager
@@ -229,7 +229,7 @@ class _Serving:
             base = self.app.state.zmq_endpoint_base
             async with lifespan(self.app, self.settings, self.model, base):
                 await self._answer_once()
-                count_tokens()
+                follow_generations()
                 running.close()
                 self.front.phase = Phase.READY
                 address = url(self.settings.host, self.settings.port)

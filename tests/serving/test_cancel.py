@@ -17,6 +17,9 @@ pytestmark = pytest.mark.slow
 LONG = 900
 """Tokens: seconds of work."""
 
+STEPS = 'maxserve_batch_size_count{batch_type="TG"}'
+"""MAX's number of steps that generated tokens."""
+
 
 @pytest.fixture(scope="module")
 def server() -> Server:
@@ -41,10 +44,13 @@ def raw_request(request: dict[str, object]) -> bytes:
 
 
 def wait_idle(server: Server) -> None:
+    """Waits until the model computes nothing more: MAX's number of requests lags behind, by what Python collects."""
     deadline = time.monotonic() + 60
-    while server.metrics().get("maxserve_num_requests_running", 0) > 0:
+    before, steps = -1.0, 0.0
+    while steps != before:
         assert time.monotonic() < deadline, "requests of clients that left are still running"
-        time.sleep(0.1)
+        time.sleep(1)
+        before, steps = steps, server.metrics().get(STEPS, 0)
 
 
 def logged(server: Server, since: int) -> list[str]:

@@ -119,6 +119,7 @@ def test_embeddings_are_left_to_max(
     scripted: ScriptedServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("max.serve"), "handlers", [caplog.handler])
+    scripted.worker.say("")
     answer = scripted.http.post("/v1/embeddings", json={"model": MODEL, "input": "Hi"})
     assert answer.status_code == 500
     assert "No embeddings were generated" in caplog.text, "the request has not reached the model"

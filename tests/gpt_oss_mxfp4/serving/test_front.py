@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -102,6 +103,29 @@ def test_a_good_request_gets_through_byte_for_byte_and_is_logged_without_its_tex
     assert " method=POST path=/v1/chat/completions status=200 seconds=0." in line
     assert line.endswith(" prompt_tokens=7 tokens=3 ended=ok client=::1")
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("fault", [None, OSError])
+def test_what_an_exchange_has_begun_ends_before_it_is_logged(fault: type[OSError] | None) -> None:
+    async def begins(scope: Any, receive: Any, send: Any) -> None:
+        exchange = CURRENT.get()
+        assert exchange is not None
+
+        async def end() -> None:
+            assert client.lines == []
+            ended.append(True)
+
+        exchange.at_end.push_async_callback(end)
+        if fault is not None:
+            raise fault
+        await inner(scope, receive, send)
+
+    ended: list[bool] = []
+    client = Client(begins)
+    with contextlib.suppress(OSError):
+        client("GET", "/v1/models")
+    assert ended == [True]
+    assert f" ended={'ok' if fault is None else 'error'} " in client.lines[0]
 
 
 def test_what_routers_alone_may_send_does_not_get_through() -> None:

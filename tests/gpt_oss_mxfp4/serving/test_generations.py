@@ -1,4 +1,4 @@
-"""Tokens are counted for the exchange that asked for them, whoever else is served meanwhile."""
+"""Tokens are counted for the exchange that asked for them, whoever else is served meanwhile, and end with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from max.serve.pipelines.llm import TokenGeneratorPipeline
 
 from gpt_oss_mxfp4.serving.access_log import CURRENT, Exchange
-from gpt_oss_mxfp4.serving.token_counts import count_tokens
+from gpt_oss_mxfp4.serving.generations import follow_generations
 
 
 class Generation:
@@ -20,6 +20,8 @@ class Generation:
     def __init__(self) -> None:
         self.parse_reasoning: bool | None = None
         self.open = 0
+        self.awaited = asyncio.Event()
+        self.cancelled: list[Any] = []
 
     async def next_token_chunk(
         self, pipeline: Any, request: Any, *, parse_reasoning: bool = True
@@ -32,6 +34,7 @@ class Generation:
         try:
             for _ in range(4):
                 yield SimpleNamespace(prompt_token_count=5, token_count=1, reasoning_token_count=2)
+                await self.awaited.wait()
         finally:
             self.open -= 1
 
@@ -43,19 +46,22 @@ def generation() -> Generation:
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch, generation: Generation) -> Any:
-    """Gives the generation's chunks, counted."""
+    """Gives the generation's chunks, followed."""
 
     async def original(self: Any, request: Any, **options: Any) -> Any:
         return await generation.next_token_chunk(self, request, **options)
 
     monkeypatch.setattr(TokenGeneratorPipeline, "next_token_chunk", original)
-    count_tokens.cache_clear()
-    count_tokens()
-    yield TokenGeneratorPipeline.__new__(TokenGeneratorPipeline)
-    count_tokens.cache_clear()
+    follow_generations.cache_clear()
+    follow_generations()
+    pipeline: Any = TokenGeneratorPipeline.__new__(TokenGeneratorPipeline)
+    pipeline.model_worker = SimpleNamespace(cancel=generation.cancelled.append)
+    yield pipeline
+    follow_generations.cache_clear()
 
 
-def test_all_tokens_are_counted_once(pipeline: Any) -> None:
+def test_all_tokens_are_counted_once(pipeline: Any, generation: Generation) -> None:
+    generation.awaited.set()
     exchange = Exchange("POST", "/")
 
     async def ask() -> None:
@@ -89,9 +95,62 @@ def test_a_stream_that_is_left_has_its_tokens_before_it_is_collected(
 
 
 def test_requests_of_no_exchange_pass_as_they_are(pipeline: Any, generation: Generation) -> None:
+    generation.awaited.set()
+
     async def ask() -> int:
         chunks = await pipeline.next_token_chunk(None, parse_reasoning=False)
         return len([chunk async for chunk in chunks])
 
     assert asyncio.run(ask()) == 4
     assert generation.parse_reasoning is False
+
+
+def test_what_is_left_ends_with_the_exchange(pipeline: Any, generation: Generation) -> None:
+    """Though somebody holds it still, as a cycle of an error and its frames does."""
+    held = []
+
+    async def ask() -> None:
+        exchange = Exchange("POST", "/left")
+        CURRENT.set(exchange)
+        async with exchange.at_end:
+            for _ in range(2):
+                held.append(await pipeline.next_token_chunk(None))
+                await anext(held[-1])
+            assert generation.open == 2
+        assert generation.open == 0, "the model goes on for nobody"
+
+    asyncio.run(ask())
+    assert generation.cancelled == [], "MAX's generator tells the model itself"
+
+
+def test_what_waits_for_tokens_is_cancelled_with_the_exchange(
+    pipeline: Any, generation: Generation
+) -> None:
+    request = SimpleNamespace(request_id="one of two prompts")
+
+    async def ask() -> None:
+        exchange = Exchange("POST", "/refused")
+        CURRENT.set(exchange)
+        async with exchange.at_end:
+            chunks = await pipeline.next_token_chunk(request)
+            await anext(chunks)
+            waiting = asyncio.create_task(anext(chunks))
+            await asyncio.sleep(0)
+        assert generation.cancelled == ["one of two prompts"]
+        generation.awaited.set()
+        await waiting
+
+    asyncio.run(ask())
+
+
+def test_what_is_complete_ends_once(pipeline: Any, generation: Generation) -> None:
+    generation.awaited.set()
+
+    async def ask() -> None:
+        exchange = Exchange("POST", "/")
+        CURRENT.set(exchange)
+        async with exchange.at_end:
+            assert len([chunk async for chunk in await pipeline.next_token_chunk(None)]) == 4
+
+    asyncio.run(ask())
+    assert generation.cancelled == []

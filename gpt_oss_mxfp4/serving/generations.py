@@ -1,4 +1,4 @@
-"""Counts the tokens of each exchange."""
+"""What is generated for each exchange: its tokens are counted, and it ends with the exchange."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from gpt_oss_mxfp4.serving.access_log import CURRENT, Exchange
 
 
 @functools.cache
-def count_tokens() -> None:
-    """Begins to count, chunk by chunk; after the endpoint's hooks are installed, which this one goes around.
+def follow_generations() -> None:
+    """Begins to follow them, chunk by chunk; after the endpoint's hooks are installed, which this one goes around.
 
-    Not by what MAX measures at a request's end: where a client left, that is when its generator is collected, in
-    whatever exchange's task that happens.
+    Not by what MAX does at a request's end: where a client left, that may be when its generator is collected, in
+    whatever exchange's task that happens, and not before Python looks for cycles among old objects, minutes later
+    (NOTES N99).
     """
     original: Any = TokenGeneratorPipeline.next_token_chunk
 
@@ -27,7 +28,19 @@ def count_tokens() -> None:
     ) -> AsyncGenerator[Any, None]:
         exchange = CURRENT.get()
         chunks = await original(self, request, parse_reasoning=parse_reasoning)
-        return chunks if exchange is None else counted(chunks, exchange)
+        if exchange is None:
+            return chunks
+        followed: Any = counted(chunks, exchange)
+
+        async def end() -> None:
+            # Another prompt's refusal ends an exchange while this generator waits for tokens, and cannot be closed.
+            if followed.ag_running:
+                self.model_worker.cancel(request.request_id)
+            else:
+                await followed.aclose()
+
+        exchange.at_end.push_async_callback(end)
+        return followed
 
     setattr(TokenGeneratorPipeline, "next_token_chunk", next_token_chunk)  # noqa: B010  mypy
 
