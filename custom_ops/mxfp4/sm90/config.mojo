@@ -214,7 +214,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return experts * ceildiv(rows, self.tokens) * self.row_blocks(n)
 
 
-comptime DECODE_1 = Sm90Config(
+comptime DECODE_8 = Sm90Config(
     tokens=8,
     warpgroups=2,
     split_k=True,
@@ -222,17 +222,6 @@ comptime DECODE_1 = Sm90Config(
     stages=6,
     loading_threads=32,
     blocks=3,
-)
-"""A token or so: few tiles of outputs, for which more blocks are one round."""
-
-comptime DECODE_8 = Sm90Config(
-    tokens=8,
-    warpgroups=2,
-    split_k=True,
-    k_tiles=5,
-    stages=6,
-    loading_threads=64,
-    blocks=2,
 )
 """Up to four rows to an expert."""
 
@@ -274,7 +263,7 @@ def choose_config(rows: Int, experts: Int) -> Sm90Config:
     """Chooses by the rows that an expert gets if all get the same.
 
     A tile too wide multiplies zeros, one too narrow decodes weights again for the next rows. Where one begins to win was
-    measured on an H200 (NOTES F73).
+    measured on an H200 (NOTES F73, F80).
 
     Args:
         rows: Routed rows, P.
@@ -283,8 +272,6 @@ def choose_config(rows: Int, experts: Int) -> Sm90Config:
     Returns:
         The configuration.
     """
-    if rows <= 4:
-        return DECODE_1
     var of_expert = ceildiv(rows, experts)
     if of_expert <= 4:
         return DECODE_8

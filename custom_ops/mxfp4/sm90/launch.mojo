@@ -7,7 +7,6 @@ from ..activations import Activations
 from ..gpu.overlap import overlap_attributes
 from ..pointers import ConstPointer
 from .config import (
-    DECODE_1,
     DECODE_8,
     DECODE_16,
     MAX_EXPERTS,
@@ -75,9 +74,7 @@ def enqueue_grouped_matmul[
             "; multiply it in parts",
         )
     var chosen = choose_config(activations.rows, experts)
-    if chosen == DECODE_1:
-        _enqueue[DECODE_1](ctx, output, activations, weights, offsets, experts, overlapping)
-    elif chosen == DECODE_8:
+    if chosen == DECODE_8:
         _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts, overlapping)
     elif chosen == DECODE_16:
         _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts, overlapping)

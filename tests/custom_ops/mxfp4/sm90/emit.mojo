@@ -6,7 +6,6 @@ from std.compile import compile_info
 
 from mxfp4.layouts.sm90_tiles import TILE_ROWS
 from mxfp4.sm90.config import (
-    DECODE_1,
     DECODE_8,
     DECODE_16,
     MIDDLE_64,
@@ -51,7 +50,6 @@ def _emit_both[config: Sm90Config](name: String):
 
 
 def main():
-    _emit_both[DECODE_1]("decode_1")
     _emit_both[DECODE_8]("decode_8")
     _emit_both[DECODE_16]("decode_16")
     _emit_both[MIDDLE_64]("middle_64")

@@ -3,7 +3,6 @@
 from std.testing import TestSuite, assert_equal, assert_true
 
 from mxfp4.sm90.config import (
-    DECODE_1,
     DECODE_8,
     DECODE_16,
     MIDDLE_64,
@@ -17,15 +16,14 @@ from mxfp4.sm90.config import (
 
 def test_rows_to_an_expert_choose() raises:
     # 20b: four routed rows a token, 32 experts.
-    assert_true(choose_config(4, 32) == DECODE_1)
-    assert_true(choose_config(8, 32) == DECODE_8)
+    assert_true(choose_config(1, 32) == DECODE_8)
     assert_true(choose_config(128, 32) == DECODE_8)
     assert_true(choose_config(129, 32) == DECODE_16)
     assert_true(choose_config(384, 32) == DECODE_16)
     assert_true(choose_config(385, 32) == MIDDLE_64)
     assert_true(choose_config(2048, 32) == MIDDLE_64)
     assert_true(choose_config(2049, 32) == PREFILL_128)
-    assert_true(choose_config(0, 32) == DECODE_1)
+    assert_true(choose_config(0, 32) == DECODE_8)
     # 120b: 128 experts.
     assert_true(choose_config(1024, 128) == DECODE_16)
 
@@ -44,7 +42,6 @@ def _fits[config: Sm90Config]() raises:
 
 
 def test_all_configurations_fit() raises:
-    _fits[DECODE_1]()
     _fits[DECODE_8]()
     _fits[DECODE_16]()
     _fits[MIDDLE_64]()
@@ -68,23 +65,23 @@ def test_worked_sizes() raises:
     assert_equal(MIDDLE_64.consumer_registers(), 104)
     assert_equal(DECODE_8.block_row_tiles(), 1)
     assert_equal(DECODE_8.sums_bytes(), 64 * 8 * 4)
-    assert_equal(DECODE_8.consumer_registers(), 80)
-    assert_equal(DECODE_1.consumer_registers(), 56)
+    assert_equal(DECODE_16.consumer_registers(), 80)
+    assert_equal(DECODE_8.consumer_registers(), 56)
     # Three stages, two barriers of 8 bytes each, and a list of 1022 entries of 16 bytes: 510 experts twice, and the end.
     assert_equal(PREFILL_128.stages, 3)
     assert_equal(PREFILL_128.list_bytes(), 1022 * 16)
     assert_equal(MIDDLE_64.list_bytes(), 512 * 16)
-    assert_equal(DECODE_1.list_bytes(), 512 * 16)
+    assert_equal(DECODE_8.list_bytes(), 512 * 16)
     assert_equal(PREFILL_128.shared_bytes(), 3 * (49152 + 9 * 2176 + 16) + 1022 * 16)
     # One token's four rows are four experts' at most; 1024 rows fill eight tiles, beside one of each expert.
-    assert_equal(DECODE_1.most_items(4, 32, 2880), 4 * 45)
+    assert_equal(DECODE_8.most_items(4, 32, 2880), 4 * 45)
     assert_equal(PREFILL_128.most_items(1024, 32, 2880), (8 + 32) * 15)
     # Offsets that lie: 0, 1025, 0, 1025, ...
     assert_equal(PREFILL_128.most_items_listed(1025, 32, 2880), 32 * 9 * 15)
 
 
 def test_few_tokens_are_multiplied_by_warps() raises:
-    assert_true(DECODE_1.warp_products() and DECODE_8.warp_products() and DECODE_16.warp_products())
+    assert_true(DECODE_8.warp_products() and DECODE_16.warp_products())
     assert_true(not MIDDLE_64.warp_products() and not PREFILL_128.warp_products())
 
 

@@ -105,8 +105,6 @@ CASES = {
         Case((4, 0, 3, 1), n=64, k=320, top_k=4),
         Case((3, 2), n=66, k=96),
     ],
-    "decode_1": [Case((3, 0, 9), n=128, k=1280), Case((1,), n=96, k=96)],
-    "decode_1_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
     "decode_8_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
     "decode_16": [Case((9, 1), n=64, k=352)],
     "decode_16_gated": [
@@ -134,7 +132,7 @@ def test_products_are_those_of_float64(kernels: dict[str, str], name: str, case:
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_whatever_comes_first(kernels: dict[str, str], mode: Mode, seed: int) -> None:
     """Tensor cores at once or at the last moment, warps and copies in other orders."""
-    for name in ("decode_1", "decode_16", "middle_64"):
+    for name in ("decode_8", "decode_16", "middle_64"):
         case = Case((9, 3), n=64, k=576)
         got, want = multiply(kernels[name], case, gated=False, mode=mode, seed=seed)
         assert largest_error(got, want) < OUTPUT_ROUNDING
@@ -196,9 +194,9 @@ def forget_the_scales_tile(ptx: str) -> str:
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("decode_1", swap_registers),
-        ("decode_1", swap_registers_of_b),
-        ("decode_1", forget_the_scales_tile),
+        ("decode_8", swap_registers),
+        ("decode_8", swap_registers_of_b),
+        ("decode_8", forget_the_scales_tile),
         ("middle_64", swap_registers),
         pytest.param("middle_64", wait_for_nothing, marks=needs_emulator),
         ("middle_64", forget_the_scales_tile),

@@ -19,8 +19,7 @@ from tests.custom_ops.mxfp4.sass import early_writes, loop_with, memory_waits
 REGISTERS = {
     f"{config}{gated}": registers
     for config, registers in {
-        "decode_1": 56,
-        "decode_8": 80,
+        "decode_8": 56,
         "decode_16": 80,
         "middle_64": 96,
         "prefill_128": 128,
@@ -138,7 +137,7 @@ def test_a_wait_that_is_gone_is_seen(kernels: dict[str, str], name: str, tmp_pat
 
 
 @needs_nvdisasm
-@pytest.mark.parametrize("name", ["decode_1", "decode_8_gated", "decode_16"])
+@pytest.mark.parametrize("name", ["decode_8", "decode_8_gated", "decode_16"])
 def test_a_slot_is_given_back_when_all_lanes_have_read(
     kernels: dict[str, str], name: str, tmp_path: Path
 ) -> None:
