@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from max.driver import (
     DeviceSpec,
@@ -17,7 +18,7 @@ from max.driver import (
 )
 from max.pipelines import PIPELINE_REGISTRY
 from max.pipelines.kv_cache import KVCacheConfig
-from max.pipelines.lib import PipelineArgs, PipelineConfig
+from max.pipelines.lib import OverlapTextGenerationPipeline, PipelineArgs, PipelineConfig
 from max.pipelines.lib.generate import BatchPipeline, GenerateIterator
 from max.pipelines.lib.pipeline_runtime_config import (
     DEFAULT_MAX_BATCH_INPUT_TOKENS,
@@ -82,8 +83,12 @@ def load(
         max_batch_size=batch,
         max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
+        device_graph_capture=options.device_graphs,
     )
-    return _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime, reuse=reuse)
+    pipeline = _make_pipeline(checkpoint, device, prompt_tokens + new_tokens, runtime, reuse=reuse)
+    if isinstance(pipeline, OverlapTextGenerationPipeline):  # as MAX makes for device graphs
+        _capture(pipeline)
+    return pipeline
 
 
 def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
@@ -129,14 +134,18 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     """
     _request(options)
     device = DeviceSpec.cpu()
-    if options.target != "cpu":
+    on_gpu = options.target != "cpu"
+    if on_gpu:
         api, _, architecture = options.target.partition(":")
         set_virtual_device_api(api)
         set_virtual_device_count(1)
         set_virtual_device_target_arch(architecture)
         device = DeviceSpec.accelerator()
     runtime = PipelineRuntimeConfig(
-        custom_architectures=[gpt_oss_mxfp4.__name__], max_batch_size=1, export_mefs=str(folder)
+        custom_architectures=[gpt_oss_mxfp4.__name__],
+        max_batch_size=1,
+        export_mefs=str(folder),
+        device_graph_capture=on_gpu,  # which wants the graphs of a pipeline without them, and one more
     )
     _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
     fingerprint = _fingerprint(checkpoint, device, options)
@@ -243,6 +252,16 @@ def _make_pipeline(
     return pipeline
 
 
+def _capture(pipeline: OverlapTextGenerationPipeline[Any]) -> None:
+    try:
+        pipeline.warmup_graph_capture()
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())
+        raise Refused(
+            f"--device-graphs: MAX cannot capture a step here ({cause}); run without"
+        ) from error
+
+
 def stream(
     pipeline: BatchPipeline, prompt: Prompt, options: SamplingOptions
 ) -> Generator[list[int], None, None]:
@@ -296,4 +315,6 @@ def stream_batch(
         ignore_eos=True,
     ) as batch:
         for step in batch:
-            yield [token for row in range(len(prompts)) for token in step[row]]
+            tokens = [token for row in range(len(prompts)) for token in step.get(row, [])]
+            if tokens:  # with device graphs MAX gives a step's with the next
+                yield tokens

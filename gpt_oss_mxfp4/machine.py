@@ -30,6 +30,8 @@ def check_engine(options: EngineOptions) -> None:
         if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DEVICES)):
             raise Refused("--devices gpu: there is no GPU on this machine; run with --devices cpu")
         require_bfloat16(options, "run with --devices cpu")
+    elif options.device_graphs:
+        raise Refused("--device-graphs: must come with --devices gpu")
 
 
 def loading_step(options: EngineOptions) -> tuple[str, str]:

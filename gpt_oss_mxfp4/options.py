@@ -76,11 +76,14 @@ class EngineOptions(ModelOptions):
         devices: "cpu" or "gpu".
         precompiled: folder that ``compile`` has written, or None to compile here.
         threads: CPUs to compute on, or None for all.
+        device_graphs: whether a GPU replays the launches of a step that generates, captured once for each number of
+            sequences, instead of being told each again.
     """
 
     devices: str = "cpu"
     precompiled: Path | None = None
     threads: int | None = None
+    device_graphs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

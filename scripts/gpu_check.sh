@@ -8,7 +8,8 @@
 # written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml, kernels.txt and
 # kernels.json, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json, triton_experts.json where
 # TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving extras are installed, what
-# generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well.
+# generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well, and
+# measured with device graphs and without (bench.json, bench--device-graphs.json).
 # PRECOMPILED/demo and PRECOMPILED/synthetic, where they are, spare the GPU's host compiling: `gpt-oss-mxfp4 compile --target
 # cuda:sm_90a` of the same models has written them elsewhere. Exits with 1 if a check fails; what comes behind it runs all
 # the same.
@@ -77,6 +78,8 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
     done
     # The reasoning may hang on a near tie: a CPU computes in float32, a GPU in bfloat16.
     diff "$results/generate-cpu.txt" "$results/generate-gpu.txt"
+    "$python" -m gpt_oss_mxfp4 generate --prompt "What is 4587 + 968?" --show-reasoning $(on gpu demo) --device-graphs \
+        | cmp - "$results/generate-gpu.txt" || failed=1
     if [ -n "${SYNTHETIC:-}" ]; then
         echo "== synthetic 20b"
         for device in cpu gpu; do
@@ -87,6 +90,10 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
             tail -n 1 "$results/synthetic-$device.log"
         done
         cmp "$results/synthetic-cpu.txt" "$results/synthetic-gpu.txt"
+        for graphs in "" --device-graphs; do
+            "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" $(on gpu synthetic) $graphs --batch 1 4 16 64 \
+                --prompt-tokens 2048 --json "$results/bench$graphs.json" || failed=1
+        done
     fi
 else
     echo "skipped: MAX's pipelines or transformers are not installed"

@@ -39,6 +39,12 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPUs to compute on, on Linux only; default: all",
     )
+    verb.add_argument(
+        "--device-graphs",
+        action="store_true",
+        help="with --devices gpu: capture the kernels of a step that generates once for each number of sequences, and "
+        "replay them",
+    )
     add_precision(verb)
 
 

@@ -45,6 +45,7 @@ _PENALTIES: Mapping[str, _Values] = {
 }
 _MIN_TOKENS: Mapping[str, _Values] = {"min_tokens": (0,)}
 _MIN_P: Mapping[str, _Values] = {"min_p": (0,)}
+_LOG_PROBABILITIES: Mapping[str, _Values] = {"logprobs": (False,)}
 
 
 class RequestError(FieldError):
@@ -59,11 +60,13 @@ class Sampler:
         penalties: for frequency, presence and repetition.
         min_tokens: before an answer may end.
         min_p: the least probability of a token, as a share of the likeliest's.
+        log_probabilities: whether it tells them.
     """
 
     penalties: bool = False
     min_tokens: bool = False
     min_p: bool = False
+    log_probabilities: bool = True
 
     @property
     def ignored(self) -> Mapping[str, _Values]:
@@ -73,6 +76,7 @@ class Sampler:
             (self.penalties, _PENALTIES),
             (self.min_tokens, _MIN_TOKENS),
             (self.min_p, _MIN_P),
+            (self.log_probabilities, _LOG_PROBABILITIES),
         ):
             ignored |= {} if heeded else fields
         return ignored

@@ -116,6 +116,7 @@ def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGenerat
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=batch,
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
+        device_graph_capture=options.device_graphs,
     )
     arguments = engine.pipeline_arguments(
         checkpoint, device, runtime, options.max_length, KVCacheConfig(), options.served_name
@@ -245,10 +246,12 @@ class _Serving:
         """Has the model answer, before anyone is told that it does.
 
         With log probabilities, whose graph is compiled or loaded when they are first asked for: for a client's
-        request all others would wait.
+        request all others would wait. MAX has none beside device graphs.
         """
         name = self.options.served_name
-        request = {"model": name, "prompt": [0], "max_tokens": 1, "logprobs": 1}
+        request = {"model": name, "prompt": [0], "max_tokens": 1}
+        if not self.options.device_graphs:
+            request["logprobs"] = 1
         transport = httpx.ASGITransport(app=self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             answer = await client.post("/v1/completions", json=request, timeout=None)

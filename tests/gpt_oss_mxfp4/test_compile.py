@@ -242,3 +242,4 @@ def test_a_published_size_compiles_for_hopper(tmp_path: Path, output: Path) -> N
     done = run("compile", "--model", str(model), "--target", "cuda:sm_90a", "--output", str(output))
     assert done.returncode == 0, done.stderr
     assert sum(file.stat().st_size for file in output.rglob("*")) > 10**6
+    assert list(output.glob("realize_future_token_graph-*.mef")), "what --device-graphs needs"

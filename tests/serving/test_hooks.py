@@ -144,6 +144,7 @@ def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> 
         ({"sample_on_host": True}, {}),
         ({"device_type": "cpu", "enable_penalties": True}, {"penalties": True}),
         ({"device_type": "cpu", "enable_min_tokens": True}, {"min_tokens": True}),
+        ({"enable_overlap_scheduler": True}, {"min_p": True, "log_probabilities": False}),
     ],
 )
 def test_what_the_sampler_heeds_is_what_max_was_asked_for(
@@ -154,11 +155,12 @@ def test_what_the_sampler_heeds_is_what_max_was_asked_for(
 
     options = {
         **{"enable_penalties": False, "enable_min_tokens": False},
-        **{"sample_on_host": False, "device_type": "gpu"},
+        **{"sample_on_host": False, "device_type": "gpu", "enable_overlap_scheduler": False},
         **asked,
     }
     config: Any = SimpleNamespace(
         sampling=SimpleNamespace(**options),
+        runtime=SimpleNamespace(**options),
         model=SimpleNamespace(device_specs=[SimpleNamespace(**options)]),
     )
     assert hooks._sampler(config) == Sampler(**heeded)

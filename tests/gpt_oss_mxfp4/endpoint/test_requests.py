@@ -98,6 +98,16 @@ def test_what_the_sampler_heeds_passes(field: str, value: float, neutral: str) -
     check_completion(SimpleNamespace(**{field: value}), heeding)
 
 
+def test_log_probabilities_are_refused_where_there_are_none() -> None:
+    without = Sampler(log_probabilities=False)
+    check_chat(chat(logprobs=False), [], without)
+    check_chat(chat(logprobs=True), [], Sampler())
+    with pytest.raises(RequestError, match=r"^logprobs: must be left out, anything else"):
+        check_chat(chat(logprobs=True), [], without)
+    with pytest.raises(RequestError, match=r"^logprobs: must be left out, anything else"):
+        check_completion(SimpleNamespace(logprobs=1), without)
+
+
 def test_a_call_needs_tools() -> None:
     with pytest.raises(RequestError) as raised:
         check_chat(chat(tool_choice="required"), [], Sampler())

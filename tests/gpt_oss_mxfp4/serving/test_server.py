@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from max.serve.process_control import SubprocessExit
 
+from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.options import Failed
+from gpt_oss_mxfp4.serving import server
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.server import _ended_process, _model, _Serving
 from tests.golden import CHECKPOINT
@@ -33,8 +35,9 @@ class App:
         await send({"type": "http.response.body", "body": b"no"})
 
 
-def answer_once(app: App) -> None:
-    serving: Any = SimpleNamespace(app=app, options=ServeOptions(model=None, name="m"))
+def answer_once(app: App, *, device_graphs: bool = False) -> None:
+    options = ServeOptions(model=None, name="m", device_graphs=device_graphs)
+    serving: Any = SimpleNamespace(app=app, options=options)
     asyncio.run(_Serving._answer_once(serving))
 
 
@@ -43,6 +46,21 @@ def test_the_first_answer_has_log_probabilities() -> None:
     app = App(200)
     answer_once(app)
     assert app.body == {"model": "m", "prompt": [0], "max_tokens": 1, "logprobs": 1}
+
+
+def test_beside_device_graphs_max_has_no_log_probabilities() -> None:
+    app = App(200)
+    answer_once(app, device_graphs=True)
+    assert app.body == {"model": "m", "prompt": [0], "max_tokens": 1}
+
+
+def test_device_graphs_are_max_s_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(server, "PipelineRuntimeConfig", lambda **options: asked.append(options))
+    monkeypatch.setattr(engine, "pipeline_arguments", lambda *_: None)
+    with pytest.raises(AttributeError):  # of MAX, which is given nothing
+        _model(open_checkpoint(CHECKPOINT), ServeOptions(device_graphs=True))
+    assert asked[0]["device_graph_capture"] is True
 
 
 def test_a_model_that_does_not_answer_fails() -> None:
