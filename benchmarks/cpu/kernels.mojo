@@ -2,7 +2,7 @@
 
     ./run mojo run -I custom_ops benchmarks/cpu/kernels.mojo [OPS.json]
 
-Two roofs: a plain read of as many bytes by as many threads, and a loop of nothing but multiply_add. Each round times the
+Two roofs: a plain read of as many bytes by as many threads, and a loop of nothing but products. Each round times the
 kernel between roofs and takes its share of the lower one: `rate / min(read * operations per byte, peak)`; the table gives
 medians over the rounds, their range in brackets. Experts are a layer's two matmuls, in random layers of six and with
 random routing; every touched expert's bytes count once. Attention is over a cache of bfloat16, of six layers too; of a prompt it
@@ -30,9 +30,10 @@ from mxfp4.cpu.weights import PREFETCH_BYTES, WeightRows, prefetch_byte
 from mxfp4.cpu.words import (
     HAS_BF16_DOT,
     LANES,
+    PairSums,
     Sums,
     Words,
-    multiply_add,
+    multiply_add_of_group,
     per_word,
 )
 from mxfp4.pointers import ConstPointer
@@ -115,21 +116,25 @@ def _read_rate(bytes: ConstPointer[DType.uint8], count: Int) -> Float64:
 
 
 def _peak_rate[word: DType]() -> Float64:
-    """Operations per second of independent multiply_adds in registers.
+    """Operations per second of independent groups of four words, multiplied in registers.
 
-    Each multiplies its neighbour's sum: what is the same in every step a compiler computes once.
+    Each multiplies its neighbour's sum, and each word another: what is the same in every step a compiler computes once.
     """
-    comptime steps = 400_000
-    comptime chains = 12  # AVX2 has 16 registers
+    comptime steps = 100_000
+    comptime group = 4
+    # AVX2 has 16 registers, of which sums of pairs of bytes take some.
+    comptime chains = 6 if word == DType.int8 and LANES == 8 else 12
     var threads = parallelism_level()
 
     def spin(thread: Int) {imm}:
         var sums = Array[Sums[word], chains](fill=Sums[word](1))
-        var a = Words(0x3F80_3F80)
+        var pairs = Array[PairSums, chains](fill=PairSums(0))
         for _ in range(steps):
-            comptime for j in range(chains):
-                var b = bitcast[DType.uint32, LANES](sums[(j + 1) % chains])
-                sums[j] = multiply_add[word, 12](sums[j], a, b)
+            comptime for at in range(group):
+                comptime for j in range(chains):
+                    var a = Words(UInt32(0x3F80_3F80 + at))
+                    var b = bitcast[DType.uint32, LANES](sums[(j + 1) % chains])
+                    sums[j] = multiply_add_of_group[word, 12, at, group](sums[j], pairs[j], a, b)
         var total = Sums[word](0)
         comptime for j in range(chains):
             total += sums[j]
@@ -138,7 +143,7 @@ def _peak_rate[word: DType]() -> Float64:
     var begin = perf_counter_ns()
     sync_parallelize(spin, threads)
     var seconds = Float64(perf_counter_ns() - begin) * 1e-9
-    return Float64(steps * chains * LANES * per_word(word) * 2 * threads) / seconds
+    return Float64(steps * group * chains * LANES * per_word(word) * 2 * threads) / seconds
 
 
 def _random_bytes(count: Int, mask: UInt64, offset: UInt64) -> List[UInt8]:

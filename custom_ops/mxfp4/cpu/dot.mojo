@@ -21,7 +21,7 @@ from .weights import (
     lane_scales,
     words_per_chunk,
 )
-from .words import LANES, Floats, Sums, Words, multiply_add
+from .words import LANES, Floats, PairSums, Sums, Words, multiply_add, multiply_add_of_group
 
 comptime FloatPointer = MutPointer[Float32, MutUntrackedOrigin]
 """Sums in a buffer of the op's own."""
@@ -186,11 +186,12 @@ def _add_products[
         var start = x.unsafe_load[width=LANES](words_per_chunk[Rows]())
         comptime for r in range(pair):
             products[r] = rebind[Sums[Rows.word]](bitcast[DType.int32, LANES](start))
+    var pairs = Array[PairSums, pair](fill=PairSums(0))
     comptime for v in range(Rows.vectors):
         var source = x.unsafe_load[width=LANES](v * LANES)
         comptime for r in range(pair):
-            products[r] = multiply_add[Rows.word, Rows.zero_point](
-                products[r], words[r * Rows.vectors + v], source
+            products[r] = multiply_add_of_group[Rows.word, Rows.zero_point, v, Rows.vectors](
+                products[r], pairs[r], words[r * Rows.vectors + v], source
             )
     comptime for r in range(pair):
         var total = products[r].cast[DType.float32]()

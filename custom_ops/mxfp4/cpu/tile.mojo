@@ -21,7 +21,7 @@ from .weights import (
     lane_scales,
     words_per_chunk,
 )
-from .words import LANES, Floats, Sums, Words, multiply_add
+from .words import LANES, Floats, PairSums, Sums, Words, multiply_add, multiply_add_of_group
 
 comptime _ROWS = 8 if LANES == 16 else 4
 """Weight rows that are decoded together."""
@@ -119,8 +119,10 @@ def _multiply_groups[
                         products[r * tm + t] = rebind[Sums[Rows.word]](
                             bitcast[DType.int32, LANES](starts[t])
                         )
+            var pairs = Array[PairSums, nr * tm](fill=PairSums(0))
             comptime for v in range(Rows.vectors):
                 comptime for i in range(Rows.group_lanes):
+                    comptime at = v * Rows.group_lanes + i
                     var word = v * LANES + first + i
                     var tokens = _load_tokens[tm](chunk_x.unsafe_offset(word * stride))
                     comptime for r in range(nr):
@@ -128,9 +130,10 @@ def _multiply_groups[
                             chunk_words[unsafe_offset=r * _words_per_step[Rows]() + word]
                         )
                         comptime for t in range(tm):
-                            products[r * tm + t] = multiply_add[Rows.word, Rows.zero_point](
-                                products[r * tm + t], weight, tokens[t]
-                            )
+                            comptime s = r * tm + t
+                            products[s] = multiply_add_of_group[
+                                Rows.word, Rows.zero_point, at, Rows.vectors * Rows.group_lanes
+                            ](products[s], pairs[s], weight, tokens[t])
             var factors = Array[Floats, tm](fill=Floats(1))
             comptime if Rows.word == DType.int8:
                 var x_scales = _load_tokens[tm](

@@ -1,5 +1,6 @@
 """The 32-bit words that CPU kernels multiply: one float32, two bfloat16 or four int8."""
 
+from std.bit import prev_power_of_two
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
 
@@ -127,6 +128,59 @@ def multiply_add[word: DType, zero_point: Int](acc: Sums[word], a: Words, b: Wor
         )
 
 
+comptime PairSums = SIMD[DType.int16, 2 * LANES]
+"""A register of int16 sums, one to two bytes of a word."""
+
+
+@inline(.always)
+def multiply_add_of_group[
+    word: DType, zero_point: Int, at: Int, count: Int
+](acc: Sums[word], mut pairs: PairSums, a: Words, b: Words) -> Sums[word]:
+    """Adds the products of one of a group's words, as `multiply_add` does each: the sums are right after the last.
+
+    Where bytes are multiplied in pairs, as many words as cannot overflow int16 are summed there first: for MXFP4 four,
+    4 * 2 * 24 * 127 = 24384. That is one addition a word instead of two and a multiplication.
+
+    Parameters:
+        word: What a word holds.
+        zero_point: As `multiply_add` takes it.
+        at: Which of the group's words, in order from 0.
+        count: Words in the group.
+
+    Args:
+        acc: Sums so far.
+        pairs: The group's own, of whatever value before its first word.
+        a: Words of weights.
+        b: Words of activations.
+
+    Returns:
+        Sums, to be given with the group's next word.
+    """
+    comptime run = _run[word, zero_point]()
+    comptime if run == 1:
+        return multiply_add[word, zero_point](acc, a, b)
+    else:
+        var products = _multiply_pairs(
+            bitcast[DType.int8, 4 * LANES](a), bitcast[DType.int8, 4 * LANES](b)
+        )
+        comptime if at % run == 0:
+            pairs = products
+        else:
+            pairs += products
+        comptime if at % run == run - 1 or at == count - 1:
+            return rebind[Sums[word]](_add_pairs(rebind[_Ints](acc), pairs))
+        else:
+            return acc
+
+
+def _run[word: DType, zero_point: Int]() -> Int:
+    """Words whose products are summed in int16, a power of two."""
+    comptime if word != DType.int8 or HAS_INT8_DOT or not HAS_INT8_PAIRS or zero_point == 0:
+        return 1
+    else:
+        return prev_power_of_two(32767 // (2 * 2 * zero_point * 127))
+
+
 @inline(.always)
 def nearest_bf16(bits: Words) -> Words:
     """Rounds float32 to bfloat16, to even of two; a cast is a call for each element where CPUs have no bfloat16.
@@ -143,8 +197,20 @@ def nearest_bf16(bits: Words) -> Words:
 
 
 comptime _Ints = SIMD[DType.int32, LANES]
-comptime _Pairs = SIMD[DType.int16, 2 * LANES]
 comptime _Bytes = SIMD[DType.int8, 4 * LANES]
+
+
+@inline(.always)
+def _multiply_pairs(a: _Bytes, b: _Bytes) -> PairSums:
+    """Gives the sums of two products each; bytes of a are without sign."""
+    comptime name = "llvm.x86.avx512.pmaddubs.w.512" if LANES == 16 else "llvm.x86.avx2.pmadd.ub.sw"
+    return llvm_intrinsic[name, PairSums, has_side_effect=False](a, b)
+
+
+@inline(.always)
+def _add_pairs(acc: _Ints, pairs: PairSums) -> _Ints:
+    comptime name = "llvm.x86.avx512.pmaddw.d.512" if LANES == 16 else "llvm.x86.avx2.pmadd.wd"
+    return acc + llvm_intrinsic[name, _Ints, has_side_effect=False](pairs, PairSums(1))
 
 
 @inline(.always)
@@ -164,10 +230,7 @@ def _multiply_bytes[zero_point: Int](acc: _Ints, a: _Bytes, b: _Bytes) -> _Ints:
                 right = a.lt(0).select(-b, b)
             else:
                 right = llvm_intrinsic["llvm.x86.avx2.psign.b", _Bytes, has_side_effect=False](b, a)
-        comptime of_bytes = "llvm.x86.avx512.pmaddubs.w.512" if wide else "llvm.x86.avx2.pmadd.ub.sw"
-        comptime of_pairs = "llvm.x86.avx512.pmaddw.d.512" if wide else "llvm.x86.avx2.pmadd.wd"
-        var pairs = llvm_intrinsic[of_bytes, _Pairs, has_side_effect=False](left, right)
-        return acc + llvm_intrinsic[of_pairs, _Ints, has_side_effect=False](pairs, _Pairs(1))
+        return _add_pairs(acc, _multiply_pairs(left, right))
     elif HAS_SIGNED_DOT:
         comptime assert zero_point < 64, "bytes have signs"
         comptime Half = SIMD[DType.int32, LANES // 2]
