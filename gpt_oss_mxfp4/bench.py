@@ -104,7 +104,7 @@ def _check(options: BenchOptions) -> None:
         check_place("--json", options.json)
 
 
-def _how(options: EngineOptions) -> dict[str, str]:
+def _how(options: EngineOptions) -> dict[str, str | bool]:
     """How the model was run, for the report: every option of the engine that has a say in it."""
     left_out = ("model", "verbose", "precompiled", "threads")  # or told elsewhere
     names = [field.name for field in fields(EngineOptions) if field.name not in left_out]

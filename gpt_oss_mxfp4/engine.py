@@ -255,7 +255,7 @@ def _make_pipeline(
 def _capture(pipeline: OverlapTextGenerationPipeline[Any]) -> None:
     try:
         pipeline.warmup_graph_capture()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         cause = " ".join(str(error).split())
         raise Refused(
             f"--device-graphs: MAX cannot capture a step here ({cause}); run without"

@@ -229,6 +229,7 @@ def _configure_logging(verbose: bool, progress: Progress) -> None:
     else:
         logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it has a log handler of its own
+        os.environ.setdefault("TQDM_DISABLE", "1")  # MAX shows so how it captures device graphs
         warnings.simplefilter("ignore")
 
 

@@ -209,5 +209,6 @@ def _sampler(config: PipelineConfig) -> Sampler:
         # MAX's kernel for the CPU takes it and does not look at it.
         min_p=config.model.device_specs[0].device_type != "cpu"
         and not config.sampling.sample_on_host,
-        log_probabilities=not config.runtime.enable_overlap_scheduler,
+        log_probabilities=not config.runtime.enable_overlap_scheduler
+        or config.runtime.allow_unsupported_logprobs,
     )

@@ -29,7 +29,8 @@ class Exchange:
         ended: "ok", or what ended it: "client_left", "refused", "stopped" or "error".
         why: of a refusal, OpenAI's name of the field or of the case.
         begin: by the monotonic clock.
-        at_end: what is done once it has been answered, or was left.
+        over: whether it has been answered, or was left.
+        at_end: what is done then.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Exchange:
     ended: str = "ok"
     why: str | None = None
     begin: float = field(default_factory=time.monotonic)
+    over: bool = False
     at_end: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def line(self) -> str:

@@ -83,7 +83,10 @@ class Front:
         self.running += 1
         try:
             async with exchange.at_end:
-                await self._answer(scope, answer.watched(receive), answer)
+                try:
+                    await self._answer(scope, answer.watched(receive), answer)
+                finally:
+                    exchange.over = True
         except Rejected as rejected:
             exchange.ended, exchange.why = "refused", rejected.code or rejected.param
             await answer.send_all(rejected.status, rejected.body, rejected.headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from max.serve.pipelines.llm import TokenGeneratorPipeline
@@ -33,13 +33,18 @@ def follow_generations() -> None:
         followed: Any = counted(chunks, exchange)
 
         async def end() -> None:
-            # Another prompt's refusal ends an exchange while this generator waits for tokens, and cannot be closed.
-            if followed.ag_running:
+            if followed.ag_frame is None:  # it has ended
+                return
+            with suppress(Exception):  # as MAX does: the worker may be gone
                 self.model_worker.cancel(request.request_id)
-            else:
+            # Another prompt's refusal ends an exchange while this one waits for tokens, and cannot be closed.
+            if not followed.ag_running:
                 await followed.aclose()
 
-        exchange.at_end.push_async_callback(end)
+        if exchange.over:  # by another prompt's refusal, before this one was with the model
+            await end()
+        else:
+            exchange.at_end.push_async_callback(end)
         return followed
 
     setattr(TokenGeneratorPipeline, "next_token_chunk", next_token_chunk)  # noqa: B010  mypy

@@ -84,15 +84,16 @@ def test_tokens_are_those_of_the_pipeline_without(captures: list[Any]) -> None:
     assert [len(step) for step in runs[1][1]] == 8 * [3]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
 def test_a_gpu_that_cannot_capture_is_told(
-    monkeypatch: pytest.MonkeyPatch, overlapping: ModuleType
+    monkeypatch: pytest.MonkeyPatch, overlapping: ModuleType, error: type[Exception]
 ) -> None:
     class Pipeline(overlapping.OverlapTextGenerationPipeline):  # type: ignore[name-defined]
         def __init__(self) -> None:
             pass
 
         def warmup_graph_capture(self) -> None:
-            raise RuntimeError("no graph-capture\ndevices")
+            raise error("no graph-capture\ndevices")
 
     monkeypatch.setattr(engine, "OverlapTextGenerationPipeline", Pipeline)
     monkeypatch.setattr(engine, "_make_pipeline", lambda *_, **__: Pipeline())

@@ -50,7 +50,7 @@ def wait_idle(server: Server) -> None:
     while steps != before:
         assert time.monotonic() < deadline, "requests of clients that left are still running"
         time.sleep(1)
-        before, steps = steps, server.metrics().get(STEPS, 0)
+        before, steps = steps, server.metrics()[STEPS]
 
 
 def logged(server: Server, since: int) -> list[str]:
@@ -112,9 +112,11 @@ def test_others_are_answered_while_clients_come_and_go(server: Server) -> None:
         )
         return str(answer.json()["choices"][0]["text"])
 
+    before = server.metrics()[STEPS]
     with ThreadPoolExecutor(16) as pool:
         gone = pool.map(vanish, range(24))
         answers = list(pool.map(stay, range(8)))
         list(gone)
     assert answers == [alone] * 8
     wait_idle(server)
+    assert server.metrics()[STEPS] - before < LONG, "the model went on for a client that left"

@@ -145,6 +145,10 @@ def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> 
         ({"device_type": "cpu", "enable_penalties": True}, {"penalties": True}),
         ({"device_type": "cpu", "enable_min_tokens": True}, {"min_tokens": True}),
         ({"enable_overlap_scheduler": True}, {"min_p": True, "log_probabilities": False}),
+        (
+            {"enable_overlap_scheduler": True, "allow_unsupported_logprobs": True},
+            {"min_p": True},
+        ),
     ],
 )
 def test_what_the_sampler_heeds_is_what_max_was_asked_for(
@@ -156,6 +160,7 @@ def test_what_the_sampler_heeds_is_what_max_was_asked_for(
     options = {
         **{"enable_penalties": False, "enable_min_tokens": False},
         **{"sample_on_host": False, "device_type": "gpu", "enable_overlap_scheduler": False},
+        "allow_unsupported_logprobs": False,
         **asked,
     }
     config: Any = SimpleNamespace(

@@ -113,14 +113,47 @@ def test_what_is_left_ends_with_the_exchange(pipeline: Any, generation: Generati
         exchange = Exchange("POST", "/left")
         CURRENT.set(exchange)
         async with exchange.at_end:
-            for _ in range(2):
-                held.append(await pipeline.next_token_chunk(None))
-                await anext(held[-1])
+            for name in ("a", "b", "never begun"):
+                held.append(await pipeline.next_token_chunk(SimpleNamespace(request_id=name)))
+            for chunks in held[:2]:
+                await anext(chunks)
             assert generation.open == 2
         assert generation.open == 0, "the model goes on for nobody"
 
     asyncio.run(ask())
-    assert generation.cancelled == [], "MAX's generator tells the model itself"
+    assert sorted(generation.cancelled) == ["a", "b", "never begun"]
+
+
+def test_what_comes_to_the_model_after_the_exchange_is_cancelled(
+    pipeline: Any, generation: Generation
+) -> None:
+    """A prompt that was still being tokenized when another one was refused."""
+
+    async def ask() -> None:
+        exchange = Exchange("POST", "/refused", over=True)
+        CURRENT.set(exchange)
+        chunks = await pipeline.next_token_chunk(SimpleNamespace(request_id="late"))
+        assert [chunk async for chunk in chunks] == []
+
+    asyncio.run(ask())
+    assert generation.cancelled == ["late"]
+
+
+def test_a_worker_that_is_gone_is_no_fault_of_the_exchange(
+    pipeline: Any, generation: Generation
+) -> None:
+    def cancel(name: str) -> None:
+        raise OSError(name)
+
+    async def ask() -> None:
+        pipeline.model_worker.cancel = cancel
+        exchange = Exchange("POST", "/left")
+        CURRENT.set(exchange)
+        async with exchange.at_end:
+            await anext(await pipeline.next_token_chunk(SimpleNamespace(request_id="a")))
+        assert generation.open == 0
+
+    asyncio.run(ask())
 
 
 def test_what_waits_for_tokens_is_cancelled_with_the_exchange(
