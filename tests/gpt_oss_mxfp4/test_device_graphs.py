@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,7 +68,7 @@ def test_tokens_are_those_of_the_pipeline_without(captures: list[Any]) -> None:
     prompts = [prompt.ids, prompt.ids[3:], prompt.ids[:2]]
     runs = []
     for device_graphs in (False, True):
-        options = EngineOptions(activations="float32", device_graphs=device_graphs)
+        options = replace(OPTIONS, device_graphs=device_graphs)
         pipeline = engine.load(checkpoint, len(prompt.ids), 8, options, 3)
         assert captures == ([pipeline] if device_graphs else [])
         left = engine.stream(pipeline, prompt, SamplingOptions(max_new_tokens=8))

@@ -113,6 +113,7 @@ def test_what_an_exchange_has_begun_ends_before_it_is_logged(fault: type[OSError
 
         async def end() -> None:
             assert client.lines == []
+            assert exchange.over
             ended.append(True)
 
         exchange.at_end.push_async_callback(end)

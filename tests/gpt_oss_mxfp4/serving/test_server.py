@@ -15,7 +15,7 @@ from max.serve.process_control import SubprocessExit
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.options import Failed
+from gpt_oss_mxfp4.options import Failed, Refused
 from gpt_oss_mxfp4.serving import server
 from gpt_oss_mxfp4.serving.options import ServeOptions
 from gpt_oss_mxfp4.serving.server import _ended_process, _model, _Serving
@@ -58,7 +58,12 @@ def test_device_graphs_are_max_s_to_capture(monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[Any] = []
     monkeypatch.setattr(server, "PipelineRuntimeConfig", lambda **options: asked.append(options))
     monkeypatch.setattr(engine, "pipeline_arguments", lambda *_: None)
-    with pytest.raises(AttributeError):  # of MAX, which is given nothing
+
+    def refuse(arguments: None) -> None:
+        raise ValueError("asked")
+
+    monkeypatch.setattr(server, "PipelineConfig", SimpleNamespace(from_args=refuse))
+    with pytest.raises(Refused, match="asked"):
         _model(open_checkpoint(CHECKPOINT), ServeOptions(device_graphs=True))
     assert asked[0]["device_graph_capture"] is True
 

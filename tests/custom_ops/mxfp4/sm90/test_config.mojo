@@ -16,7 +16,8 @@ from mxfp4.sm90.config import (
 
 def test_rows_to_an_expert_choose() raises:
     # 20b: four routed rows a token, 32 experts.
-    assert_true(choose_config(1, 32) == DECODE_8)
+    assert_true(choose_config(4, 32) == DECODE_8)
+    assert_true(choose_config(8, 32) == DECODE_8)
     assert_true(choose_config(128, 32) == DECODE_8)
     assert_true(choose_config(129, 32) == DECODE_16)
     assert_true(choose_config(384, 32) == DECODE_16)

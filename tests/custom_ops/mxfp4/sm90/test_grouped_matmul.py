@@ -104,6 +104,7 @@ CASES = {
         Case((0, 2), n=96, k=352, grid=1),
         Case((4, 0, 3, 1), n=64, k=320, top_k=4),
         Case((3, 2), n=66, k=96),
+        Case((1,), n=96, k=96),
     ],
     "decode_8_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
     "decode_16": [Case((9, 1), n=64, k=352)],
