@@ -43,14 +43,19 @@ def raw_request(request: dict[str, object]) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def steps(server: Server) -> float:
+    """How many steps generated tokens so far; MAX names the number once there was one."""
+    return server.metrics().get(STEPS, 0.0)
+
+
 def wait_idle(server: Server) -> None:
     """Waits until the model computes nothing more: MAX's number of requests lags behind, by what Python collects."""
     deadline = time.monotonic() + 60
-    before, steps = -1.0, 0.0
-    while steps != before:
+    before, now = -1.0, steps(server)
+    while now != before:
         assert time.monotonic() < deadline, "requests of clients that left are still running"
         time.sleep(1)
-        before, steps = steps, server.metrics()[STEPS]
+        before, now = now, steps(server)
 
 
 def logged(server: Server, since: int) -> list[str]:
@@ -112,11 +117,11 @@ def test_others_are_answered_while_clients_come_and_go(server: Server) -> None:
         )
         return str(answer.json()["choices"][0]["text"])
 
-    before = server.metrics()[STEPS]
+    before = steps(server)
     with ThreadPoolExecutor(16) as pool:
         gone = pool.map(vanish, range(24))
         answers = list(pool.map(stay, range(8)))
         list(gone)
     assert answers == [alone] * 8
     wait_idle(server)
-    assert server.metrics()[STEPS] - before < LONG, "the model went on for a client that left"
+    assert steps(server) - before < LONG, "the model went on for a client that left"
