@@ -17,9 +17,9 @@ Address = ctypes.c_uint64
 
 
 class LaunchAttribute(ctypes.Structure):
-    """CUlaunchAttribute, whose value is a union of 64 bytes."""
+    """CUlaunchAttribute, whose value is a union of 64 bytes: here one number, or three."""
 
-    _fields_ = (("id", c_int), ("pad", c_char * 4), ("value", c_int), ("rest", c_char * 60))
+    _fields_ = (("id", c_int), ("pad", c_char * 4), ("value", c_uint * 3), ("rest", c_char * 52))
 
 
 class LaunchConfig(ctypes.Structure):
@@ -70,7 +70,7 @@ MULTIPROCESSOR_COUNT = 16
 """CU_DEVICE_ATTRIBUTE_..., as below."""
 LOCAL_SIZE_BYTES, NUM_REGS, MAX_DYNAMIC_SHARED_SIZE_BYTES = 3, 4, 8
 """CU_FUNC_ATTRIBUTE_..."""
-PROGRAMMATIC_STREAM_SERIALIZATION = 6
+CLUSTER_DIMENSION, PROGRAMMATIC_STREAM_SERIALIZATION = 4, 6
 """CU_LAUNCH_ATTRIBUTE_..."""
 ERROR_LOG_BUFFER, ERROR_LOG_BUFFER_SIZE_BYTES = 5, 6
 """CU_JIT_..."""
@@ -264,6 +264,7 @@ class Kernel:
         grid: tuple[int, int, int],
         threads: int = 0,
         shared_bytes: int = 0,
+        cluster: int = 1,
         overlapping: bool = False,
     ) -> Callable[[], None]:
         """Packs a launch's parameters.
@@ -273,6 +274,7 @@ class Kernel:
             grid: blocks in x, y and z.
             threads: of a block; what the module says unless given.
             shared_bytes: dynamic shared memory of a block.
+            cluster: blocks along x that share their shared memory.
             overlapping: whether it may begin before the kernel before it is over, once that says so.
 
         Returns:
@@ -287,13 +289,20 @@ class Kernel:
         ]
         pointers = (c_void_p * len(storage))(*map(ctypes.addressof, storage))
         self._ask_for(shared_bytes)
-        attribute = LaunchAttribute(id=PROGRAMMATIC_STREAM_SERIALIZATION, value=1)
+        values: dict[int, tuple[int, ...]] = {}
+        if cluster > 1:
+            values[CLUSTER_DIMENSION] = (cluster, 1, 1)
+        if overlapping:
+            values[PROGRAMMATIC_STREAM_SERIALIZATION] = (1,)
+        attributes = (LaunchAttribute * len(values))(
+            *(LaunchAttribute(id=which, value=value) for which, value in values.items())
+        )
         config = LaunchConfig(
             grid=grid,
             block=(threads or self.threads, 1, 1),
             shared_bytes=shared_bytes,
-            attributes=ctypes.pointer(attribute),
-            attribute_count=int(overlapping),
+            attributes=attributes,
+            attribute_count=len(values),
         )
 
         def launch(_kept: Any = storage) -> None:

@@ -34,6 +34,7 @@ def launch_guarded(
     grid: tuple[int, int, int],
     threads: int,
     shared_bytes: int,
+    cluster: int = 1,
 ) -> None:
     """Runs a kernel on copies of arrays and copies them back; an error leaves them allocated, and the context unsure.
 
@@ -44,6 +45,7 @@ def launch_guarded(
         grid: blocks in x, y and z.
         threads: of a block; what the module says where 0.
         shared_bytes: dynamic shared memory of a block.
+        cluster: blocks along x that share their shared memory.
 
     Raises:
         CudaError: the launch fails, or the kernel does.
@@ -63,7 +65,9 @@ def launch_guarded(
         driver.upload(address, whole)
         numbers.append(address + GUARD_BYTES)
         copies.append((position, address, argument))
-    kernel.prepare(numbers, grid=grid, threads=threads, shared_bytes=shared_bytes)()
+    kernel.prepare(
+        numbers, grid=grid, threads=threads, shared_bytes=shared_bytes, cluster=cluster
+    )()
     driver.synchronize(of=kernel.name)
     for position, address, array in copies:
         whole = np.empty(array.nbytes + 2 * GUARD_BYTES, np.uint8)
@@ -160,6 +164,7 @@ def launch(
     grid: tuple[int, int, int],
     threads: int = 0,
     shared_bytes: int = 0,
+    cluster: int = 1,
 ) -> None:
     """Runs a kernel on the first GPU.
 
@@ -169,10 +174,13 @@ def launch(
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
         shared_bytes: dynamic shared memory of a block.
+        cluster: blocks along x that share their shared memory.
 
     Raises:
         CudaError: no driver, no GPU, no compilation, no launch, a fault, no end.
         GuardError: the kernel wrote before or behind an array.
     """
     open_library()  # what is missing is said here, without a process
-    _process().launch(ptx, arguments, grid=grid, threads=threads, shared_bytes=shared_bytes)
+    _process().launch(
+        ptx, arguments, grid=grid, threads=threads, shared_bytes=shared_bytes, cluster=cluster
+    )

@@ -181,9 +181,11 @@ class StandIn:
         program = self._program(function)
         if not all(grid) or threads > (program.threads or 1024) or others != [1, 1]:
             raise Refusal(INVALID_VALUE)
-        for attribute in launch.attributes[: launch.attribute_count]:
-            if attribute.id != driver.PROGRAMMATIC_STREAM_SERIALIZATION:
-                raise Refusal(INVALID_VALUE)
+        attributes = {x.id: list(x.value) for x in launch.attributes[: launch.attribute_count]}
+        attributes.pop(driver.PROGRAMMATIC_STREAM_SERIALIZATION, None)
+        cluster, *others = attributes.pop(driver.CLUSTER_DIMENSION, [1, 1, 1])
+        if attributes or grid[0] % cluster or others != [1, 1]:
+            raise Refusal(INVALID_VALUE)
         if shared_bytes > self._dynamic.get(function, UNASKED_SHARED_BYTES):
             raise Refusal(INVALID_VALUE)
         parameters = [
@@ -199,6 +201,7 @@ class StandIn:
                 grid=tuple(grid),
                 threads=threads,
                 shared_bytes=shared_bytes,
+                cluster=cluster,
                 mode=Mode.LAZY,
             )
         except MemoryAccessError:

@@ -1,18 +1,24 @@
-"""A block of threads: whose turn it is, branches, and barriers for all of its warps."""
+"""A block of threads, or a cluster of them: whose turn it is, branches, and barriers for all of its warps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.ptx_emulator import arithmetic, transfers
 from tests.ptx_emulator.barrier import Barriers
 from tests.ptx_emulator.copies import Copies
-from tests.ptx_emulator.memory import SHARED_BYTES, GlobalMemory, SharedMemory
+from tests.ptx_emulator.memory import (
+    SHARED_BYTES,
+    GlobalMemory,
+    MemoryAccessError,
+    SharedMemory,
+)
 from tests.ptx_emulator.numbers import width
 from tests.ptx_emulator.program import Instruction, Program
-from tests.ptx_emulator.tensor_core import Mode, TensorCore, multiply_at_once
+from tests.ptx_emulator.tensor_core import Mode, TensorCore, multiply_at_once, transpose_matrix
 from tests.ptx_emulator.warp import LANES, WHOLE_WARP, Mask, Warp, vector
 
 _NOTHING = (
@@ -26,6 +32,9 @@ _NOTHING = (
     "fence.acq_rel",
 )
 """What orders or provides, and moves no number here: everything happens in order but what `Mode` and `Copies` delay."""
+
+RANK_SHIFT = np.uint64(24)
+"""Where an address in a cluster's shared memory has the block's rank."""
 
 TURN = 40
 """Instructions a warp may run before another's turn, at most."""
@@ -71,7 +80,8 @@ class Block:
         self.memory = memory
         self.shared = SharedMemory(min(shared_bytes + program.shared_bytes, SHARED_BYTES))
         self.barriers = Barriers()
-        self._executed = 0
+        self.cluster: Sequence[Block] = [self]
+        self.executed = 0
         self._rng = np.random.default_rng(seed)
         self.copies = Copies(self._rng)
         self._parameters = dict(zip(program.parameters, parameters, strict=True))
@@ -98,35 +108,47 @@ class Block:
             special[f"%nctaid.{axis}"] = count
         return special
 
-    def run(self, limit: int = 10**7) -> None:
-        """Runs until every thread has returned.
+    @property
+    def done(self) -> bool:
+        """Whether every thread has returned."""
+        return all(warp.done for warp in self.warps)
 
-        Args:
-            limit: instructions, of all warps together.
+    def run(self, limit: int = 10**7) -> None:
+        """Runs a block that is a cluster by itself, as `run_together` does."""
+        run_together([self], limit)
+
+    def step(self) -> bool:
+        """Lets a copy be done, now and then, and a warp take a turn; says whether there was progress.
 
         Raises:
-            DeadlockError: nothing can go on, or the limit is reached.
+            DeadlockError: all warps wait for each other.
         """
-        idle = 0
-        while running := [warp for warp in self.warps if not warp.done]:
-            if not self.copies.idle and self._rng.random() < 0.5:
-                self.copies.finish_one()
-                idle = 0
-            ready = [warp for warp in running if not warp.waiting]
-            if ready:
-                warp = ready[int(self._rng.integers(len(ready)))]
-                idle = 0 if self._take_turn(warp) else idle + 1
-            self._release_waiting()
-            if self.copies.idle and (not ready or idle > 100 * len(self.warps)):
-                raise DeadlockError(self._describe())
-            if self._executed > limit:
-                raise DeadlockError(f"{limit} instructions and no end: {self._describe()}")
+        progress = False
+        if not self.copies.idle and self._rng.random() < 0.5:
+            self.copies.finish_one()
+            progress = True
+        ready = [warp for warp in self.warps if not warp.done and not warp.waiting]
+        if ready:
+            warp = ready[int(self._rng.integers(len(ready)))]
+            progress = self._take_turn(warp) or progress
+        self._release_waiting()
+        if self.copies.idle and not ready:
+            raise DeadlockError(self.describe())
+        return progress
+
+    def draw(self, count: int) -> int:
+        """Draws one of so many."""
+        return int(self._rng.integers(count)) if count > 1 else 0
+
+    def finish(self) -> None:
+        """Does the copies that are left, when all threads have returned, and looks for products that nobody awaited."""
         while not self.copies.idle:
             self.copies.finish_one()
         for core in self._tensor_cores:
             core.check_retired()
 
-    def _describe(self) -> str:
+    def describe(self) -> str:
+        """Says where each warp stands."""
         lines = []
         for warp in self.warps:
             if not warp.done:
@@ -159,7 +181,7 @@ class Block:
 
     def _execute(self, warp: Warp, instruction: Instruction, lanes: Mask) -> bool:
         """Runs one instruction for the lanes that stand there; says whether the warp may go on."""
-        self._executed += 1
+        self.executed += 1
         mask = lanes
         if instruction.guard:
             predicate = warp.read(instruction.guard, lanes).astype(bool)
@@ -178,6 +200,16 @@ class Block:
         elif opcode.startswith(("bar.sync", "barrier.sync")):
             number, *counts = (warp.read_one(x, mask) for x in instruction.operands)
             warp.waiting = number, counts[0] if counts else LANES * len(self.warps)
+        elif opcode == "barrier.cluster.arrive.aligned":
+            warp.cluster_arrivals += 1
+        elif opcode == "barrier.cluster.wait.aligned":
+            if not self._cluster_has_arrived(warp):
+                warp.place = warp.place - 1  # of all lanes
+                return False
+        elif opcode == "mapa.shared::cluster.u32":
+            self._map_address(warp, instruction, mask)
+        elif opcode == "movmatrix.sync.aligned.m8n8.trans.b16":
+            transpose_matrix(warp, instruction)
         elif opcode.startswith("mbarrier"):
             return transfers.barrier_operation(self, warp, instruction, mask)
         elif opcode.startswith("cp.async.bulk"):
@@ -206,6 +238,34 @@ class Block:
         elif not opcode.startswith(_NOTHING):
             self._compute(warp, instruction, mask)
         return True
+
+    def _cluster_has_arrived(self, warp: Warp) -> bool:
+        others = (other for block in self.cluster for other in block.warps)
+        return all(x.done or x.cluster_arrivals >= warp.cluster_arrivals for x in others)
+
+    def _map_address(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        """Puts a block's rank in the cluster above the bits of an address in its shared memory."""
+        target, address, rank = instruction.operands
+        ranks = warp.read(rank, mask)
+        if (ranks[mask] >= len(self.cluster)).any():
+            raise MemoryAccessError(f"a cluster of {len(self.cluster)}: {instruction}")
+        warp.write(target, warp.read(address, mask) | ranks << RANK_SHIFT, mask)
+
+    def read_cluster(self, addresses: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
+        """Gives numbers from the shared memory of the cluster's blocks.
+
+        Raises:
+            MemoryAccessError: a block has ended, and its shared memory with it.
+        """
+        ranks = addresses >> RANK_SHIFT
+        bits = np.zeros(addresses.size, np.uint64)
+        for rank in np.unique(ranks):
+            block, there = self.cluster[int(rank)], ranks == rank
+            if block.done:
+                raise MemoryAccessError(f"the cluster's block {rank} has ended")
+            at = addresses[there] & np.uint64((1 << int(RANK_SHIFT)) - 1)
+            bits[there] = block.shared.read(at.astype(np.int64), size)
+        return bits
 
     def _multiply(self, warp: Warp, instruction: Instruction) -> None:
         core = self._tensor_cores[warp.number]
@@ -288,3 +348,27 @@ class Block:
         if name not in self._parameters:
             raise NotImplementedError(f"parameter {operand}")
         return self._parameters[name]
+
+
+def run_together(blocks: Sequence[Block], limit: int = 10**7) -> None:
+    """Runs a cluster until every thread has returned.
+
+    Args:
+        blocks: the cluster's, by rank.
+        limit: instructions, of all warps together.
+
+    Raises:
+        DeadlockError: nothing can go on, or the limit is reached.
+    """
+    for block in blocks:
+        block.cluster = blocks
+    idle, warps = 0, sum(len(block.warps) for block in blocks)
+    while running := [block for block in blocks if not block.done]:
+        block = running[blocks[0].draw(len(running))]
+        idle = 0 if block.step() else idle + 1
+        stuck = idle > 100 * warps and all(block.copies.idle for block in running)
+        if stuck or sum(block.executed for block in blocks) > limit:
+            places = "; ".join(block.describe() for block in running)
+            raise DeadlockError(places if stuck else f"{limit} instructions and no end: {places}")
+    for block in blocks:
+        block.finish()

@@ -1,4 +1,4 @@
-"""A grid of blocks, one after the other."""
+"""A grid of blocks, one cluster after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.ptx_emulator.block import Block
+from tests.ptx_emulator.block import Block, run_together
 from tests.ptx_emulator.memory import GlobalMemory
 from tests.ptx_emulator.program import Program, parse_program
 from tests.ptx_emulator.tensor_core import Mode
@@ -26,6 +26,7 @@ def launch(
     grid: tuple[int, int, int],
     threads: int = 0,
     shared_bytes: int = 0,
+    cluster: int = 1,
     unfinished: Collection[int] = (),
     fresh: Collection[int] = (),
     mode: Mode = Mode.EAGER,
@@ -39,6 +40,7 @@ def launch(
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
         shared_bytes: dynamic shared memory of a block.
+        cluster: blocks along x that share their shared memory.
         unfinished: positions of arrays that the kernel before may use until the kernel has waited for it.
         fresh: positions of arrays that were written so shortly before that one that caches may have older lines.
         mode: when tensor cores work.
@@ -64,6 +66,7 @@ def launch(
         grid=grid,
         threads=threads or program.threads,
         shared_bytes=shared_bytes,
+        cluster=cluster,
         mode=mode,
         seed=seed,
     )
@@ -77,6 +80,7 @@ def run_grid(
     grid: tuple[int, int, int],
     threads: int,
     shared_bytes: int,
+    cluster: int = 1,
     mode: Mode,
     seed: int = 0,
 ) -> None:
@@ -89,10 +93,11 @@ def run_grid(
         grid: blocks in x, y and z.
         threads: of a block.
         shared_bytes: dynamic shared memory of a block.
+        cluster: blocks along x that share their shared memory.
         mode: when tensor cores work.
         seed: of the first block's order of warps and copies.
     """
-    for number, (z, y, x) in enumerate(itertools.product(*(range(n) for n in reversed(grid)))):
+    blocks = (
         Block(
             program,
             memory,
@@ -103,4 +108,8 @@ def run_grid(
             mode=mode,
             seed=seed + number,
             shared_bytes=shared_bytes,
-        ).run()
+        )
+        for number, (z, y, x) in enumerate(itertools.product(*map(range, reversed(grid))))
+    )
+    while together := list(itertools.islice(blocks, cluster)):
+        run_together(together)

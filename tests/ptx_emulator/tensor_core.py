@@ -138,6 +138,18 @@ def multiply_at_once(warp: Warp, instruction: Instruction) -> None:
     _add(warp, d, c, _read_a(warp, a) @ of_b.T)
 
 
+def transpose_matrix(warp: Warp, instruction: Instruction) -> None:
+    """``movmatrix``: of a matrix of 8 by 8, lane l has two elements of row l / 4, before and after.
+
+    Source: PTX ISA 9.0, "Warp-level matrix transpose instruction: movmatrix".
+    """
+    target, source = instruction.operands
+    bits = warp.read(source, _ALL)
+    matrix = np.stack([bits & np.uint64(0xFFFF), bits >> np.uint64(16)], axis=1).reshape(8, 8)
+    low, high = matrix.T.reshape(LANES, 2).T
+    warp.write(target, low | high << np.uint64(16), _ALL)
+
+
 def _read_a(warp: Warp, names: list[str]) -> np.ndarray:
     """Gives a warp's rows of A, [16, 16]."""
     a = np.zeros((16, 16))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.ptx_emulator.block import Block, DeadlockError
+from tests.ptx_emulator.block import Block, DeadlockError, run_together
 from tests.ptx_emulator.memory import GlobalMemory, MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.ptx_emulator.program import parse_program
@@ -420,6 +420,68 @@ def test_ldmatrix_gives_each_lane_two_of_a_row() -> None:
         for lane in range(32):
             row = 31 - (8 * matrix + lane // 4)
             assert target[matrix, lane] == source[row, lane % 4]
+
+
+def test_movmatrix_transposes() -> None:
+    matrix = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    got = compute("movmatrix.sync.aligned.m8n8.trans.b16 %r3, %r2;", matrix.view(np.uint32).ravel())
+    np.testing.assert_array_equal(got.view(np.uint16).reshape(8, 8), matrix.T)
+
+
+MEET = "barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;"
+
+
+def run_cluster(before: str = MEET, rank: str = "1", after: str = MEET) -> NDArray[np.uint32]:
+    """Gives what two blocks of two warps find in their own shared memory or the other's, where they left their rank."""
+    body = f"""
+        mov.u32 %r2, %ctaid.x;
+        mad.lo.s32 %r3, %r2, 64, %r0;
+        mul.wide.u32 %rd5, %r3, 4;
+        add.s64 %rd5, %rd1, %rd5;
+        shl.b32 %r5, %r0, 2;
+        add.s32 %r5, %r1, %r5;
+        add.s32 %r6, %r2, 7;
+        st.shared.u32 [%r5], %r6;
+        {before}
+        mapa.shared::cluster.u32 %r7, %r5, {rank};
+        ld.shared::cluster.u32 %r8, [%r7];
+        {after}
+        st.global.u32 [%rd5], %r8;
+    """
+    target = np.zeros((2, 64), np.uint32)
+    for seed in range(9):
+        memory = GlobalMemory()
+        parameters = [memory.add(name, array) for name, array in (("s", target), ("t", target))]
+        blocks = [
+            Block(
+                parse_program(HEAD + body + TAIL),
+                memory,
+                parameters,
+                threads=64,
+                index=(rank, 0, 0),
+                grid=(2, 1, 1),
+                seed=seed,
+            )
+            for rank in range(2)
+        ]
+        run_together(blocks, 10**5)
+    return target
+
+
+def test_a_cluster_reads_each_others_shared_memory() -> None:
+    np.testing.assert_array_equal(run_cluster(), np.full((2, 64), 8))
+    np.testing.assert_array_equal(run_cluster(rank="%r2"), np.repeat([[7], [8]], 64, axis=1))
+
+
+def test_a_cluster_that_does_not_meet_is_seen() -> None:
+    with pytest.raises(MemoryAccessError, match="before it is written"):
+        run_cluster(before="")
+    with pytest.raises(MemoryAccessError, match="the cluster's block 1 has ended"):
+        run_cluster(after="")
+    with pytest.raises(MemoryAccessError, match="a cluster of 2"):
+        run_cluster(rank="2")
+    with pytest.raises(DeadlockError, match=r"barrier\.cluster\.wait"):
+        run_cluster(before=f"setp.lt.s32 %p0, %r0, 32; @%p0 bra there; bar.sync 0; there: {MEET}")
 
 
 def test_a_product_that_nobody_waits_for_is_an_error() -> None:

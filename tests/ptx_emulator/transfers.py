@@ -18,9 +18,10 @@ _VECTORS = {"v2": 2, "v4": 4, "v8": 8}
 
 
 def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
-    """``ld.{param,global,shared}``, ``ld.volatile.global``."""
+    """``ld.{param,global,shared,shared::cluster}``, ``ld.volatile.global``."""
     volatile = instruction.parts[1] == "volatile"
-    space, type_name = instruction.parts[1 + volatile].partition("::")[0], instruction.parts[-1]
+    space, _, scope = instruction.parts[1 + volatile].partition("::")
+    type_name = instruction.parts[-1]
     targets, size = vector(instruction.operands[0]), width(type_name) // 8
     if len(targets) != max(_VECTORS.get(part, 1) for part in instruction.parts):
         raise NotImplementedError(str(instruction))
@@ -34,7 +35,9 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
     for i, target in enumerate(targets):
         at = addresses[mask] + np.uint64(i * size)
         bits = np.zeros(mask.size, np.uint64)
-        if space == "shared":
+        if scope == "cluster":
+            bits[mask] = block.read_cluster(at, size)
+        elif space == "shared":
             bits[mask] = block.shared.read(at.astype(np.int64), size)
         elif space == "global":
             waited = bool(warp.waited[mask].all())

@@ -22,6 +22,8 @@ WHOLE_WARP = (
     "barrier.sync",
     "bar.warp.sync",
     "shfl.sync",
+    "barrier.cluster",
+    "movmatrix.sync",
 )
 """What all lanes of a warp must come to together."""
 
@@ -52,6 +54,8 @@ class Warp:
         self.live = np.ones(LANES, bool)
         self.waiting: tuple[int, int] | None = None
         """The barrier it waits at, and how many threads that counts."""
+        self.cluster_arrivals = 0
+        """How often it came to the barrier of its cluster."""
         self.asked = np.zeros(LANES, bool)
         """Lanes that asked an mbarrier in vain: others of the warp come first, as hardware promises progress to all."""
         self.waited = np.zeros(LANES, bool)

@@ -25,6 +25,7 @@ def launch(
     *,
     grid: tuple[int, int, int],
     threads: int = 0,
+    cluster: int = 1,
     unfinished: Collection[int] = (),
     fresh: Collection[int] = (),
     mode: Mode = Mode.EAGER,
@@ -37,6 +38,7 @@ def launch(
         arguments: arrays, which the kernel reads and writes in place, and numbers.
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
+        cluster: blocks along x that share their shared memory.
         unfinished: positions of arrays that the kernel before may use until this one has waited, in the emulator.
         fresh: positions of arrays that were written so shortly before that one that caches may have older lines, in
             the emulator.
@@ -45,7 +47,9 @@ def launch(
     """
     shared_bytes = facts(ptx).get("shared_bytes", 0)
     if ON_GPU:
-        cuda_driver.launch(ptx, arguments, grid=grid, threads=threads, shared_bytes=shared_bytes)
+        cuda_driver.launch(
+            ptx, arguments, grid=grid, threads=threads, shared_bytes=shared_bytes, cluster=cluster
+        )
     else:
         ptx_emulator.launch(
             ptx,
@@ -53,6 +57,7 @@ def launch(
             grid=grid,
             threads=threads,
             shared_bytes=shared_bytes,
+            cluster=cluster,
             unfinished=unfinished,
             fresh=fresh,
             mode=mode,
