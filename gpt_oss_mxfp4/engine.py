@@ -36,6 +36,7 @@ from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
+    requested_attention,
     requested_kernel,
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
@@ -111,6 +112,7 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
         try:
             requested_kernel()
+            requested_attention()
         except ValueError as error:
             raise Refused(str(error)) from error
         device = DeviceSpec.accelerator()
@@ -162,7 +164,8 @@ def _request(options: ModelOptions) -> None:
 def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, options: ModelOptions) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
-    code = cpu_features() if kind == "cpu" else (requested_kernel(), platform.machine())
+    kernels = (requested_kernel(), requested_attention())
+    code = cpu_features() if kind == "cpu" else (*kernels, platform.machine())
     precision = (options.activations, options.dense_weights)
     said = repr((checkpoint.config, precision, kind, code, digest_sources(), versions()))
     return hashlib.sha256(said.encode()).hexdigest()

@@ -24,7 +24,13 @@ from gpt_oss_mxfp4.checkpoint.hub import resolve_model
 from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.ops.checks import activation_dtype
-from gpt_oss_mxfp4.options import Activations, DenseWeights, GroupedKernel, LayerOptions
+from gpt_oss_mxfp4.options import (
+    Activations,
+    AttentionKernel,
+    DenseWeights,
+    GroupedKernel,
+    LayerOptions,
+)
 
 logger = logging.getLogger("max.pipelines.gpt_oss_mxfp4")  # MAX shows its own loggers only
 
@@ -37,6 +43,9 @@ DENSE_WEIGHTS_VARIABLE = "GPT_OSS_MXFP4_DENSE_WEIGHTS"
 
 KERNEL_VARIABLE = "MXFP4_GROUPED_KERNEL"
 """Environment variable that picks what multiplies experts on a GPU, for the same reasons. Read here alone."""
+
+ATTENTION_VARIABLE = "MXFP4_ATTENTION_KERNEL"
+"""Environment variable that picks what generating steps attend by on a GPU, for the same reasons. Read here alone."""
 
 DEFAULT_ENCODING: SupportedEncoding = "float32"
 """MAX's name for what a CPU computes in; on a GPU it becomes bfloat16. The checkpoint stays packed in both."""
@@ -54,6 +63,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         activations: what inputs of matmuls are rounded to; on a GPU bfloat16.
         dense_weights: what the weights of attention and of the logits are rounded to; on a GPU bfloat16.
         kernel: what multiplies experts on a GPU.
+        attention: what a step that generates attends by on a GPU.
         kv_params: one paged KV cache per layer type.
         max_seq_len: tokens a sequence may reach, prompt included.
     """
@@ -66,6 +76,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     activations: Activations
     dense_weights: DenseWeights = "bfloat16"
     kernel: GroupedKernel = "sm90"
+    attention: AttentionKernel = "max"
     kv_params: MultiKVCacheParams
     max_seq_len: int
 
@@ -78,7 +89,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     def layers(self) -> LayerOptions:
         """How layers multiply: on a CPU experts are in the checkpoint's layout."""
         packed = self.kernel == "sm90" and not self.devices[0].is_cpu()
-        return LayerOptions(self.activations, self.dense_weights, packed)
+        return LayerOptions(self.activations, self.dense_weights, packed, self.attention)
 
     @classmethod
     def initialize(
@@ -116,6 +127,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
             activations=activations,
             dense_weights=dense_weights,
             kernel=requested_kernel(),
+            attention=requested_attention(),
             kv_params=kv_cache_params(
                 checkpoint.config, model_config.kv_cache, device, activations
             ),
@@ -215,6 +227,16 @@ def requested_kernel() -> GroupedKernel:
         ValueError: another value than sm90 or strided.
     """
     value: GroupedKernel = _requested(KERNEL_VARIABLE, get_args(GroupedKernel))
+    return value
+
+
+def requested_attention() -> AttentionKernel:
+    """Reads MXFP4_ATTENTION_KERNEL; unset means max.
+
+    Raises:
+        ValueError: another value than max or sm90.
+    """
+    value: AttentionKernel = _requested(ATTENTION_VARIABLE, get_args(AttentionKernel))
     return value
 
 

@@ -30,6 +30,10 @@ GroupedKernel = Literal["sm90", "strided"]
 """What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, or the reference for any GPU
 from the checkpoint's own layout."""
 
+AttentionKernel = Literal["max", "sm90"]
+"""What a step that generates attends by on a GPU: MAX's kernel, a block of threads to a key-value head of a sequence,
+or ours for Hopper, a cluster of them. Prompts are MAX's in both."""
+
 
 @dataclass(frozen=True)
 class LayerOptions:
@@ -39,11 +43,13 @@ class LayerOptions:
         activations: what inputs of matmuls are rounded to on a CPU; the router's never are.
         dense_weights: what the weights of attention and of the logits are on a CPU.
         packed: whether experts are packed for Hopper, or in the checkpoint's layout.
+        attention: what a step that generates attends by on a GPU.
     """
 
     activations: Activations = "bfloat16"
     dense_weights: DenseWeights = "bfloat16"
     packed: bool = False
+    attention: AttentionKernel = "max"
 
 
 @dataclass(frozen=True, kw_only=True)

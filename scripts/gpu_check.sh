@@ -6,7 +6,7 @@
 # First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3) with
 # NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx FOLDER` has
 # written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml, kernels.txt and
-# kernels.json, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json, triton_experts.json where
+# kernels.json, the same of attention, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json, triton_experts.json where
 # TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving extras are installed, what
 # generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well, and
 # measured with device graphs and without (bench.json, bench--device-graphs.json).
@@ -42,10 +42,12 @@ on() {
 failed=0
 echo "== kernels"
 "$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/sm90/test_schedule.py \
-    tests/custom_ops/mxfp4/gpu/test_kernels.py -q --junitxml="$results/kernels.xml" || failed=1
+    tests/custom_ops/mxfp4/sm90/test_attention.py tests/custom_ops/mxfp4/gpu/test_kernels.py -q --junitxml="$results/kernels.xml" || failed=1
 # A kernel that never ends would wait for itself.
 timeout -k 5 300 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
     | tee "$results/kernels.txt" || failed=1
+timeout -k 5 120 "$python" benchmarks/sm90/bench_attention.py --output "$results/attention.json" \
+    | tee "$results/attention.txt" || failed=1
 
 if ! "$python" -c "import max.driver" 2> /dev/null; then
     echo "skipped: MAX's runtime is not installed"
@@ -53,6 +55,7 @@ if ! "$python" -c "import max.driver" 2> /dev/null; then
 fi
 echo "== tests"
 "$python" -m pytest tests/gpu -q --junitxml="$results/tests.xml" || failed=1
+MXFP4_ATTENTION_KERNEL=sm90 "$python" -m pytest tests/gpu/test_logits.py -q --junitxml="$results/attention.xml" || failed=1
 
 if command -v compute-sanitizer > /dev/null; then
     echo "== compute-sanitizer"

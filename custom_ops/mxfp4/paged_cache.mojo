@@ -1,6 +1,6 @@
 """Where MAX's paged KV cache keeps a key or value."""
 
-from ..pointers import ConstPointer
+from .pointers import ConstPointer
 
 
 @fieldwise_init
@@ -57,9 +57,20 @@ struct PagedCache[dtype: DType](TrivialRegisterPassable):
         var page = Int(
             self.table[unsafe_offset=sequence * self.table_width + position // self.page_size]
         )
-        var part = Int(is_value) * self.layers + self.layer
         return (
             page * self.page_stride
-            + (part * self.page_size + position % self.page_size) * self.row_stride()
+            + self.layer_offset(is_value)
+            + position % self.page_size * self.row_stride()
             + kv_head * self.head_dim
         )
+
+    def layer_offset(self, is_value: Bool) -> Int:
+        """Finds the layer's keys or values in a page.
+
+        Args:
+            is_value: Whether values are wanted, not keys.
+
+        Returns:
+            Elements from the page's first.
+        """
+        return (Int(is_value) * self.layers + self.layer) * self.page_size * self.row_stride()

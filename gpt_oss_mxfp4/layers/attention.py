@@ -39,6 +39,7 @@ class Attention(Module):
     ) -> None:
         super().__init__()
         self.kv_params = kv_params
+        self.kernel = options.attention
         self.heads = config.num_attention_heads
         self.head_dim = config.head_dim
         self.window = config.sliding_window if layer_type == SLIDING else None
@@ -84,6 +85,10 @@ class Attention(Module):
         if x.device.is_cpu():
             attended = ops.attention(
                 queries, cache, cache_layer, row_offsets, self.sinks.cast(x.dtype), self.window
+            )
+        elif self.kernel == "sm90":
+            attended = ops.attention_sm90(
+                queries, cache, cache_layer, row_offsets, self.sinks, self.window
             )
         else:
             attended = flash_attention_ragged(

@@ -11,13 +11,14 @@ Where each runs:
 - dequantize, swizzle, route, group, combine: CPU and any GPU
 - dense: CPU; on a GPU it is MAX's matmul
 - attention, quantize, quantize_dense, quantized_dense: CPU
+- attention_sm90: Hopper; prompts by MAX's attention
 
 Sizes: T tokens, k experts per token, P = T * k routed rows, E experts, K reduced axis, N outputs of a weight
 matrix, I intermediate size, H hidden size. Routed rows are sorted by expert; rows of one expert are contiguous.
 Activations are float32 on a CPU and bfloat16 on a GPU.
 """
 
-from gpt_oss_mxfp4.ops.attention import attention
+from gpt_oss_mxfp4.ops.attention import attention, attention_sm90
 from gpt_oss_mxfp4.ops.dense import dense, quantize_dense, quantized_dense
 from gpt_oss_mxfp4.ops.grouped_matmul import (
     grouped_matmul,
@@ -32,6 +33,7 @@ from gpt_oss_mxfp4.ops.mxfp4 import dequantize, quantize, swizzle
 __all__ = [
     "CUSTOM_OPS",
     "attention",
+    "attention_sm90",
     "combine",
     "dense",
     "dequantize",

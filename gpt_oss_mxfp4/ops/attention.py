@@ -1,4 +1,4 @@
-"""Attention over MAX's paged KV cache on the CPU."""
+"""Attention over MAX's paged KV cache: on a CPU, and of single tokens on Hopper."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 
 from max.dtype import DType
 from max.graph import DeviceRef, TensorValue, TensorValueLike, ops
+from max.nn.attention.mask_config import AttentionMaskVariant
 from max.nn.kv_cache import PagedCacheValues
 
-from gpt_oss_mxfp4.ops.checks import cpu_only, require, require_dim
+from gpt_oss_mxfp4.ops.checks import cpu_only, gpu_only, require, require_dim
 from gpt_oss_mxfp4.toolchain import vector_extensions
 
 
@@ -72,4 +73,70 @@ def attention(
             ops.constant(window or 0, DType.int32, device=DeviceRef.CPU()),
         ],
         [q.type],
+    )[0].tensor
+
+
+def attention_sm90(
+    q: TensorValueLike,
+    cache: PagedCacheValues,
+    cache_layer: TensorValueLike,
+    row_offsets: TensorValueLike,
+    sinks: TensorValueLike,
+    window: int | None = None,
+) -> TensorValue:
+    """Attends as :func:`attention` does, on a Hopper GPU.
+
+    A batch with a token of each sequence, as a step that generates has, goes to a kernel by which up to eight blocks
+    of threads share a sequence's keys; others go to MAX's ``flash_attention_ragged``.
+
+    Args:
+        q: [T, heads, 64] bfloat16, rotated, a ragged batch; at most 8 heads for each key-value head.
+        cache: MAX's paged cache in bfloat16, pages of 16 tokens or another power of two above; holds the batch's keys
+            and values already. Read, not written.
+        cache_layer: scalar uint32 on the CPU, the layer's place in that cache.
+        row_offsets: [B + 1] uint32, where each sequence begins in q.
+        sinks: [heads] bfloat16, one logit per query head.
+        window: positions a query sees, itself included; None for all.
+
+    Returns:
+        [T, heads, 64] bfloat16; weights of the values are rounded to bfloat16, sums are float32.
+
+    Raises:
+        ValueError: wrong rank, dtype or sizes, or a CPU device.
+
+    Source: openai/gpt-oss ``torch/model.py`` sdpa.
+    """
+    op = "attention.paged_sm90"
+    q, row_offsets, sinks = TensorValue(q), TensorValue(row_offsets), TensorValue(sinks)
+    device = gpu_only(op, q, row_offsets, sinks)
+    require(op, "q", q, 3, DType.bfloat16)
+    require(op, "row_offsets", row_offsets, 1, DType.uint32)
+    require(op, "sinks", sinks, 1, DType.bfloat16)
+    require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])
+    _, _, _, page_size, kv_heads, head_dim = cache.kv_blocks.shape
+    require_dim(op, "q.shape[2]", q.shape[2], "cache.kv_blocks.shape[5]", head_dim)
+    group, page = int(q.shape[1]) // int(kv_heads), int(page_size)
+    if int(head_dim) != 64 or group > 8 or page < 16 or page & (page - 1):
+        raise ValueError(
+            f"{op}: takes heads of 64, at most 8 of them for each key-value head, and pages of 16 tokens or another "
+            f"power of two above, got {head_dim}, {group} and {page}; MAX's flash_attention_ragged may take them"
+        )
+    metadata = cache.attention_dispatch_metadata
+    assert metadata is not None  # MAX's cache has it on every GPU
+    masks = AttentionMaskVariant
+    mask = masks.SLIDING_WINDOW_CAUSAL_MASK if window else masks.CAUSAL_MASK
+    return ops.inplace_custom(
+        op,
+        device,
+        [
+            q,
+            row_offsets,
+            *cache.flatten_without_attention_dispatch_metadata(),
+            TensorValue(cache_layer),
+            ops.constant(1 / math.sqrt(64), DType.float32, device=DeviceRef.CPU()),
+            sinks,
+            metadata,
+        ],
+        [q.type],
+        parameters={"mask_str": mask.value, "local_window_size": window or -1},
     )[0].tensor

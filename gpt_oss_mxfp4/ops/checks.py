@@ -37,6 +37,20 @@ def cpu_only(op: str, *values: TensorValue) -> DeviceRef:
     return device
 
 
+def gpu_only(op: str, *values: TensorValue) -> DeviceRef:
+    """Returns the common device of an op that has no CPU kernel.
+
+    Raises:
+        ValueError: it is a CPU.
+    """
+    device = common_device(op, *values)
+    if device.is_cpu():
+        raise ValueError(
+            f"{op}: has no CPU kernel, got inputs on {device}; move them to a GPU first"
+        )
+    return device
+
+
 def activation_dtype(device: DeviceRef) -> DType:
     """Returns the dtype of activations: float32 on a CPU, bfloat16 on a GPU."""
     return DType.float32 if device.is_cpu() else DType.bfloat16

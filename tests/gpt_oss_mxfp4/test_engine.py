@@ -97,10 +97,16 @@ def test_what_cannot_be_run_here_is_refused_before_it_is_loaded(
         load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, **changes))
 
 
-def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variable", "known"),
+    [("MXFP4_GROUPED_KERNEL", "sm90 or strided"), ("MXFP4_ATTENTION_KERNEL", "max or sm90")],
+)
+def test_an_unknown_kernel_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, known: str
+) -> None:
     monkeypatch.setattr(engine, "accelerator_count", lambda: 1)
-    monkeypatch.setenv("MXFP4_GROUPED_KERNEL", "sm100")
-    with pytest.raises(Refused, match="MXFP4_GROUPED_KERNEL must be sm90 or strided, got 'sm100'"):
+    monkeypatch.setenv(variable, "sm100")
+    with pytest.raises(Refused, match=f"{variable} must be {known}, got 'sm100'"):
         load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, devices="gpu"))
 
 

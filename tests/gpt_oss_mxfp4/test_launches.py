@@ -38,8 +38,8 @@ LAYER = [
 ]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_layer_is_twelve_launches(size: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "attention"), [("20b", "max"), ("120b", "sm90")])
+def test_a_layer_is_twelve_launches(size: str, attention: str, tmp_path: Path) -> None:
     folder = make_sparse_checkpoint(tmp_path / "model", SIZES[size])
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpt_oss_mxfp4.launches", str(folder)],
@@ -47,11 +47,13 @@ def test_a_layer_is_twelve_launches(size: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "MXFP4_ATTENTION_KERNEL": attention},
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split(": ") for line in done.stdout.splitlines() if ": " in line]
     launched = {name: kernels.split() for name, kernels in lines}
-    assert launched["sliding_attention"] == LAYER
-    assert launched["full_attention"] == LAYER
+    ours = {"max": "mha_ragged_paged_sink_weights", "sm90": "paged_sm90"}
+    layer = [ours[attention] if name == ours["max"] else name for name in LAYER]
+    assert launched["sliding_attention"] == layer
+    assert launched["full_attention"] == layer
     assert launched["GptOss"] == ONCE

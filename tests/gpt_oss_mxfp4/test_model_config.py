@@ -22,6 +22,7 @@ from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
+    ATTENTION_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
     KERNEL_VARIABLE,
     GptOssArchConfig,
@@ -145,6 +146,16 @@ def test_experts_are_packed_for_hoppers_kernel_alone(
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
     assert config.kernel == (kernel or "sm90")
     assert dataclasses.replace(config, devices=[device]).layers == LayerOptions(packed=packed)
+
+
+@pytest.mark.parametrize("kernel", [None, "max", "sm90"])
+def test_attention_is_maxs_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, kernel: str | None
+) -> None:
+    if kernel:
+        monkeypatch.setenv(ATTENTION_VARIABLE, kernel)
+    config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
+    assert config.layers.attention == (kernel or "max")
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -846,6 +847,34 @@ def test_heads_that_the_kernel_cannot_cut_are_refused_while_the_graph_is_built(
     assert build_error(inputs, lambda q, at, sinks: ops.attention(q, cache, at, at, sinks)) == (
         f"attention.paged: head_dim = q.shape[2] must be a multiple of {tile} on this CPU, got {head_dim}; "
         "MAX's on a GPU may take it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "page"),
+    [(64, 8, 32, 128), (72, 8, 64, 128), (64, 8, 64, 8), (64, 8, 64, 96)],
+)
+def test_heads_and_pages_that_hoppers_attention_has_no_lanes_for_are_refused(
+    heads: int, kv_heads: int, head_dim: int, page: int
+) -> None:
+    shape = TensorType(DType.bfloat16, ["p", 2, 1, page, kv_heads, head_dim], DeviceRef.CPU()).shape
+    cache: Any = SimpleNamespace(kv_blocks=SimpleNamespace(shape=shape))
+    inputs: Inputs = [
+        (DType.bfloat16, ["t", heads, head_dim]),
+        (DType.uint32, ["b"]),
+        (DType.bfloat16, [heads]),
+    ]
+
+    def attend(q: TensorValue, at: TensorValue, sinks: TensorValue) -> TensorValue:
+        return ops.attention_sm90(q, cache, at, at, sinks)
+
+    assert build_error(inputs, attend, DeviceRef.GPU()) == (
+        "attention.paged_sm90: takes heads of 64, at most 8 of them for each key-value head, and pages of 16 tokens "
+        f"or another power of two above, got {head_dim}, {heads // kv_heads} and {page}; MAX's flash_attention_ragged "
+        "may take them"
+    )
+    assert build_error(inputs, attend) == (
+        "attention.paged_sm90: has no CPU kernel, got inputs on cpu:0; move them to a GPU first"
     )
 
 

@@ -27,7 +27,7 @@ from std.runtime import parallelism_level
 from ..pointers import ConstPointer
 from .cache_tile import TILE_KEYS, TILE_VECTORS, CacheTile, PrefetchWalk
 from .dot import FloatPointer
-from .paged_cache import PagedCache
+from ..paged_cache import PagedCache
 from .softmax_rows import Scores, SoftmaxRows
 from .weights import WordPointer, word_pointer
 from .words import LANES, Floats, Sums, Words, multiply_add, nearest_bf16, per_word, word_of

@@ -4,7 +4,7 @@ from std.memory import bitcast
 from std.sys import size_of
 
 from ..pointers import ConstPointer
-from .paged_cache import PagedCache
+from ..paged_cache import PagedCache
 from .transpose import transpose_square
 from .weights import WordPointer, prefetch_byte
 from .words import LANES, Words, per_word, word_of

@@ -1,5 +1,8 @@
-"""Registers `attention.paged`."""
+"""Registers `attention.paged` and `attention.paged_sm90`."""
 
+from builtin_kernels.attention import (
+    Struct_mha_ragged_paged_sink_weights_scalar_args as MaxAttention,
+)
 from std.math import ceildiv
 
 import extensibility
@@ -8,9 +11,10 @@ from max.gpu.host import DeviceContext
 
 from ..cpu.attention import Attention
 from ..cpu.cache_tile import TILE_KEYS
-from ..cpu.paged_cache import PagedCache
+from ..paged_cache import PagedCache
 from ..pointers import ConstPointer
-from .tensors import data, require_cpu, require_equal
+from ..sm90.attention import HEAD_DIM, MAX_GROUP, TILE_KEYS as SM90_TILE_KEYS, enqueue_attention
+from .tensors import data, require_cpu, require_equal, require_gpu
 
 
 def _check_sequences(
@@ -160,20 +164,7 @@ struct PagedAttention:
         )
         if Int(layer) >= pages.shape()[2]:
             raise Error(op, ": layer must be below ", pages.shape()[2], ", got ", layer)
-        var page_elements = Int(data(page_stride)[])
-        if page_elements < 0:
-            page_elements = 2 * pages.shape()[2] * pages.shape()[3] * kv_heads * head_dim
-        var cache = PagedCache[cache_dtype](
-            pages.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin](),
-            page_elements,
-            data(table),
-            table.shape()[1],
-            pages.shape()[2],
-            Int(layer),
-            pages.shape()[3],
-            kv_heads,
-            head_dim,
-        )
+        var cache = _cache(pages, page_stride, table, layer)
         var attention = Attention[cache_dtype](
             data(out_heads),
             data(q),
@@ -187,3 +178,141 @@ struct PagedAttention:
             op, attention, data(row_offsets), data(cache_lengths), sequences, pages.shape()[0]
         )
         attention.run(data(row_offsets), data(cache_lengths), sequences)
+
+
+@extensibility.register("attention.paged_sm90")
+struct PagedAttentionSm90:
+    """Causal attention with sinks over MAX's paged KV cache: ours for single tokens, MAX's own for the rest.
+    """
+
+    @staticmethod
+    def execute[
+        target: StaticString, mask_str: StaticString, local_window_size: Int
+    ](
+        out_heads: OutputTensor[dtype=DType.bfloat16, rank=3, ...],
+        q: InputTensor[dtype=DType.bfloat16, rank=3, ...],
+        row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
+        pages: _MutableInputTensor[dtype=DType.bfloat16, rank=6, ...],
+        page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
+        cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
+        table: InputTensor[dtype=DType.uint32, rank=2, ...],
+        max_prompt_length: InputTensor[dtype=DType.uint32, rank=1, ...],
+        max_cache_length: InputTensor[dtype=DType.uint32, rank=1, ...],
+        layer: UInt32,
+        scale: Float32,
+        sinks: InputTensor[dtype=DType.bfloat16, rank=1, ...],
+        dispatch_metadata: InputTensor[dtype=DType.int64, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Attends each query to the keys of its sequence, which are in the cache already.
+
+        Inputs are those of MAX's `mo.mha.ragged.paged.sink_weights`, in its order.
+
+        Parameters:
+            target: Where the op runs.
+            mask_str: MAX's name for the mask.
+            local_window_size: Positions a query sees, itself included; -1 for all.
+
+        Args:
+            out_heads: [T, heads, 64].
+            q: [T, heads, 64], rotated.
+            row_offsets: [B + 1].
+            pages: [pages, 2, layers, page_size, kv_heads, 64]; read only.
+            page_stride: [1] on the CPU, elements from page to page, or -1 where they are packed.
+            cache_lengths: [B].
+            table: [B, pages of the longest sequence].
+            max_prompt_length: [1] on the CPU.
+            max_cache_length: [1] on the CPU.
+            layer: The layer's place in the cache.
+            scale: What scores are multiplied by.
+            sinks: [heads].
+            dispatch_metadata: [n], for MAX's kernel.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree, or that the kernel has no lanes for.
+        """
+        comptime op = "attention.paged_sm90"
+        require_gpu[op, target]()
+        var sequences = cache_lengths.shape()[0]
+        if q.shape()[0] != sequences:  # a prompt, as a step that generates has a token of each
+            MaxAttention.execute[
+                target=target, mask_str=mask_str, local_window_size=local_window_size
+            ](
+                out_heads,
+                q,
+                row_offsets,
+                pages,
+                page_stride,
+                cache_lengths,
+                table,
+                max_prompt_length,
+                max_cache_length,
+                layer,
+                scale,
+                sinks,
+                dispatch_metadata,
+                ctx,
+            )
+            return
+        var heads = q.shape()[1]
+        var page_size = pages.shape()[3]
+        var kv_heads = pages.shape()[4]
+        require_equal(op, "q.shape[2]", q.shape()[2], HEAD_DIM)
+        require_equal(op, "pages.shape[5]", pages.shape()[5], HEAD_DIM)
+        require_equal(op, "q.shape[1] modulo kv heads", heads % kv_heads, 0)
+        require_equal(op, "sinks.shape[0] = q.shape[1]", sinks.shape()[0], heads)
+        require_equal(
+            op, "row_offsets.shape[0] = sequences + 1", row_offsets.shape()[0], sequences + 1
+        )
+        require_equal(op, "table.shape[0] = sequences", table.shape()[0], sequences)
+        if heads // kv_heads > MAX_GROUP:
+            raise Error(op, ": heads of a kv head must be at most ", MAX_GROUP)
+        if page_size < SM90_TILE_KEYS or not page_size.is_power_of_two():
+            raise Error(
+                op,
+                ": page_size must be a power of two from ",
+                SM90_TILE_KEYS,
+                " on, got ",
+                page_size,
+            )
+        enqueue_attention(
+            ctx,
+            data(out_heads),
+            data(q),
+            data(row_offsets),
+            data(sinks),
+            _cache(pages, page_stride, table, layer),
+            pages.shape()[0],
+            data(cache_lengths),
+            sequences,
+            heads // kv_heads,
+            scale,
+            local_window_size,
+        )
+
+
+def _cache[
+    dtype: DType, //
+](
+    pages: _MutableInputTensor[dtype=dtype, rank=6, ...],
+    page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
+    table: InputTensor[dtype=DType.uint32, rank=2, ...],
+    layer: UInt32,
+) -> PagedCache[dtype]:
+    """Says where a layer's keys and values lie."""
+    var shape = pages.shape()
+    var page_elements = Int(data(page_stride)[])
+    if page_elements < 0:
+        page_elements = 2 * shape[2] * shape[3] * shape[4] * shape[5]
+    return PagedCache[dtype](
+        pages.unsafe_ptr().as_imm().unsafe_origin_cast[ImmUntrackedOrigin](),
+        page_elements,
+        data(table),
+        table.shape()[1],
+        shape[2],
+        Int(layer),
+        shape[3],
+        shape[4],
+        shape[5],
+    )

@@ -7,7 +7,7 @@ from std.utils.numerics import nan
 
 from mxfp4.cpu.attention import Attention
 from mxfp4.cpu.cache_tile import TILE_KEYS
-from mxfp4.cpu.paged_cache import PagedCache
+from mxfp4.paged_cache import PagedCache
 from mxfp4.pointers import ConstPointer
 
 comptime LAYERS = 2

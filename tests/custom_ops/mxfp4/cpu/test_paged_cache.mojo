@@ -2,7 +2,7 @@
 
 from std.testing import TestSuite, assert_equal
 
-from mxfp4.cpu.paged_cache import PagedCache
+from mxfp4.paged_cache import PagedCache
 
 
 def _cache(table: List[UInt32], width: Int, page_stride: Int) -> PagedCache[DType.float32]:

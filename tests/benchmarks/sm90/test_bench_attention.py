@@ -1,0 +1,63 @@
+"""Attention's benchmark as a whole, small, on the stand-in for the CUDA driver."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.sm90 import bench_attention as script
+from benchmarks.sm90 import bench_kernels
+from tests.cuda_driver.stand_in import StandIn
+from tests.custom_ops.mxfp4.ptx import SM90_ATTENTION, emit
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "open_library", lambda: StandIn().library())
+    monkeypatch.setattr(script, "CASES", ((1, 40), (4, 3)))
+    monkeypatch.setattr(script, "PARTS", (1, 8))
+    monkeypatch.setattr(script, "KV_HEADS", 1)
+    monkeypatch.setattr(script, "GROUP", 2)
+    monkeypatch.setattr(script, "PAGE", 16)
+    monkeypatch.setattr(script, "LEAST_BYTES", 1)
+    monkeypatch.setattr(script, "COPY_BYTES", 1024)
+    monkeypatch.setattr(bench_kernels, "COPY_BYTES", 1024)
+
+
+def test_every_number_of_parts_is_timed_and_gives_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main(["--rounds", "1", "--output", str(tmp_path / "report.json")]) == 0
+    report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
+    assert report["roofs"] == {"copy_GB_per_s": pytest.approx(2 * 1024 / 1e-3 / 1e9)}
+    assert [(case["sequences"], case["parts"], case["chosen"]) for case in report["cases"]] == [
+        (1, 1, False),
+        (1, 8, True),
+        (4, 1, False),
+        (4, 8, True),
+    ]
+    for case in report["cases"]:
+        assert case["us"] == pytest.approx([1000, 1000, 1000])
+        read = 2 * 2 * case["sequences"] * case["tokens"] * 64
+        assert case["GB_per_s"] == pytest.approx(read / 1e-3 / 1e9)
+    assert "DIFFERS" not in capsys.readouterr().out
+
+
+def test_parts_that_are_not_joined_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each block takes what it left itself for what the others did."""
+    monkeypatch.setattr(script, "CASES", ((1, 40),))
+    ptx = emit(SM90_ATTENTION)["attention"]
+    own = "mapa.shared::cluster.u32"
+    lines = [
+        f"mov.u32 {line.split()[1]} {line.split()[2].rstrip(',')};" if own in line else line
+        for line in ptx.splitlines()
+    ]
+    changed = "\n".join(lines).replace("ld.shared::cluster", "ld.shared")
+    monkeypatch.setattr(script, "emit", lambda _: {"attention": changed})
+    assert script.main(["--rounds", "1"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
