@@ -118,7 +118,7 @@ def overlapping() -> ModuleType:
     class Runner(capturing.ServeGraphCaptureRunner):  # type: ignore[name-defined]
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
-            self._engine_model = Captured(self._engine_model)
+            self._engine_model: Any = Captured(arguments["model"])
 
     module = changed(overlap_text_generation, REFUSALS)
     vars(module)["ServeGraphCaptureRunner"] = Runner
