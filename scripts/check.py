@@ -26,6 +26,8 @@ CHECKS = (
         "/dev/null",
         "custom_ops/mxfp4",
     ),
+    # Nothing else reads it but who runs it, and this says whether it still compiles, in seconds.
+    ("mojo", "doc", "-I", "custom_ops", "-o", "/dev/null", "benchmarks/cpu/kernels.mojo"),
 )
 FIXES = (
     ("ruff", "check", "--fix-only"),

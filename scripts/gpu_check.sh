@@ -3,16 +3,16 @@
 #
 #   [SYNTHETIC=FOLDER] [PRECOMPILED=FOLDER] scripts/gpu_check.sh [RESULTS]
 #
-# First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3) with
-# NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx FOLDER` has
-# written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml, kernels.txt and
-# kernels.json, the same of attention, tests.xml, sanitizer.txt where CUDA's compute-sanitizer is, experts.json, triton_experts.json where
-# TRITON_PYTHON (else PYTHON) has torch, Triton and triton_kernels, and, where MAX's serving extras are installed, what
-# generate printed on CPU and GPU. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as well, and
-# measured with device graphs and without (bench.json, bench--device-graphs.json).
-# PRECOMPILED/demo and PRECOMPILED/synthetic, where they are, spare the GPU's host compiling: `gpt-oss-mxfp4 compile --target
-# cuda:sm_90a` of the same models has written them elsewhere. Exits with 1 if a check fails; what comes behind it runs all
-# the same.
+# First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3)
+# with NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx
+# FOLDER` has written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml,
+# kernels.txt and kernels.json, attention.txt and attention.json, tests.xml, sanitizer.txt where CUDA's
+# compute-sanitizer is, experts.json, triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and
+# triton_kernels, and, where MAX's serving extras are installed, what generate printed on CPU and GPU. SYNTHETIC is a
+# 20b checkpoint from scripts/make_synthetic.py, to be run as well, and measured with device graphs and without
+# (bench.json, bench--device-graphs.json). PRECOMPILED/demo and PRECOMPILED/synthetic, where they are, spare the GPU's
+# host compiling: `gpt-oss-mxfp4 compile --target cuda:sm_90a` of the same models has written them elsewhere. Exits
+# with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 case ${1:-} in
     -h | --help)
@@ -42,7 +42,8 @@ on() {
 failed=0
 echo "== kernels"
 "$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/sm90/test_schedule.py \
-    tests/custom_ops/mxfp4/sm90/test_attention.py tests/custom_ops/mxfp4/gpu/test_kernels.py -q --junitxml="$results/kernels.xml" || failed=1
+    tests/custom_ops/mxfp4/sm90/test_attention.py tests/custom_ops/mxfp4/gpu/test_kernels.py -q \
+    --junitxml="$results/kernels.xml" || failed=1
 # A kernel that never ends would wait for itself.
 timeout -k 5 300 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
     | tee "$results/kernels.txt" || failed=1
@@ -55,12 +56,14 @@ if ! "$python" -c "import max.driver" 2> /dev/null; then
 fi
 echo "== tests"
 "$python" -m pytest tests/gpu -q --junitxml="$results/tests.xml" || failed=1
-MXFP4_ATTENTION_KERNEL=sm90 "$python" -m pytest tests/gpu/test_logits.py -q --junitxml="$results/attention.xml" || failed=1
 
 if command -v compute-sanitizer > /dev/null; then
     echo "== compute-sanitizer"
     compute-sanitizer --error-exitcode 1 "$python" -m pytest tests/gpu -q -k "routing or combine or sizes_of_20b" \
         > "$results/sanitizer.txt" || failed=1
+    # The kernels are launched by a process of the tests' own.
+    compute-sanitizer --target-processes all --error-exitcode 1 \
+        "$python" -m pytest tests/custom_ops/mxfp4/sm90/test_attention.py -q >> "$results/sanitizer.txt" || failed=1
     tail -n 3 "$results/sanitizer.txt"
 fi
 

@@ -25,7 +25,7 @@ from gpt_oss_mxfp4.checkpoint.pack import pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
-from gpt_oss_mxfp4.options import Activations, DenseWeights
+from gpt_oss_mxfp4.options import Activations, AttentionKernel, DenseWeights
 from gpt_oss_mxfp4.pipeline import GptOssInputs, graph_spec, settle_inputs
 
 Logits = npt.NDArray[np.float32]
@@ -44,6 +44,7 @@ class Harness:
         max_batch_size: sequences in a batch.
         activations: what inputs of matmuls are rounded to.
         dense_weights: what dense weights are rounded to.
+        attention: what a step that generates attends by on a GPU.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Harness:
         max_batch_size: int = 2,
         activations: Activations = "bfloat16",
         dense_weights: DenseWeights = "bfloat16",
+        attention: AttentionKernel = "max",
     ) -> None:
         checkpoint = open_checkpoint(folder)
         self._device = device or CPU()
@@ -68,6 +70,7 @@ class Harness:
             devices=[place],
             activations=activations,
             dense_weights=dense_weights,
+            attention=attention,
             kv_params=kv_params,
             max_seq_len=max_length,
         )

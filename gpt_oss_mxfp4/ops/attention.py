@@ -113,6 +113,8 @@ def attention_sm90(
     require(op, "row_offsets", row_offsets, 1, DType.uint32)
     require(op, "sinks", sinks, 1, DType.bfloat16)
     require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])
+    if cache.kv_blocks.dtype != DType.bfloat16 or cache.kv_scales is not None:
+        raise ValueError(f"{op}: cache must be of DType.bfloat16, got {cache.kv_blocks.dtype}")
     _, _, _, page_size, kv_heads, head_dim = cache.kv_blocks.shape
     require_dim(op, "q.shape[2]", q.shape[2], "cache.kv_blocks.shape[5]", head_dim)
     group, page = int(q.shape[1]) // int(kv_heads), int(page_size)

@@ -858,7 +858,8 @@ def test_heads_and_pages_that_hoppers_attention_has_no_lanes_for_are_refused(
     heads: int, kv_heads: int, head_dim: int, page: int
 ) -> None:
     shape = TensorType(DType.bfloat16, ["p", 2, 1, page, kv_heads, head_dim], DeviceRef.CPU()).shape
-    cache: Any = SimpleNamespace(kv_blocks=SimpleNamespace(shape=shape))
+    blocks = SimpleNamespace(shape=shape, dtype=DType.bfloat16)
+    cache: Any = SimpleNamespace(kv_blocks=blocks, kv_scales=None)
     inputs: Inputs = [
         (DType.bfloat16, ["t", heads, head_dim]),
         (DType.uint32, ["b"]),
@@ -872,6 +873,10 @@ def test_heads_and_pages_that_hoppers_attention_has_no_lanes_for_are_refused(
         "attention.paged_sm90: takes heads of 64, at most 8 of them for each key-value head, and pages of 16 tokens "
         f"or another power of two above, got {head_dim}, {heads // kv_heads} and {page}; MAX's flash_attention_ragged "
         "may take them"
+    )
+    blocks.dtype = DType.float8_e4m3fn
+    assert build_error(inputs, attend, DeviceRef.GPU()) == (
+        "attention.paged_sm90: cache must be of DType.bfloat16, got DType.float8_e4m3fn"
     )
     assert build_error(inputs, attend) == (
         "attention.paged_sm90: has no CPU kernel, got inputs on cpu:0; move them to a GPU first"

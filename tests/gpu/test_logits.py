@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 import pytest
 
@@ -12,6 +13,7 @@ pytest.importorskip("transformers", reason="MAX's serving extras are not install
 
 from max.driver import Device
 
+from gpt_oss_mxfp4.options import AttentionKernel
 from tests.golden import CHECKPOINT, Prompt, load_prompts
 from tests.harness import Harness
 from tests.measure import LogitError, logit_error
@@ -29,9 +31,15 @@ SAME_MODEL = LogitError(maximum=6e-2, mean=2e-3, top1=0)
 BATCH = 4
 
 
-@pytest.fixture(scope="module")
-def model(gpu: Device) -> Harness:
-    return Harness(CHECKPOINT, device=gpu, max_length=LENGTH, max_batch_size=BATCH)
+@pytest.fixture(scope="module", params=get_args(AttentionKernel))
+def model(gpu: Device, request: pytest.FixtureRequest) -> Harness:
+    return Harness(
+        CHECKPOINT,
+        device=gpu,
+        max_length=LENGTH,
+        max_batch_size=BATCH,
+        attention=request.param,
+    )
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)

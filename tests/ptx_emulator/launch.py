@@ -97,6 +97,8 @@ def run_grid(
         mode: when tensor cores work.
         seed: of the first block's order of warps and copies.
     """
+    if grid[0] % cluster:
+        raise ValueError(f"{program.name}: {grid[0]} blocks along x, clusters of {cluster}")
     blocks = (
         Block(
             program,

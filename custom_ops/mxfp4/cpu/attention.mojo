@@ -18,16 +18,17 @@ last that sees it, of its own sequence.
 MAX's own CPU kernel adds the sink once per 128 keys, so its outputs are wrong past 128 tokens (NOTES N8).
 """
 
+from std.atomic import Atomic
 from std.math import ceildiv
 from std.memory import bitcast
 
 from max.algorithm import sync_parallelize
 from std.runtime import parallelism_level
 
+from ..paged_cache import PagedCache
 from ..pointers import ConstPointer
 from .cache_tile import TILE_KEYS, TILE_VECTORS, CacheTile, PrefetchWalk
 from .dot import FloatPointer
-from ..paged_cache import PagedCache
 from .softmax_rows import Scores, SoftmaxRows
 from .weights import WordPointer, word_pointer
 from .words import LANES, Floats, Sums, Words, multiply_add, nearest_bf16, per_word, word_of
@@ -185,7 +186,10 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
         var splits_buffer = _buffer(SoftmaxRows.size(split_rows, head_dim))
         var splits = SoftmaxRows.at(_float_pointer(splits_buffer), split_rows, head_dim)
 
-        def attend(thread: Int) {imm}:
+        var next = Atomic[Int64](0)
+        var next_task = MutPointer(to=next)
+
+        def attend(_thread: Int) {imm}:
             var rows = max(_TASK_ROWS, self.group_size())
             var scratch_buffer = _buffer(
                 _Scratch.size(rows, self.query_words(), Self.key_words, head_dim)
@@ -195,8 +199,10 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
             )
             var whole_buffer = _buffer(SoftmaxRows.size(rows, head_dim))
             var whole = SoftmaxRows.at(_float_pointer(whole_buffer), rows, head_dim)
-            # The longest tasks of a prompt are the last.
-            for i in range(len(tasks) - 1 - thread, -1, -threads):
+            while True:  # the longest tasks of a prompt are the last
+                var i = len(tasks) - 1 - Int(next_task[].fetch_add(Int64(1)))
+                if i < 0:
+                    break
                 if tasks[i].split_row >= 0:
                     self._attend(tasks[i], scratch, splits, tasks[i].split_row)
                 else:

@@ -3,8 +3,8 @@
 from std.memory import bitcast
 from std.sys import size_of
 
-from ..pointers import ConstPointer
 from ..paged_cache import PagedCache
+from ..pointers import ConstPointer
 from .transpose import transpose_square
 from .weights import WordPointer, prefetch_byte
 from .words import LANES, Words, per_word, word_of

@@ -1,11 +1,11 @@
 """Registers `attention.paged` and `attention.paged_sm90`."""
 
-from builtin_kernels.attention import (
-    Struct_mha_ragged_paged_sink_weights_scalar_args as MaxAttention,
-)
 from std.math import ceildiv
 
 import extensibility
+from builtin_kernels.attention import (
+    Struct_mha_ragged_paged_sink_weights_scalar_args as MaxAttention,
+)
 from extensibility import InputTensor, OutputTensor, _MutableInputTensor
 from max.gpu.host import DeviceContext
 
@@ -258,7 +258,10 @@ struct PagedAttentionSm90:
         var heads = q.shape()[1]
         var page_size = pages.shape()[3]
         var kv_heads = pages.shape()[4]
+        comptime for axis in range(3):
+            require_equal(op, "out.shape = q.shape", out_heads.shape()[axis], q.shape()[axis])
         require_equal(op, "q.shape[2]", q.shape()[2], HEAD_DIM)
+        require_equal(op, "pages.shape[1] (key, value)", pages.shape()[1], 2)
         require_equal(op, "pages.shape[5]", pages.shape()[5], HEAD_DIM)
         require_equal(op, "q.shape[1] modulo kv heads", heads % kv_heads, 0)
         require_equal(op, "sinks.shape[0] = q.shape[1]", sinks.shape()[0], heads)
@@ -266,6 +269,8 @@ struct PagedAttentionSm90:
             op, "row_offsets.shape[0] = sequences + 1", row_offsets.shape()[0], sequences + 1
         )
         require_equal(op, "table.shape[0] = sequences", table.shape()[0], sequences)
+        if Int(layer) >= pages.shape()[2]:
+            raise Error(op, ": layer must be below ", pages.shape()[2], ", got ", layer)
         if heads // kv_heads > MAX_GROUP:
             raise Error(op, ": heads of a kv head must be at most ", MAX_GROUP)
         if page_size < SM90_TILE_KEYS or not page_size.is_power_of_two():

@@ -24,7 +24,7 @@ def require_gpu[op: StaticString, target: StaticString]():
         op: The op's name.
         target: The target it is compiled for.
     """
-    comptime assert target != "cpu", String(op, " takes weights packed for Hopper: run on a GPU")
+    comptime assert target != "cpu", String(op, " has no kernel for the CPU: run on a GPU")
 
 
 def require_dtype[op: StaticString, target: StaticString, got: DType]():

@@ -1,16 +1,16 @@
 """Attention of single tokens over a paged KV cache: memory to the registers of `mma`, parts joined in a cluster.
 
-A step that generates reads every key and value of a sequence once, and 8 key-value heads are too few blocks to read them
-fast. So a cluster of blocks shares a head: its warps take tiles of 16 keys in turn, each with a softmax of its own, and
-join them through the cluster's shared memory, where the sink counts once.
+A step that generates reads every key and value of a sequence once, and 8 key-value heads are too few blocks to read
+them fast. So a cluster of blocks shares a head: its warps take tiles of 16 keys in turn, each with a softmax of its
+own, and join them through the cluster's shared memory, where the sink counts once.
 
-A tile needs no shared memory: which k of a product stands for which dimension, and which of its rows, is free as long as
-both factors and the result agree, so a lane asks for 16 bytes of a row and has fragments.
+A tile needs no shared memory: which k of a product stands for which dimension, and which of its rows, is free as long
+as both factors and the result agree, so a lane asks for 16 bytes of a row and has fragments.
 
-- Scores^T = K Q^T [16 keys, 8 heads]. Lane l has keys l / 4 and l / 4 + 8, and dimensions 8 (l % 4) to + 7 of each 32; of
-  Q, head l / 4, the same dimensions.
-- Output^T = V^T weights^T [16 dimensions, 8 heads]. Lane l has dimensions 8 (l / 4) to + 7, of the keys
-  2 (l % 4), + 1, + 8 and + 9: rows l / 4 and l / 4 + 8 of product i are the dimensions 2i and 2i + 1 of its eight.
+- Scores^T = K Q^T [16 keys, 8 heads]. Lane l has keys l / 4 and l / 4 + 8, and dimensions 8 (l % 4) to + 7 of each 32;
+  of Q, head l / 4, the same dimensions.
+- Output^T = V^T weights^T [16 dimensions, 8 heads]. Lane l has dimensions 8 (l / 4) to + 7, of the keys 2 (l % 4), + 1,
+  + 8 and + 9: rows l / 4 and l / 4 + 8 of product i are the dimensions 2i and 2i + 1 of its eight.
 
 Source: PTX ISA 9.0, "Matrix Fragments for mma.m16n8k16 with floating point type", "movmatrix", "mapa"; the joining of
 parts: FlashDecoding, Dao et al. 2023.
@@ -98,7 +98,7 @@ struct _Sequence(TrivialRegisterPassable):
 
     @inline(.always)
     def load(self, tile: Int32, page: UInt32, lane: Int32) -> _Tile:
-        """Asks for a tile; for keys behind the last one, which get no weight, that one is read instead.
+        """Asks for a tile; behind the last value, whose weights are zero, that one is read instead, which is a number.
         """
         var position = tile * TILE_KEYS
         var start = Int(min(page, self.last_page)) * self.page_stride
@@ -106,7 +106,8 @@ struct _Sequence(TrivialRegisterPassable):
         var last = self.end - 1 - position
         var words = _Tile(0, 0)
         comptime for i in range(2):
-            var row = slot + min(lane // 4 + Int32(8 * i), last)
+            # A key behind the last one may be anything: its score is not looked at.
+            var row = slot + lane // 4 + Int32(8 * i)
             var key = self.keys.unsafe_offset(start).unsafe_offset(
                 Int(row * self.row_stride + lane % 4 * 8)
             )
@@ -437,7 +438,7 @@ def _attend(
 
 
 def choose_parts(sequences: Int, kv_heads: Int, window: Int, multiprocessors: Int) -> Int:
-    """Gives how many blocks share a key-value head: enough for all multiprocessors, and none without a tile.
+    """Gives how many blocks share a key-value head: enough for all multiprocessors, and none that a window leaves no tile.
 
     Args:
         sequences: B.
@@ -512,5 +513,6 @@ def enqueue_attention(
         Int32(window),
         grid_dim=(parts, cache.kv_heads, sequences),
         block_dim=ATTENTION_THREADS,
-        cluster_dim=Dim(parts),
+        # A cluster of one would wait at barriers of clusters all the same.
+        cluster_dim=Optional(Dim(parts)) if parts > 1 else None,
     )

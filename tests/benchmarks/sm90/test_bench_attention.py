@@ -46,6 +46,17 @@ def test_every_number_of_parts_is_timed_and_gives_the_same(
     assert "DIFFERS" not in capsys.readouterr().out
 
 
+def test_what_is_not_written_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ptx = emit(SM90_ATTENTION)["attention"]
+    changed = "\n".join(line for line in ptx.splitlines() if "st.global" not in line)
+    monkeypatch.setattr(script, "emit", lambda _: {"attention": changed})
+    monkeypatch.setattr(script, "CASES", ((1, 3),))
+    assert script.main(["--rounds", "1"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
 def test_parts_that_are_not_joined_are_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
