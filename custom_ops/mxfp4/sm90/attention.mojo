@@ -2,7 +2,8 @@
 
 A step that generates reads every key and value of a sequence once, and 8 key-value heads are too few blocks to read
 them fast. So a cluster of blocks shares a head: its warps take tiles of 16 keys in turn, each with a softmax of its
-own, and join them through the cluster's shared memory, where the sink counts once.
+own; a block joins its warps', and the cluster its blocks', through each other's shared memory, where the sink counts
+once.
 
 A tile needs no shared memory: which k of a product stands for which dimension, and which of its rows, is free as long
 as both factors and the result agree, so a lane asks for 16 bytes of a row and has fragments.
@@ -22,9 +23,9 @@ from std.math.constants import log2e
 from std.memory import bitcast, stack_allocation
 from std.sys._assembly import inlined_assembly
 from std.utils import StaticTuple
-from std.utils.numerics import neg_inf
+from std.utils.numerics import min_finite, neg_inf
 
-from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, grid_dim, thread_idx
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, barrier, block_idx, grid_dim, thread_idx
 from max.gpu.compute.mma import mma
 from max.gpu.host import DeviceAttribute, DeviceContext, Dim
 from max.gpu.memory import AddressSpace
@@ -52,9 +53,10 @@ comptime _KEY_WORDS = HEAD_DIM // 8
 comptime _VALUE_WORDS = HEAD_DIM // 16
 """Words of a value that a lane has."""
 
+comptime _SHARES = 8
+"""Warps of a block, and blocks of a cluster at most, on any GPU that has clusters."""
+
 comptime _WARPS = ATTENTION_THREADS // 32
-comptime _MAX_PARTS = 8
-"""Blocks of a cluster, at most, on any GPU that has them."""
 
 
 @fieldwise_init
@@ -238,15 +240,41 @@ comptime _Shared = Pointer[mut=True, Float32, MutUntrackedOrigin, address_space=
 
 
 @fieldwise_init
+struct _Shares(TrivialRegisterPassable):
+    """One dimension of one head as several saw it, each of whom has a softmax of its own."""
+
+    var largest: SIMD[DType.float32, _SHARES]
+    """The largest scores, times log2(e); -inf of who saw no key."""
+    var totals: SIMD[DType.float32, _SHARES]
+    """Sums of weights."""
+    var sums: SIMD[DType.float32, _SHARES]
+    """Weighted values."""
+
+    @inline(.always)
+    def join(self, least: Float32) -> Tuple[Float32, Float32, Float32]:
+        """Gives what one would have who saw all: a largest score, which is no less than another one, sum, value.
+        """
+        var largest = max(self.largest.reduce_max(), least)
+        var weights = exp2(self.largest - largest)
+        return (
+            largest,
+            (weights * self.totals).reduce_add(),
+            (weights * self.sums).reduce_add(),
+        )
+
+
+@fieldwise_init
 struct _Parts(TrivialRegisterPassable):
-    """What a block's warps leave for the cluster: of each head the largest score, the sum of weights, weighted values.
+    """What a block's warps leave of each head, and behind that what the block leaves: the largest score, the sum of
+    weights, weighted values.
     """
 
     comptime head_floats = 2 + HEAD_DIM
     comptime warp_floats = MAX_GROUP * Self.head_floats
+    comptime size = (_WARPS + 1) * Self.warp_floats
 
     var floats: _Shared
-    """[warps, MAX_GROUP, 2 + HEAD_DIM]."""
+    """[warps + 1, MAX_GROUP, 2 + HEAD_DIM]."""
 
     @inline(.always)
     def leave(self, softmax: _Softmax, warp: Int, lane: Int):
@@ -267,25 +295,42 @@ struct _Parts(TrivialRegisterPassable):
                 )
 
     @inline(.always)
-    def join(self, parts: Int, head: Int, dimension: Int, sink: Float32) -> Float32:
-        """Joins what all warps of a cluster left of one head's dimension."""
+    def join_warps(self, head: Int, dimension: Int):
+        """Joins what the warps left of one head's dimension."""
         var of_head = self.floats.unsafe_offset(head * Self.head_floats)
-        var largest = sink
-        for part in range(parts):
-            var there = _address_in(of_head, part)
-            comptime for warp in range(_WARPS):
-                largest = max(largest, _read[warp * Self.warp_floats](there))
-        var total = exp2(sink - largest)
-        var sum = Float32(0)
-        for part in range(parts):
-            var there = _address_in(of_head, part)
-            var value = _address_in(of_head.unsafe_offset(dimension), part)
-            comptime for warp in range(_WARPS):
-                comptime at = warp * Self.warp_floats
-                var share = exp2(_read[at](there) - largest)
-                total += share * _read[at + 1](there)
-                sum += share * _read[at + 2](value)
-        return sum / total
+        var shares = _Shares(0, 0, 0)
+        comptime for warp in range(_WARPS):
+            var of_warp = of_head.unsafe_offset(warp * Self.warp_floats)
+            shares.largest[warp] = of_warp[unsafe_offset=0]
+            shares.totals[warp] = of_warp[unsafe_offset=1]
+            shares.sums[warp] = of_warp[unsafe_offset=2 + dimension]
+        # A block may have seen no key: what it leaves is to differ from others' by a number.
+        var largest, total, sum = shares.join(least=min_finite[DType.float32]())
+        var of_block = of_head.unsafe_offset(_WARPS * Self.warp_floats)
+        if dimension == 0:
+            of_block[unsafe_offset=0] = largest
+            of_block[unsafe_offset=1] = total
+        of_block[unsafe_offset=2 + dimension] = sum
+
+    @inline(.always)
+    def join_parts(self, parts: Int, head: Int, dimension: Int, sink: Float32) -> Float32:
+        """Joins what a cluster's blocks left of one head's dimension, and the sink; all are asked before any is joined.
+        """
+        var of_block = self.floats.unsafe_offset(
+            _WARPS * Self.warp_floats + head * Self.head_floats
+        )
+        var shares = _Shares(0, 0, 0)
+        comptime for part in range(_SHARES):
+            var there = _address_in(of_block, min(part, parts - 1))
+            var value = _address_in(of_block.unsafe_offset(dimension), min(part, parts - 1))
+            shares.largest[part] = _read[0](there)
+            shares.totals[part] = _read[1](there)
+            shares.sums[part] = _read[2](value)
+        comptime for part in range(_SHARES):
+            if part >= parts:
+                shares.largest[part] = neg_inf[DType.float32]()
+        var largest, total, sum = shares.join(least=sink)
+        return sum / (total + exp2(sink - largest))
 
 
 @inline(.always)
@@ -351,7 +396,7 @@ def attention_kernel(
         window: Positions a query sees, itself included; below 1 for all.
     """
     var floats = stack_allocation[
-        _WARPS * _Parts.warp_floats, Float32, alignment=8, address_space=AddressSpace.SHARED
+        _Parts.size, Float32, alignment=8, address_space=AddressSpace.SHARED
     ]()
     var left = _Parts(floats)
     var part = Int(block_idx.x)
@@ -389,13 +434,16 @@ def attention_kernel(
             Int32(thread % 32),
         )
         left.leave(softmax, thread // 32, thread % 32)
+        barrier()
+        for item in range(thread, Int(group) * HEAD_DIM, ATTENTION_THREADS):
+            left.join_warps(item // HEAD_DIM, item % HEAD_DIM)
         cluster_sync()
         for item in range(
             thread, (Int(group) - part + parts - 1) // parts * HEAD_DIM, ATTENTION_THREADS
         ):
             var of_group = part + parts * (item // HEAD_DIM)
             var sink = sinks[unsafe_offset=kv_head * Int(group) + of_group].cast[DType.float32]()
-            var joined = left.join(parts, of_group, item % HEAD_DIM, sink * log2e)
+            var joined = left.join_parts(parts, of_group, item % HEAD_DIM, sink * log2e)
             output[
                 unsafe_offset=(first_head + of_group) * HEAD_DIM + item % HEAD_DIM
             ] = joined.cast[DType.bfloat16]()
@@ -449,7 +497,7 @@ def choose_parts(sequences: Int, kv_heads: Int, window: Int, multiprocessors: In
     Returns:
         A power of two, at most 8.
     """
-    var parts = _MAX_PARTS
+    var parts = _SHARES
     while parts > 1 and (
         sequences * kv_heads * (parts // 2) >= multiprocessors
         or (window > 0 and window < parts * _WARPS * TILE_KEYS)

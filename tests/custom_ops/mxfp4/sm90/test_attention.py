@@ -201,14 +201,13 @@ def test_what_is_not_there_is_not_read(kernels: dict[str, str], rng: np.random.G
 
 
 @needs_emulator
-def test_a_missing_meeting_of_the_cluster_is_seen(
-    kernels: dict[str, str], rng: np.random.Generator
-) -> None:
+def test_a_missing_meeting_is_seen(kernels: dict[str, str], rng: np.random.Generator) -> None:
+    """Of a block's warps, and of the cluster before it reads and after."""
     case = Case([300], [1], rng)
-    meeting = re.compile(r"barrier\.cluster\.arrive\.aligned;\s+barrier\.cluster\.wait\.aligned;")
+    of_cluster = r"barrier\.cluster\.arrive\.aligned;\s+barrier\.cluster\.wait\.aligned;"
     ptx = kernels["attention"]
-    meetings = list(meeting.finditer(ptx))
-    assert len(meetings) == 2
+    meetings = list(re.finditer(rf"bar\.sync\s+0;|{of_cluster}", ptx))
+    assert len(meetings) == 3
     for found in meetings:
         without = ptx[: found.start()] + ptx[found.end() :]
         with pytest.raises(MemoryAccessError, match=r"read before it is written|has ended"):
