@@ -165,8 +165,10 @@ def _request(options: ModelOptions) -> None:
 def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, options: ModelOptions) -> str:
     """Names what is compiled: MAX itself finds a precompiled graph by its inputs and outputs alone."""
     kind = device.device_type
-    kernels = (requested_kernel(), requested_attention())
-    code = cpu_features() if kind == "cpu" else (*kernels, platform.machine())
+    if kind == "cpu":
+        code: object = cpu_features()
+    else:
+        code = (requested_kernel(), requested_attention(), platform.machine())
     precision = (options.activations, options.dense_weights)
     said = repr((checkpoint.config, precision, kind, code, digest_sources(), versions()))
     return hashlib.sha256(said.encode()).hexdigest()

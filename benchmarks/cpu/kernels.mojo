@@ -25,7 +25,6 @@ from mxfp4.cpu.byte_rows import ByteRows, scale_dtype
 from mxfp4.cpu.epilogue import BiasEpilogue, SwigluEpilogue
 from mxfp4.cpu.grouped_matmul import RowGather, grouped_matmul
 from mxfp4.cpu.mxfp4_rows import Mxfp4Rows
-from mxfp4.paged_cache import PagedCache
 from mxfp4.cpu.weights import PREFETCH_BYTES, WeightRows, prefetch_byte
 from mxfp4.cpu.words import (
     HAS_BF16_DOT,
@@ -36,6 +35,7 @@ from mxfp4.cpu.words import (
     multiply_add_of_group,
     per_word,
 )
+from mxfp4.paged_cache import PagedCache
 from mxfp4.pointers import ConstPointer
 
 comptime K = 2880

@@ -22,14 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sm90.bench_kernels import (
-    COPY_BYTES,
-    DIFFERENCE,
-    NAN,
-    Card,
-    random_bfloat16,
-)
-from tests.cuda_driver.driver import CudaError, Driver, Kernel, open_library
+from benchmarks.sm90.bench_kernels import DIFFERENCE, NAN, Card, open_card, random_bfloat16
+from tests.cuda_driver.driver import Kernel
 from tests.custom_ops.mxfp4.ptx import SM90_ATTENTION, emit, facts
 from tests.reference.bfloat16 import decode_bfloat16
 
@@ -123,20 +117,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="a JSON file to write")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     arguments = parser.parse_args(words)
-    try:
-        driver = Driver(open_library())
-    except CudaError as error:
-        parser.error(str(error))
-    card, rng = Card(driver, arguments.rounds), np.random.default_rng(0)
+    card, rng = open_card(parser, arguments.rounds), np.random.default_rng(0)
     ptx = emit(SM90_ATTENTION)["attention"]
-    kernel, chosen = Kernel(driver, ptx), facts(ptx)
-    roof = 2 * COPY_BYTES / statistics.median(card.seconds([card.copy])) / 1e9
+    kernel, chosen = Kernel(card.driver, ptx), facts(ptx)
+    roof = card.copy_rate()
     report: dict[str, Any] = {
-        "gpu": driver.name,
-        "driver": driver.version,
+        "gpu": card.driver.name,
+        "driver": card.driver.version,
         "roofs": {"copy_GB_per_s": roof},
     }
-    print(f"{driver.name}, copy_GB_per_s {roof:.0f}")
+    print(f"{card.driver.name}, copy_GB_per_s {roof:.0f}")
     print("sequences  tokens parts     us: min   median      max    GB/s of copy")
     cases: list[dict[str, Any]] = []
     for sequences, length in CASES:

@@ -158,6 +158,10 @@ class Card:
         """Begins the copy that is the roof."""
         self.driver.copy(self._spare + COPY_BYTES, self._spare, COPY_BYTES)
 
+    def copy_rate(self) -> float:
+        """Times that copy: GB/s, what is read and what is written."""
+        return 2 * COPY_BYTES / statistics.median(self.seconds([self.copy])) / 1e9
+
     def seconds(self, launches: Sequence[Callable[[], None]], of: str = "") -> list[float]:
         """Times each round's launches, one after the other, sorted; for one launch of the round."""
         times = []
@@ -171,6 +175,14 @@ class Card:
             if round_number:  # the first one warms up
                 times.append(self.driver.seconds(self._first, self._last) / len(launches))
         return sorted(times)
+
+
+def open_card(parser: argparse.ArgumentParser, rounds: int) -> Card:
+    """Opens the GPU, or ends the program as for a wrong argument."""
+    try:
+        return Card(Driver(open_library()), rounds)
+    except CudaError as error:
+        parser.error(str(error))
 
 
 def random_bfloat16(rng: np.random.Generator, elements: int) -> NDArray[np.uint16]:
@@ -422,18 +434,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--tokens", type=int, nargs="+", help="default: those of each model")
     arguments = parser.parse_args(words)
-    try:
-        driver = Driver(open_library())
-    except CudaError as error:
-        parser.error(str(error))
-    card, rng = Card(driver, arguments.rounds), np.random.default_rng(0)
+    card, rng = open_card(parser, arguments.rounds), np.random.default_rng(0)
+    driver = card.driver
     variants = load_variants(driver)
     report: dict[str, Any] = {
         "gpu": driver.name,
         "driver": driver.version,
         "kernels": print_variants(variants),
     }
-    roof = 2 * COPY_BYTES / statistics.median(card.seconds([card.copy])) / 1e9
+    roof = card.copy_rate()
     report["roofs"] = {"copy_GB_per_s": roof}
     print(f"{driver.name}, copy_GB_per_s {roof:.0f}")
     print(

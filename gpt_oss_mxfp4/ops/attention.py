@@ -46,10 +46,7 @@ def attention(
     op = "attention.paged"
     q, row_offsets, sinks = TensorValue(q), TensorValue(row_offsets), TensorValue(sinks)
     device = cpu_only(op, q, row_offsets, sinks)
-    require(op, "q", q, 3, DType.float32)
-    require(op, "row_offsets", row_offsets, 1, DType.uint32)
-    require(op, "sinks", sinks, 1, DType.float32)
-    require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])
+    _check(op, DType.float32, q, row_offsets, sinks)
     tile = 64 if "avx512f" in vector_extensions() else 32  # TILE_KEYS of the kernel
     if int(q.shape[2]) % tile != 0:
         raise ValueError(
@@ -109,10 +106,7 @@ def attention_sm90(
     op = "attention.paged_sm90"
     q, row_offsets, sinks = TensorValue(q), TensorValue(row_offsets), TensorValue(sinks)
     device = gpu_only(op, q, row_offsets, sinks)
-    require(op, "q", q, 3, DType.bfloat16)
-    require(op, "row_offsets", row_offsets, 1, DType.uint32)
-    require(op, "sinks", sinks, 1, DType.bfloat16)
-    require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])
+    _check(op, DType.bfloat16, q, row_offsets, sinks)
     if cache.kv_blocks.dtype != DType.bfloat16 or cache.kv_scales is not None:
         raise ValueError(f"{op}: cache must be of DType.bfloat16, got {cache.kv_blocks.dtype}")
     _, _, _, page_size, kv_heads, head_dim = cache.kv_blocks.shape
@@ -142,3 +136,13 @@ def attention_sm90(
         [q.type],
         parameters={"mask_str": mask.value, "local_window_size": window or -1},
     )[0].tensor
+
+
+def _check(
+    op: str, dtype: DType, q: TensorValue, row_offsets: TensorValue, sinks: TensorValue
+) -> None:
+    """Checks what both take."""
+    require(op, "q", q, 3, dtype)
+    require(op, "row_offsets", row_offsets, 1, DType.uint32)
+    require(op, "sinks", sinks, 1, dtype)
+    require_dim(op, "sinks.shape[0]", sinks.shape[0], "q.shape[1]", q.shape[1])

@@ -38,10 +38,10 @@ from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 
 
-def build(folder: Path) -> Graph:
-    """Builds a checkpoint's graph, experts packed."""
+def model_for_hopper(folder: Path) -> GptOss:
+    """Makes a checkpoint's model as a GPU has it, experts packed."""
     config, device = GptOssConfig.from_file(folder / "config.json"), DeviceRef.GPU()
-    model = GptOss(
+    return GptOss(
         config,
         kv_cache_params(config, KVCacheConfig(), device, "bfloat16"),
         device,
@@ -49,6 +49,11 @@ def build(folder: Path) -> Graph:
         LayerOptions(packed=True, attention=requested_attention()),
         ReturnLogits.LAST_TOKEN,
     )
+
+
+def build(folder: Path) -> Graph:
+    """Builds a checkpoint's graph, experts packed."""
+    model = model_for_hopper(folder)
     model.state_dict()  # names the weights
     return model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
 

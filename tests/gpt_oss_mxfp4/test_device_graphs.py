@@ -14,23 +14,17 @@ from typing import Any
 import pytest
 from max import tree
 from max.driver import CPU, Buffer
-from max.dtype import DType
 from max.engine import Model
-from max.graph import DeviceRef
-from max.nn.transformer import ReturnLogits
-from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import graph_capture, registry
 from max.pipelines.lib.pipeline_runtime_config import PipelineRuntimeConfig
 from max.pipelines.lib.pipeline_variants import overlap_text_generation
 
 from gpt_oss_mxfp4 import cli, engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
-from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.kv_cache import kv_cache_params
-from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.options import EngineOptions, LayerOptions, Refused, SamplingOptions
+from gpt_oss_mxfp4.options import EngineOptions, Refused, SamplingOptions
 from gpt_oss_mxfp4.prompt import encode_prompt
 from tests.golden import CHECKPOINT
+from tests.gpt_oss_mxfp4.launches import model_for_hopper
 
 REFUSALS = (
     ("if self._devices[0].is_host:", "if False:"),
@@ -50,16 +44,7 @@ OPTIONS = EngineOptions(activations="float32")
 
 def host_inputs() -> set[int]:
     """Gives places of what the graph for a GPU reads on the host: what a step is launched with, and a replay keeps."""
-    config, device = GptOssConfig.from_file(CHECKPOINT / "config.json"), DeviceRef.GPU()
-    model = GptOss(
-        config,
-        kv_cache_params(config, KVCacheConfig(), device, "bfloat16"),
-        device,
-        DType.bfloat16,
-        LayerOptions(packed=True),
-        ReturnLogits.LAST_TOKEN,
-    )
-    leaves: list[Any] = tree.leaves(model.input_tree())
+    leaves: list[Any] = tree.leaves(model_for_hopper(CHECKPOINT).input_tree())
     return {place for place, leaf in enumerate(leaves) if leaf.device.is_cpu()}
 
 

@@ -110,6 +110,15 @@ def test_an_unknown_kernel_is_refused(
         load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, devices="gpu"))
 
 
+def test_a_gpus_kernel_is_not_asked_for_what_is_precompiled_for_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is wrong with the folder is told; the variable, by name, when the model is made."""
+    monkeypatch.setenv("MXFP4_GROUPED_KERNEL", "sm100")
+    with pytest.raises(Refused, match=r"^--precompiled: "):
+        load(open_checkpoint(CHECKPOINT), 1, 12, dataclasses.replace(OPTIONS, precompiled=tmp_path))
+
+
 def test_faults_that_a_checkpoint_has_got_meanwhile_are_told_as_a_list(copy: Checkpoint) -> None:
     for shard in copy.files:
         shard.write_bytes(shard.read_bytes()[:-1])

@@ -21,7 +21,6 @@ from std.bit import log2_floor
 from std.math import ceildiv, exp2
 from std.math.constants import log2e
 from std.memory import bitcast, stack_allocation
-from std.sys._assembly import inlined_assembly
 from std.utils import StaticTuple
 from std.utils.numerics import min_finite, neg_inf
 
@@ -34,6 +33,13 @@ from max.gpu.primitives.warp import shuffle_xor
 
 from ..paged_cache import PagedCache
 from ..pointers import ConstPointer
+from .ptx import (
+    SharedFloats,
+    address_in_cluster,
+    read_cluster,
+    select_bytes,
+    transpose_8_by_8,
+)
 
 comptime ATTENTION_THREADS = 256
 """Threads of a block."""
@@ -137,22 +143,6 @@ def _pack(low: Float32, high: Float32) -> UInt32:
 
 
 @inline(.always)
-def _transpose(word: UInt32) -> UInt32:
-    """Transposes a matrix of 8 by 8, of which lane l has two elements of row l / 4."""
-    return inlined_assembly[
-        "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", UInt32, constraints="=r,r"
-    ](word)
-
-
-@inline(.always)
-def _select[selector: Int](a: UInt32, b: UInt32) -> UInt32:
-    """Picks bytes of two words."""
-    return inlined_assembly[
-        "prmt.b32 $0, $1, $2, $3;", UInt32, constraints="=r,r,r,n", has_side_effect=False
-    ](a, b, Int32(selector))
-
-
-@inline(.always)
 def _a(w0: UInt32, w1: UInt32, w2: UInt32, w3: UInt32) -> SIMD[DType.bfloat16, 8]:
     """Makes a fragment of A: rows l / 4 and l / 4 + 8 of the lower 8 k, then of the upper."""
     return bitcast[DType.bfloat16, 8](SIMD[DType.uint32, 4](w0, w1, w2, w3))
@@ -214,7 +204,8 @@ struct _Softmax(TrivialRegisterPassable):
         var weights = exp2(scores - largest.join(largest))
         self.totals = self.totals.fma(factors, weights.slice[2]() + weights.slice[2, offset=2]())
         var b = _b(
-            _transpose(_pack(weights[0], weights[1])), _transpose(_pack(weights[2], weights[3]))
+            transpose_8_by_8(_pack(weights[0], weights[1])),
+            transpose_8_by_8(_pack(weights[2], weights[3])),
         )
         comptime for i in range(_VALUE_WORDS):
             var k0 = tile.values[i]
@@ -225,18 +216,15 @@ struct _Softmax(TrivialRegisterPassable):
             mma(
                 d,
                 _a(
-                    _select[0x5410](k0, k1),
-                    _select[0x7632](k0, k1),
-                    _select[0x5410](k8, k9),
-                    _select[0x7632](k8, k9),
+                    select_bytes[0x5410](k0, k1),
+                    select_bytes[0x7632](k0, k1),
+                    select_bytes[0x5410](k8, k9),
+                    select_bytes[0x7632](k8, k9),
                 ),
                 b,
                 d,
             )
             self.sums = self.sums.insert[offset=4 * i](d)
-
-
-comptime _Shared = Pointer[mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED]
 
 
 @fieldwise_init
@@ -273,7 +261,7 @@ struct _Parts(TrivialRegisterPassable):
     comptime warp_floats = MAX_GROUP * Self.head_floats
     comptime size = (_WARPS + 1) * Self.warp_floats
 
-    var floats: _Shared
+    var floats: SharedFloats
     """[warps + 1, MAX_GROUP, 2 + HEAD_DIM]."""
 
     @inline(.always)
@@ -321,35 +309,16 @@ struct _Parts(TrivialRegisterPassable):
         )
         var shares = _Shares(0, 0, 0)
         comptime for part in range(_SHARES):
-            var there = _address_in(of_block, min(part, parts - 1))
-            var value = _address_in(of_block.unsafe_offset(dimension), min(part, parts - 1))
-            shares.largest[part] = _read[0](there)
-            shares.totals[part] = _read[1](there)
-            shares.sums[part] = _read[2](value)
+            var there = address_in_cluster(of_block, min(part, parts - 1))
+            var value = address_in_cluster(of_block.unsafe_offset(dimension), min(part, parts - 1))
+            shares.largest[part] = read_cluster[0](there)
+            shares.totals[part] = read_cluster[1](there)
+            shares.sums[part] = read_cluster[2](value)
         comptime for part in range(_SHARES):
             if part >= parts:
                 shares.largest[part] = neg_inf[DType.float32]()
         var largest, total, sum = shares.join(least=sink)
         return sum / (total + exp2(sink - largest))
-
-
-@inline(.always)
-def _address_in(here: _Shared, part: Int) -> UInt32:
-    """Gives where the same lies in the shared memory of one of the cluster's blocks."""
-    return inlined_assembly[
-        "mapa.shared::cluster.u32 $0, $1, $2;",
-        UInt32,
-        constraints="=r,r,r",
-        has_side_effect=False,
-    ](UInt32(Int(here)), UInt32(part))
-
-
-@inline(.always)
-def _read[offset: Int](there: UInt32) -> Float32:
-    """Reads a number so many numbers behind such an address."""
-    return inlined_assembly[
-        "ld.shared::cluster.f32 $0, [$1+$2];", Float32, constraints="=f,r,n,~{memory}"
-    ](there, Int32(4 * offset))
 
 
 # Two blocks to a multiprocessor, so that one's loads hide behind the other's arithmetic.

@@ -10,6 +10,11 @@ comptime SharedBytes = Pointer[
 ]
 """Shared memory."""
 
+comptime SharedFloats = Pointer[
+    mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED
+]
+"""Numbers in shared memory."""
+
 comptime SharedBarrier = Pointer[
     mut=True, SharedMemBarrier, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
@@ -136,3 +141,74 @@ def pin(word: UInt32) -> UInt32:
         The same.
     """
     return inlined_assembly["mov.b32 $0, $1;", UInt32, constraints="=r,r,~{memory}"](word)
+
+
+@inline(.always)
+def select_bytes[selector: Int](low: UInt32, high: UInt32) -> UInt32:
+    """Makes a word of any of the bytes of two.
+
+    Parameters:
+        selector: Which, a nibble each from the lowest on: 0 to 3 of the first word, 4 to 7 of the second.
+
+    Args:
+        low: The first word.
+        high: The second.
+
+    Returns:
+        The word.
+    """
+    return inlined_assembly[
+        "prmt.b32 $0, $1, $2, $3;", UInt32, constraints="=r,r,r,n", has_side_effect=False
+    ](low, high, Int32(selector))
+
+
+@inline(.always)
+def transpose_8_by_8(word: UInt32) -> UInt32:
+    """Transposes a warp's matrix of 8 by 8 elements of 16 bits, of which lane l has two of row l / 4.
+
+    Args:
+        word: A lane's two elements.
+
+    Returns:
+        Its two of the transposed matrix.
+    """
+    return inlined_assembly[
+        "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", UInt32, constraints="=r,r"
+    ](word)
+
+
+@inline(.always)
+def address_in_cluster(here: SharedFloats, block: Int) -> UInt32:
+    """Gives where the same lies in the shared memory of one of the cluster's blocks.
+
+    Args:
+        here: Where it lies in this block's.
+        block: The other's place in the cluster.
+
+    Returns:
+        An address for `read_cluster`.
+    """
+    return inlined_assembly[
+        "mapa.shared::cluster.u32 $0, $1, $2;",
+        UInt32,
+        constraints="=r,r,r",
+        has_side_effect=False,
+    ](UInt32(Int(here)), UInt32(block))
+
+
+@inline(.always)
+def read_cluster[offset: Int](there: UInt32) -> Float32:
+    """Reads a number from the shared memory of one of the cluster's blocks, which has met with this one since it wrote it.
+
+    Parameters:
+        offset: Numbers from the address on.
+
+    Args:
+        there: From `address_in_cluster`.
+
+    Returns:
+        The number.
+    """
+    return inlined_assembly[
+        "ld.shared::cluster.f32 $0, [$1+$2];", Float32, constraints="=f,r,n,~{memory}"
+    ](there, Int32(4 * offset))
