@@ -9,11 +9,11 @@
 # kernels.txt and kernels.json, attention.txt and attention.json, tests.xml, sanitizer.txt where CUDA's
 # compute-sanitizer is, experts.json, triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and
 # triton_kernels, and, where MAX's serving extras are installed, what generate printed on CPU and GPU. SYNTHETIC is a
-# 20b checkpoint from scripts/make_synthetic.py, to be run as well, and measured by both attention kernels, with device
-# graphs and without (bench-max.json, bench-sm90--device-graphs.json). PRECOMPILED/demo, PRECOMPILED/synthetic and,
-# with MXFP4_ATTENTION_KERNEL=sm90, PRECOMPILED/synthetic-sm90, where they are, spare the GPU's host compiling:
-# `gpt-oss-mxfp4 compile --target cuda:sm_90a` of the same models has written them elsewhere. Exits with 1 if a check
-# fails; what comes behind it runs all the same.
+# 20b checkpoint from scripts/make_synthetic.py, to be run as well, and measured by both attention kernels, one long
+# sequence also with device graphs (bench-max.json, bench-long-sm90--device-graphs.json). PRECOMPILED/demo,
+# PRECOMPILED/synthetic and, with MXFP4_ATTENTION_KERNEL=sm90, PRECOMPILED/synthetic-sm90, where they are, spare the
+# GPU's host compiling: `gpt-oss-mxfp4 compile --target cuda:sm_90a` of the same models has written them elsewhere.
+# Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 case ${1:-} in
     -h | --help)
@@ -99,10 +99,13 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
         cmp "$results/synthetic-cpu.txt" "$results/synthetic-gpu.txt"
         for attention in max sm90; do
             [ $attention = max ] && compiled=synthetic || compiled=synthetic-$attention
+            MXFP4_ATTENTION_KERNEL=$attention "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
+                $(on gpu $compiled) --batch 1 4 16 64 --prompt-tokens 2048 \
+                --json "$results/bench-$attention.json" || failed=1
             for graphs in "" --device-graphs; do
                 MXFP4_ATTENTION_KERNEL=$attention "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
-                    $(on gpu $compiled) $graphs --batch 1 4 16 64 --prompt-tokens 2048 \
-                    --json "$results/bench-$attention$graphs.json" || failed=1
+                    $(on gpu $compiled) $graphs --batch 1 --prompt-tokens 32768 \
+                    --json "$results/bench-long-$attention$graphs.json" || failed=1
             done
         done
     fi

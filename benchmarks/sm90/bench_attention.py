@@ -27,7 +27,10 @@ from tests.cuda_driver.driver import Kernel
 from tests.custom_ops.mxfp4.ptx import SM90_ATTENTION, emit, facts
 from tests.reference.bfloat16 import decode_bfloat16
 
-CASES = ((1, 1024), (1, 4096), (1, 32768), (1, 131072), (4, 4096), (16, 4096), (64, 4096))
+CASES = (
+    *((1, 1024), (1, 4096), (1, 32768), (1, 131072)),
+    *((2, 4096), (4, 4096), (8, 4096), (16, 4096), (32, 4096), (64, 4096)),
+)
 """Sequences, and tokens of each."""
 PARTS = (1, 2, 4, 8)
 KV_HEADS, GROUP, HEAD_DIM, PAGE = 8, 8, 64, 128

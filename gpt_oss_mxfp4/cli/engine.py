@@ -42,7 +42,7 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--device-graphs",
         action="store_true",
-        help="with --devices gpu: capture the kernels of a step that generates once for each number of sequences, and "
+        help="with --devices gpu and one sequence at a time: capture the kernels of a step that generates once, and "
         "replay them",
     )
     add_precision(verb)

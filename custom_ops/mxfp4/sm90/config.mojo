@@ -30,10 +30,13 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
 
     var tokens: Int
     """Rows of activations in a tile: 8, 16, 64 or 128."""
+    var row_tiles: Int
+    """Tiles of 64 weight rows in a tile of outputs."""
     var warpgroups: Int
-    """Warpgroups that multiply, each a tile of 64 weight rows at a time."""
+    """Warpgroups that multiply."""
     var split_k: Bool
-    """Whether the warpgroups share the same rows and take turns along k, or have rows of their own."""
+    """Whether the two warpgroups take turns along k, each with all row tiles, by a warp's own instruction (`mma`): where decoding
+    takes longer than products. Otherwise each has a row tile, and multiplies by a warpgroup's instruction (`wgmma`)."""
     var k_tiles: Int
     """Tiles of 64 k in a stage."""
     var stages: Int
@@ -41,7 +44,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     var loading_threads: Int
     """Threads that load a stage together, whole warps: the others of the warpgroup have the next stages."""
     var blocks: Int
-    """Blocks to a multiprocessor. A single one gives the loading warpgroup's registers to the others."""
+    """Blocks to a multiprocessor."""
 
     def threads(self) -> Int:
         """Gives the threads of a block.
@@ -67,14 +70,6 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """
         return self.warpgroups if self.split_k else 1
 
-    def block_row_tiles(self) -> Int:
-        """Gives the row tiles of a block.
-
-        Returns:
-            Tiles of 64 weight rows.
-        """
-        return 1 if self.split_k else self.warpgroups
-
     def b_bytes(self) -> Int:
         """Gives the bytes of activations in a stage.
 
@@ -89,17 +84,17 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         Returns:
             Bytes.
         """
-        return self.k_tiles * self.block_row_tiles() * TILE_BYTES
+        return self.k_tiles * self.row_tiles * TILE_BYTES
 
     def sums_bytes(self) -> Int:
-        """Gives the bytes in which warpgroups that split k hand their sums to the first.
+        """Gives the bytes in which the warpgroups that split k hand sums to each other.
 
         Returns:
             Bytes.
         """
         if not self.split_k:
             return 0
-        return (self.warpgroups - 1) * TILE_ROWS * self.tokens * 4
+        return self.row_tiles * TILE_ROWS * self.tokens * 4
 
     def list_bytes(self) -> Int:
         """Gives the bytes of the list of experts.
@@ -137,7 +132,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         Returns:
             Registers, a multiple of 8.
         """
-        if self.blocks > 1:
+        if self.split_k and self.row_tiles == 1:  # these need no more
             return self.launch_registers()
         var of_block = self.launch_registers() * (self.warpgroups + 1)
         return max(
@@ -151,14 +146,6 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
             Whether they do.
         """
         return self.consumer_registers() > self.launch_registers()
-
-    def warp_products(self) -> Bool:
-        """Tells whether products are instructions of a warp (`mma`) rather than of a warpgroup (`wgmma`).
-
-        Returns:
-            Whether they are: where decoding takes longer than products.
-        """
-        return self.tokens < 64
 
     def narrow_tokens(self) -> Int:
         """Gives the rows of activations up to which a tile is multiplied as a narrow one.
@@ -185,7 +172,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         Returns:
             Blocks, the last of which may have fewer rows.
         """
-        return ceildiv(n, TILE_ROWS * self.block_row_tiles())
+        return ceildiv(n, TILE_ROWS * self.row_tiles)
 
     def most_items(self, rows: Int, experts: Int, n: Int) -> Int:
         """Gives the most tiles of outputs that any routing makes.
@@ -216,10 +203,11 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
 
 comptime DECODE_8 = Sm90Config(
     tokens=8,
+    row_tiles=1,
     warpgroups=2,
     split_k=True,
-    k_tiles=3,
-    stages=6,
+    k_tiles=5,
+    stages=4,
     loading_threads=32,
     blocks=3,
 )
@@ -227,9 +215,10 @@ comptime DECODE_8 = Sm90Config(
 
 comptime DECODE_16 = Sm90Config(
     tokens=16,
+    row_tiles=2,
     warpgroups=2,
     split_k=True,
-    k_tiles=4,
+    k_tiles=2,
     stages=6,
     loading_threads=64,
     blocks=2,
@@ -238,6 +227,7 @@ comptime DECODE_16 = Sm90Config(
 
 comptime MIDDLE_64 = Sm90Config(
     tokens=64,
+    row_tiles=4,
     warpgroups=4,
     split_k=False,
     k_tiles=3,
@@ -249,6 +239,7 @@ comptime MIDDLE_64 = Sm90Config(
 
 comptime PREFILL_128 = Sm90Config(
     tokens=128,
+    row_tiles=3,
     warpgroups=3,
     split_k=False,
     k_tiles=3,

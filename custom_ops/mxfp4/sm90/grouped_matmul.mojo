@@ -82,8 +82,8 @@ struct _Rows[config: Sm90Config](TrivialRegisterPassable):
         var k_tile = stage * Int32(Self.config.k_tiles)
         var here = min(Int32(Self.config.k_tiles), self.k_tiles - k_tile)
         var full = stages.full(slot)
-        full[].expect_bytes(here * Int32(Self.config.block_row_tiles() * TILE_BYTES))
-        comptime for i in range(Self.config.block_row_tiles()):
+        full[].expect_bytes(here * Int32(Self.config.row_tiles * TILE_BYTES))
+        comptime for i in range(Self.config.row_tiles):
             copy_bulk(
                 stages.a(slot, Int32(i), 0),
                 self.first.unsafe_offset(
@@ -183,27 +183,40 @@ def _produce[
 @inline(.always)
 def _add_up[
     config: Sm90Config, tokens: Int
-](stages: Stages[config], mut sums: SIMD[DType.float32, tokens // 2], group: Int, thread: Int,):
-    """Hands the sums of all warpgroups to the first, which adds them in order: equal runs give equal bits.
+](
+    stages: Stages[config],
+    sums: SIMD[DType.float32, tokens // 2 * config.row_tiles],
+    group: Int32,
+    thread: Int,
+) -> SIMD[DType.float32, tokens // 2]:
+    """Hands one warpgroup's sums of each row tile to the other, that of the tile's number, which adds them to its own.
+
+    Returns:
+        For such a warpgroup its row tile's.
     """
-    comptime threads = Int32(WARPGROUP * config.warpgroups)
     comptime registers = tokens // 2
-    var buffer = stages.sums()
-    if group > 0:
-        comptime for i in range(registers):
-            buffer[unsafe_offset=((group - 1) * registers + i) * WARPGROUP + thread] = sums[i]
-    named_barrier[threads](1)
-    if group == 0:
-        comptime for other in range(config.warpgroups - 1):
+    var own = SIMD[DType.float32, registers](0)
+    var handed = stages.sums().unsafe_offset(thread)
+    comptime for row_tile in range(config.row_tiles):
+        comptime first = row_tile * registers
+        if group == Int32(row_tile):
+            own = sums.slice[registers, offset=first]()
+        else:
             comptime for i in range(registers):
-                sums[i] += buffer[unsafe_offset=(other * registers + i) * WARPGROUP + thread]
-    named_barrier[threads](2)  # read before the next item's are written
+                handed[unsafe_offset=(first + i) * WARPGROUP] = sums[first + i]
+    named_barrier[Int32(2 * WARPGROUP)](1)
+    comptime for row_tile in range(config.row_tiles):
+        if group == Int32(row_tile):
+            comptime for i in range(registers):
+                own[i] += handed[unsafe_offset=(row_tile * registers + i) * WARPGROUP]
+    named_barrier[Int32(2 * WARPGROUP)](2)  # read before the next item's are written
+    return own
 
 
 @inline(.always)
 def _row_tile[config: Sm90Config](work: Work, of_block: Int32) -> Int32:
     """Gives which of an expert's row tiles is one of a block's."""
-    return work.row_block * Int32(config.block_row_tiles()) + of_block
+    return work.row_block * Int32(config.row_tiles) + of_block
 
 
 def _check_config[config: Sm90Config]():
@@ -218,9 +231,12 @@ def _check_config[config: Sm90Config]():
     comptime assert (
         turns <= config.stages
     ), "loading warps must come back to a warpgroup within a round"
+    comptime shared_out = config.row_tiles == config.warpgroups
+    comptime assert config.split_k or shared_out, "each warpgroup must have a row tile"
+    comptime two = config.warpgroups == 2 and config.row_tiles <= 2
+    comptime assert two or not config.split_k, "two warpgroups split k, and finish a row tile each"
     # Where products are a warpgroup's, a slot is given back when the next stage's have begun.
-    comptime enough_slots = config.warp_products() or config.stages >= 2 * config.sharers()
-    comptime assert enough_slots, "a warpgroup must have two slots"
+    comptime assert config.split_k or config.stages >= 2, "a warpgroup must have two slots"
     comptime of_block = config.launch_registers() * (config.warpgroups + 1)
     comptime moved = config.consumer_registers() * config.warpgroups + PRODUCER_REGISTERS
     comptime enough = not config.moves_registers() or moved <= of_block
@@ -315,12 +331,13 @@ def grouped_matmul_kernel[
         comptime if config.moves_registers():
             warpgroup_reg_alloc[config.consumer_registers()]()
         var output = Output[gated](y, bias, Int(n), limit)
-        var sharer = group - 1
+        var sharer = Int32(group) - 1
         var in_group = thread % WARPGROUP
         var warp = in_group // 32
-        var turns = Turns[config.stages, config.sharers()](Int32(sharer) if config.split_k else 0)
-        var k_tiles = Int32(tiles.k_tiles())
-        var of_group = Int32(0 if config.split_k else sharer)
+        var turns = Turns[config.stages, config.sharers()](sharer if config.split_k else 0)
+        var k_tiles = Int32(ceildiv(UInt32(k), UInt32(TILE_K)))
+        # Its row tile, once sums are added up.
+        var of_group = min(sharer, Int32(config.row_tiles) - 1)
         while schedule.has(item):
             var coming = schedule.work(item)
             output.prefetch_bias(coming, _row_tile[config](coming, of_group), warp)
@@ -328,17 +345,14 @@ def grouped_matmul_kernel[
             @inline(.always)
             def multiply[tokens: Int]() {mut}:
                 var sums: SIMD[DType.float32, tokens // 2]
-                comptime if config.warp_products():
-                    sums = multiply_mma[config, tokens](
-                        stages, turns, k_tiles, of_group, warp, lane
-                    )
+                comptime if config.split_k:
+                    var of_turns = multiply_mma[config, tokens](stages, turns, k_tiles, warp, lane)
+                    sums = _add_up[config, tokens](stages, of_turns, sharer, in_group)
                 else:
                     sums = multiply_wgmma[config, tokens](
                         stages, turns, k_tiles, of_group, warp, lane
                     )
-                comptime if config.split_k:
-                    _add_up[config](stages, sums, sharer, in_group)
-                if not config.split_k or sharer == 0:
+                if not config.split_k or sharer < Int32(config.row_tiles):
                     var work = schedule.work(item)
                     output.store[tokens](sums, work, _row_tile[config](work, of_group), warp, lane)
 

@@ -11,8 +11,9 @@ from max.gpu.compute.mma import ld_matrix, mma
 from max.gpu.sync import syncwarp
 
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
+from ..layouts.sm90_tiles import STEPS
 from .config import Sm90Config
-from .decode import decode_scales, decode_word
+from .decode import Fragment, decode_scales, decode_word
 from .stages import Stages, Turns
 
 comptime _COLUMNS = 8
@@ -22,33 +23,41 @@ comptime _SUMS = 4
 
 
 @inline(.always)
-def _multiply_tile[
+def _multiply_k_tile[
     config: Sm90Config, tokens: Int, k_tile: Int
 ](
     stages: Stages[config],
     slot: Int32,
-    row_tile: Int32,
-    mut sums: SIMD[DType.float32, tokens // 2],
+    mut sums: SIMD[DType.float32, tokens // 2 * config.row_tiles],
     warp: Int,
     lane: Int,
 ):
-    """Multiplies a tile of 64 rows by 64 k, of which the warp has 16 rows."""
-    var words, scales = stages.weights(slot, row_tile, k_tile, warp, lane)
+    """Multiplies 64 k of all row tiles, of each of which the warp has 16 rows."""
+    var words = Array[SIMD[DType.uint32, STEPS], config.row_tiles](fill={})
+    var scales = Array[UInt32, config.row_tiles](fill=0)
+    comptime for row_tile in range(config.row_tiles):
+        words[row_tile], scales[row_tile] = stages.weights(
+            slot, Int32(row_tile), k_tile, warp, lane
+        )
     # One instruction loads four matrices of 8 tokens by 8 k; each lane says where one line of one lies.
     var line = swizzle_128b(lane % 8 * LINE_BYTES + lane // 8 * 16)
     comptime for half in range(2):
-        var factors = decode_scales[half](scales)
-        var first = decode_word(words[2 * half], factors)
-        var second = decode_word(words[2 * half + 1], factors)
+        var a = Array[Fragment, 2 * config.row_tiles](fill={})
+        comptime for row_tile in range(config.row_tiles):
+            var factors = decode_scales[half](scales[row_tile])
+            comptime for step in range(2):
+                a[2 * row_tile + step] = decode_word(words[row_tile][2 * half + step], factors)
         # The swizzle of the upper 32 k differs in one bit.
         var b = stages.b(slot).unsafe_offset(line ^ (64 * half)).unsafe_bitcast[BFloat16]()
-        comptime for i in range(tokens // _COLUMNS):
-            comptime before = (k_tile * config.tokens + i * _COLUMNS) * LINE_BYTES
+        comptime for column in range(tokens // _COLUMNS):
+            comptime before = (k_tile * config.tokens + column * _COLUMNS) * LINE_BYTES
             var x = ld_matrix[simd_width=8](b.unsafe_offset(before // 2))
-            var d = sums.slice[_SUMS, offset=_SUMS * i]()
-            mma(d, first, x.slice[4, offset=0](), d)
-            mma(d, second, x.slice[4, offset=4](), d)
-            sums = sums.insert[offset=_SUMS * i](d)
+            comptime for row_tile in range(config.row_tiles):
+                comptime offset = row_tile * (tokens // 2) + column * _SUMS
+                var d = sums.slice[_SUMS, offset=offset]()
+                mma(d, a[2 * row_tile], x.slice[4, offset=0](), d)
+                mma(d, a[2 * row_tile + 1], x.slice[4, offset=4](), d)
+                sums = sums.insert[offset=offset](d)
 
 
 @inline(.always)
@@ -58,10 +67,9 @@ def multiply_mma[
     stages: Stages[config],
     mut turns: Turns[config.stages, config.sharers()],
     k_tiles: Int32,
-    row_tile: Int32,
     warp: Int,
     lane: Int,
-) -> SIMD[DType.float32, tokens // 2]:
+) -> SIMD[DType.float32, tokens // 2 * config.row_tiles]:
     """Multiplies the stages of one work item whose turn it is.
 
     Parameters:
@@ -72,14 +80,13 @@ def multiply_mma[
         stages: Shared memory.
         turns: The stages, left at the next work item's.
         k_tiles: Tiles along k.
-        row_tile: The row tile of the block.
         warp: The warp in its warpgroup.
         lane: The lane.
 
     Returns:
-        D's registers, as `layouts.fragments` has them.
+        D's registers, as `layouts.fragments` has them, of one row tile after the other.
     """
-    var sums = SIMD[DType.float32, tokens // 2](0)
+    var sums = SIMD[DType.float32, tokens // 2 * config.row_tiles](0)
     while True:
         var here = k_tiles - turns.stage * Int32(config.k_tiles)
         if here <= 0:
@@ -88,18 +95,14 @@ def multiply_mma[
         # A whole stage is one run without branches: what is loaded for the next tile hides behind this one's products.
         if here >= Int32(config.k_tiles):
             comptime for k_tile in range(config.k_tiles):
-                _multiply_tile[config, tokens, k_tile](
-                    stages, turns.slot, row_tile, sums, warp, lane
-                )
+                _multiply_k_tile[config, tokens, k_tile](stages, turns.slot, sums, warp, lane)
         else:
             comptime for k_tile in range(config.k_tiles - 1):
                 if Int32(k_tile) < here:
-                    _multiply_tile[config, tokens, k_tile](
-                        stages, turns.slot, row_tile, sums, warp, lane
-                    )
+                    _multiply_k_tile[config, tokens, k_tile](stages, turns.slot, sums, warp, lane)
         syncwarp()  # all lanes have read
         if lane == 0:
             _ = stages.empty(turns.slot)[].arrive()
         turns.advance()
-    turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
+    turns.stage -= Int32(ceildiv(UInt32(k_tiles), UInt32(config.k_tiles)))
     return sums

@@ -8,7 +8,7 @@ from mxfp4.sm90.attention import attention_kernel, choose_parts
 
 def main():
     print("// variant attention")
-    for sequences in [1, 4, 8, 16, 32, 64]:
+    for sequences in [1, 2, 4, 8, 16, 32, 64]:
         # 8 key-value heads, as both models have, on the 132 multiprocessors of an H100 or H200.
         print(t"// parts_{sequences} {choose_parts(sequences, 8, 0, 132)}")
         print(t"// parts_window_{sequences} {choose_parts(sequences, 8, 128, 132)}")

@@ -48,7 +48,7 @@ def _emit[config: Sm90Config](name: String):
     print("// shared_bytes", 16 + config.list_bytes())
     print("// tokens", config.tokens)
     print("// narrow_last", config.narrow_tokens() if config.narrow_last() else 0)
-    print("// block_row_tiles", config.block_row_tiles())
+    print("// row_tiles", config.row_tiles)
     print(compile_info[_walk[config], emission_kind="asm", target=get_gpu_target["sm_90a"]()]().asm)
 
 

@@ -217,8 +217,8 @@ def test_a_missing_meeting_is_seen(kernels: dict[str, str], rng: np.random.Gener
 def test_parts(kernels: dict[str, str]) -> None:
     """A cluster of eight where there are few sequences, a block each where they fill the card or a window is short."""
     parts = facts(kernels["attention"])
-    assert [parts[f"parts_{count}"] for count in (1, 4, 8, 16, 32, 64)] == [8, 8, 4, 2, 1, 1]
-    assert {parts[f"parts_window_{count}"] for count in (1, 4, 8, 16, 32, 64)} == {1}
+    assert [parts[f"parts_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)] == [8, 8, 4, 2, 2, 1, 1]
+    assert {parts[f"parts_window_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)} == {1}
 
 
 @needs_ptxas

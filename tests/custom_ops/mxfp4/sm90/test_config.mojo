@@ -53,7 +53,7 @@ def test_worked_sizes() raises:
     # Three warpgroups of a row tile, 128 tokens, three k tiles: 48 KiB of activations, nine tiles of weights.
     assert_equal(PREFILL_128.b_bytes(), 49152)
     assert_equal(PREFILL_128.a_bytes(), 9 * 2176)
-    assert_equal(PREFILL_128.block_row_tiles(), 3)
+    assert_equal(PREFILL_128.row_tiles, 3)
     assert_equal(PREFILL_128.narrow_tokens(), 64)
     assert_equal(DECODE_16.narrow_tokens(), 8)
     assert_equal(DECODE_8.narrow_tokens(), 8)
@@ -64,9 +64,11 @@ def test_worked_sizes() raises:
     # 96 times five warpgroups, less 56, by four, in eights.
     assert_equal(MIDDLE_64.launch_registers(), 96)
     assert_equal(MIDDLE_64.consumer_registers(), 104)
-    assert_equal(DECODE_8.block_row_tiles(), 1)
+    assert_equal(DECODE_8.row_tiles, 1)
     assert_equal(DECODE_8.sums_bytes(), 64 * 8 * 4)
-    assert_equal(DECODE_16.consumer_registers(), 80)
+    # 80 times three warpgroups, less 56, by two, in eights.
+    assert_equal(DECODE_16.consumer_registers(), 88)
+    assert_equal(DECODE_16.sums_bytes(), 2 * 64 * 16 * 4)
     assert_equal(DECODE_8.consumer_registers(), 56)
     # Three stages, two barriers of 8 bytes each, and a list of 1022 entries of 16 bytes: 510 experts twice, and the end.
     assert_equal(PREFILL_128.stages, 3)
@@ -79,11 +81,6 @@ def test_worked_sizes() raises:
     assert_equal(PREFILL_128.most_items(1024, 32, 2880), (8 + 32) * 15)
     # Offsets that lie: 0, 1025, 0, 1025, ...
     assert_equal(PREFILL_128.most_items_listed(1025, 32, 2880), 32 * 9 * 15)
-
-
-def test_few_tokens_are_multiplied_by_warps() raises:
-    assert_true(DECODE_8.warp_products() and DECODE_16.warp_products())
-    assert_true(not MIDDLE_64.warp_products() and not PREFILL_128.warp_products())
 
 
 def main() raises:

@@ -99,7 +99,7 @@ OUTPUT_ROUNDING = 2**-8
 CASES = {
     # Several k tiles always, and more of them than stages; tails in rows, n and k; experts without rows.
     "decode_8": [
-        Case((3, 0, 9), n=128, k=1280),
+        Case((3, 0, 9), n=128, k=1472),
         Case((1,), n=64, k=64),
         Case((0, 2), n=96, k=352, grid=1),
         Case((4, 0, 3, 1), n=64, k=320, top_k=4),
@@ -107,10 +107,12 @@ CASES = {
         Case((1,), n=96, k=96),
     ],
     "decode_8_gated": [Case((2, 0, 6), n=96, k=224, top_k=4)],
-    "decode_16": [Case((9, 1), n=64, k=352)],
+    # Two row tiles at a time, the last of which may be alone.
+    "decode_16": [Case((9, 1), n=128, k=1280), Case((3, 0, 17), n=192, k=352)],
     "decode_16_gated": [
-        Case((17, 1), n=128, k=1280),
-        Case((0, 5, 0), n=96, k=224, top_k=5, grid=1),
+        Case((17, 1), n=320, k=160),
+        Case((0, 5, 11), n=96, k=224, top_k=4, grid=3),
+        Case((1,), n=64, k=64, grid=1),
     ],
     # Tiles of up to half as many rows are multiplied as narrow ones.
     "middle_64": [Case((65,), n=64, k=160), Case((33, 32), n=64, k=64)],

@@ -34,7 +34,7 @@ def expect(of: dict[str, int], offsets: Sequence[int], rows: int, n: int) -> lis
         between = end - (left if left <= of["narrow_last"] else 0)
         tiles += [(expert, row, between) for row in range(first, between, of["tokens"])]
         narrow += [(expert, between, end)] if between < end else []
-    blocks = range(-(-n // (64 * of["block_row_tiles"])))
+    blocks = range(-(-n // (64 * of["row_tiles"])))
     items = [(*tile, block) for tile in tiles + narrow for block in blocks]
     return [(i, *item) for i, item in enumerate(items)]
 
