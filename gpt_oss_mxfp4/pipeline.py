@@ -16,14 +16,12 @@ from max.graph.weights import WeightData, Weights, WeightsAdapter
 from max.nn.kv_cache import KVCacheInputs, MultiKVCacheParams
 from max.nn.kv_cache.cache_params import KVConnectorType
 from max.nn.transformer import ReturnLogits
+from max.pipelines.architectures.llama3.batch_processor import Llama3BatchProcessorBase
 from max.pipelines.context import LogProbabilities, TextContext
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import ModelInputs, ModelOutputs, PipelineConfig, PipelineModelWithKVCache
 from max.pipelines.lib.graph_specs import GraphRole, GraphSpec, compile_graphs, init_graphs
-from max.pipelines.lib.interfaces.batch_processor import (
-    SingleReplicaRaggedBatchProcessor,
-    process_ragged_kv_outputs,
-)
+from max.pipelines.lib.interfaces.batch_processor import process_ragged_kv_outputs
 from max.pipelines.lib.memory_estimation import MemoryPlan
 from max.pipelines.lib.utils import CompilationTimer
 
@@ -67,8 +65,12 @@ class GptOssInputs(ModelInputs):
         )
 
 
-class GptOssBatchProcessor(SingleReplicaRaggedBatchProcessor[TextContext, GptOssInputs]):
-    """Concatenates the sequences of a batch; MAX's base class does all of it but naming the result."""
+class GptOssBatchProcessor(Llama3BatchProcessorBase[GptOssInputs]):
+    """Concatenates the sequences of a batch; MAX's base class does all of it but naming the result.
+
+    That of Llama 3 has a step's inputs in the same memory of the device each time. A captured graph's own memory is
+    free for others once it is captured: a buffer made anew may lie where a replay still writes (NOTES N107).
+    """
 
     def _make_inputs(
         self,
@@ -76,8 +78,9 @@ class GptOssBatchProcessor(SingleReplicaRaggedBatchProcessor[TextContext, GptOss
         tokens: Buffer,
         input_row_offsets: Buffer,
         return_n_logits: Buffer,
-        kv_cache_inputs: KVCacheInputs[Buffer, Buffer] | None,
         signal_buffers: list[Buffer],
+        kv_cache_inputs: KVCacheInputs[Buffer, Buffer] | None,
+        data_parallel_splits: Buffer | None,
     ) -> GptOssInputs:
         return GptOssInputs(
             tokens=tokens,

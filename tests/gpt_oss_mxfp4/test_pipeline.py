@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from max.driver import Buffer
+from max.driver import CPU, Buffer
 from max.dtype import DType
 from max.graph import DeviceRef
+from max.nn.transformer import ReturnLogits
+from max.pipelines.context import TextContext, TokenBuffer
 from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib.interfaces.batch_processor import BatchProcessorRuntime
 from max.pipelines.lib.pipeline_variants.overlap_text_generation import _HasRaggedTokens
 
 from gpt_oss_mxfp4 import pipeline
@@ -18,7 +22,7 @@ from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.layers.rope import rope_table
-from gpt_oss_mxfp4.pipeline import GptOssInputs, GptOssPipelineModel
+from gpt_oss_mxfp4.pipeline import GptOssBatchProcessor, GptOssInputs, GptOssPipelineModel
 from tests.golden import CHECKPOINT
 from tests.reference.bfloat16 import encode_bfloat16
 
@@ -46,6 +50,34 @@ def test_a_steps_inputs_are_what_maxs_overlap_scheduler_takes() -> None:
     buffer = Buffer.from_numpy(np.zeros(1, np.uint32))
     inputs = GptOssInputs(tokens=buffer, input_row_offsets=buffer, return_n_logits=buffer)
     assert isinstance(inputs, _HasRaggedTokens)
+
+
+def test_a_steps_inputs_lie_where_the_last_ones_did() -> None:
+    """In other memory a captured graph that is being replayed may write at the same time (NOTES N107)."""
+    runtime = BatchProcessorRuntime(
+        pipeline_config=cast(Any, SimpleNamespace(model=SimpleNamespace(data_parallel_degree=1))),
+        devices=[CPU()],
+        return_logits=ReturnLogits.LAST_TOKEN,
+        max_batch_size=3,
+        max_seq_len=16,
+        max_batch_input_tokens=64,
+    )
+    processor = GptOssBatchProcessor(cast(Any, None), runtime)
+    steps = []
+    for sequences in ([[1, 2, 3], [4]], [[5], [6], [7]]):
+        batch = [
+            TextContext(max_length=16, tokens=TokenBuffer(np.array(tokens))) for tokens in sequences
+        ]
+        inputs = processor.prepare_initial_token_inputs([batch])
+        CPU().synchronize()
+        assert inputs.tokens.to_numpy().tolist() == list(itertools.chain(*sequences))
+        ends = np.cumsum([0, *map(len, sequences)])
+        assert inputs.input_row_offsets.to_numpy().tolist() == ends.tolist()
+        steps.append(inputs)
+    first, second = (
+        (step.tokens._data_ptr(), step.input_row_offsets._data_ptr()) for step in steps
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
