@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -29,6 +30,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
     atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
     os.environ["GPT_OSS_MXFP4_CACHE"] = _CACHE
+
+# How long an example takes says what else runs on the machine. A GPU's host has no hypothesis.
+with contextlib.suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any machine")
 
 # What a script runs in the background ignores Ctrl-C; commands under test would inherit that, and not end by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,9 +10,9 @@ Transposed, so that weights are the operand in registers: D[weight rows, tokens]
     the others:     for each work item, for each stage of k (they take turns, where they split k):
                         wait until it is full
                         for each k tile, for each half (32 k, one scale group):
-                            decode 2 words into fragments; 2 mma for each 8 tokens (`mma`), or 2 wgmma (`wgmma`)
+                            decode 2 words of a row tile into fragments; 2 mma for each 8 tokens (`mma`), or 2 wgmma (`wgmma`)
                         it is empty
-                    sums to shared memory and on to the first warpgroup, where they split k
+                    sums through shared memory to one warpgroup a row tile, where they split k
                     epilogue
 
 Tiles with rows for half their width or less are multiplied as narrow ones; in prefill they come behind all others.
