@@ -39,8 +39,7 @@ struct Output[gated: Bool](TrivialRegisterPassable):
             row_tile: The tile of 64 weight rows.
             warp: The warp in its warpgroup.
         """
-        var row = min(row_tile * Int32(TILE_ROWS) + Int32(16 * warp), Int32(self.n) - 1)
-        prefetch(self._bias(work, Int(row)))
+        prefetch(self._bias(work, min(Int(row_tile) * TILE_ROWS + 16 * warp, self.n - 1)))
 
     @inline(.always)
     def store[
@@ -71,7 +70,7 @@ struct Output[gated: Bool](TrivialRegisterPassable):
             return
         # In bytes, a place is one instruction, a wide multiplication with an addition. Multiples of `row_bytes` alone would
         # be the same for all items, and ptxas keeps such things in registers that it does not have.
-        var row_bytes = UInt32(self.n) // UInt32(rows) * 2
+        var row_bytes = UInt32(self.n // rows * 2)
         var y = self.y.unsafe_offset(row // rows).unsafe_bitcast[UInt8]()
         var bias = self._bias(work, row).unsafe_load[width=2, alignment=4]().cast[DType.float32]()
         comptime for i in range(columns // 2):

@@ -335,7 +335,7 @@ def grouped_matmul_kernel[
         var in_group = thread % WARPGROUP
         var warp = in_group // 32
         var turns = Turns[config.stages, config.sharers()](sharer if config.split_k else 0)
-        var k_tiles = Int32(ceildiv(UInt32(k), UInt32(TILE_K)))
+        var k_tiles = Int32(tiles.k_tiles())
         # Its row tile, once sums are added up.
         var of_group = min(sharer, Int32(config.row_tiles) - 1)
         while schedule.has(item):

@@ -104,5 +104,5 @@ def multiply_mma[
         if lane == 0:
             _ = stages.empty(turns.slot)[].arrive()
         turns.advance()
-    turns.stage -= Int32(ceildiv(UInt32(k_tiles), UInt32(config.k_tiles)))
+    turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
     return sums

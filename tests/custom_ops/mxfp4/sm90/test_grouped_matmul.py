@@ -110,7 +110,7 @@ CASES = {
     # Two row tiles at a time, the last of which may be alone.
     "decode_16": [Case((9, 1), n=128, k=1280), Case((3, 0, 17), n=192, k=352)],
     "decode_16_gated": [
-        Case((17, 1), n=320, k=160),
+        Case((17, 1), n=192, k=832),
         Case((0, 5, 11), n=96, k=224, top_k=4, grid=3),
         Case((1,), n=64, k=64, grid=1),
     ],
