@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,9 @@ ERRORS = {
 
 UNASKED_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that a launch may have without the attribute."""
+
+BLOCKS_AT_ONCE = 64
+"""What it has room for, whatever they ask for."""
 
 
 class Refusal(Exception):
@@ -202,6 +206,7 @@ class StandIn:
                 threads=threads,
                 shared_bytes=shared_bytes,
                 cluster=cluster,
+                at_once=cluster == 1 and math.prod(grid) <= BLOCKS_AT_ONCE,
                 mode=Mode.LAZY,
             )
         except MemoryAccessError:

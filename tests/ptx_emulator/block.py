@@ -15,6 +15,7 @@ from tests.ptx_emulator.memory import (
     GlobalMemory,
     MemoryAccessError,
     SharedMemory,
+    Who,
 )
 from tests.ptx_emulator.numbers import width
 from tests.ptx_emulator.program import Instruction, Program
@@ -78,6 +79,7 @@ class Block:
             )
         self.program = program
         self.memory = memory
+        self._number = index[0] + grid[0] * (index[1] + grid[1] * index[2])
         self.shared = SharedMemory(min(shared_bytes + program.shared_bytes, SHARED_BYTES))
         self.barriers = Barriers()
         self.cluster: Sequence[Block] = [self]
@@ -107,6 +109,10 @@ class Block:
             special[f"%ctaid.{axis}"] = at
             special[f"%nctaid.{axis}"] = count
         return special
+
+    def who(self, warp: Warp) -> Who:
+        """Names one of its warps to others' blocks."""
+        return self._number, warp.number
 
     @property
     def done(self) -> bool:
@@ -231,6 +237,8 @@ class Block:
             multiply_at_once(warp, instruction)
         elif opcode.startswith("ld."):
             transfers.load(self, warp, instruction, mask)
+        elif opcode == "red.release.gpu.global.add.s32":
+            transfers.add(self, warp, instruction, mask)
         elif opcode.startswith("st."):
             transfers.store(self, warp, instruction, mask)
         elif opcode.startswith("wgmma") and not opcode.startswith("wgmma.fence"):
@@ -350,18 +358,19 @@ class Block:
         return self._parameters[name]
 
 
-def run_together(blocks: Sequence[Block], limit: int = 10**7) -> None:
-    """Runs a cluster until every thread has returned.
+def run_together(blocks: Sequence[Block], limit: int = 10**7, *, as_cluster: bool = True) -> None:
+    """Runs blocks until every thread has returned.
 
     Args:
-        blocks: the cluster's, by rank.
+        blocks: a cluster's, by rank, or others that are there at once.
         limit: instructions, of all warps together.
+        as_cluster: whether they are a cluster.
 
     Raises:
         DeadlockError: nothing can go on, or the limit is reached.
     """
     for block in blocks:
-        block.cluster = blocks
+        block.cluster = blocks if as_cluster else [block]
     idle, warps = 0, sum(len(block.warps) for block in blocks)
     while running := [block for block in blocks if not block.done]:
         block = running[blocks[0].draw(len(running))]

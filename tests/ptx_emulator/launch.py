@@ -27,6 +27,7 @@ def launch(
     threads: int = 0,
     shared_bytes: int = 0,
     cluster: int = 1,
+    at_once: bool = False,
     unfinished: Collection[int] = (),
     fresh: Collection[int] = (),
     mode: Mode = Mode.EAGER,
@@ -41,6 +42,7 @@ def launch(
         threads: of a block; what the module says unless given.
         shared_bytes: dynamic shared memory of a block.
         cluster: blocks along x that share their shared memory.
+        at_once: whether all blocks are there at once, as those of a grid no larger than the GPU are.
         unfinished: positions of arrays that the kernel before may use until the kernel has waited for it.
         fresh: positions of arrays that were written so shortly before that one that caches may have older lines.
         mode: when tensor cores work.
@@ -67,6 +69,7 @@ def launch(
         threads=threads or program.threads,
         shared_bytes=shared_bytes,
         cluster=cluster,
+        at_once=at_once,
         mode=mode,
         seed=seed,
     )
@@ -81,6 +84,7 @@ def run_grid(
     threads: int,
     shared_bytes: int,
     cluster: int = 1,
+    at_once: bool = False,
     mode: Mode,
     seed: int = 0,
 ) -> None:
@@ -94,9 +98,11 @@ def run_grid(
         threads: of a block.
         shared_bytes: dynamic shared memory of a block.
         cluster: blocks along x that share their shared memory.
+        at_once: whether all blocks are there at once.
         mode: when tensor cores work.
         seed: of the first block's order of warps and copies.
     """
+    memory.begin_launch()
     if grid[0] % cluster:
         raise ValueError(f"{program.name}: {grid[0]} blocks along x, clusters of {cluster}")
     blocks = (
@@ -113,5 +119,7 @@ def run_grid(
         )
         for number, (z, y, x) in enumerate(itertools.product(*map(range, reversed(grid))))
     )
+    if at_once:
+        run_together(list(blocks), as_cluster=False)
     while together := list(itertools.islice(blocks, cluster)):
         run_together(together)

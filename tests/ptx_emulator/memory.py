@@ -22,14 +22,23 @@ class MemoryAccessError(Exception):
     """An access that hardware would fault on, or give anything for."""
 
 
+Who = tuple[int, int]
+"""A warp: its block, and which of the block's it is."""
+
+
 class GlobalMemory:
     """Buffers far apart.
 
     Until one waits for the kernel before, some are still written by it, and of some others, written shortly before, a
-    first-level cache may have older lines.
+    first-level cache may have older lines. What a warp stores is there for other blocks once it has released it, for
+    those of their warps that have acquired since.
     """
 
     def __init__(self) -> None:
+        self._now = 0
+        self._stores: dict[int, tuple[int, Who]] = {}
+        self._released: dict[Who, list[int]] = {}
+        self._acquired: dict[Who, int] = {}
         self._names: list[str] = []
         self._unfinished: set[str] = set()
         self._fresh: set[str] = set()
@@ -91,6 +100,42 @@ class GlobalMemory:
         if name in self._fresh and cached and not waited:
             raise MemoryAccessError(f"{name}: the first-level cache may have older lines")
         return buffer, offsets
+
+    def begin_launch(self) -> None:
+        """Has all know what kernels before have stored."""
+        self._stores.clear()
+
+    def note_store(self, addresses: range, who: Who) -> None:
+        """Remembers who stored a run of bytes."""
+        self._now += 1
+        self._stores.update(dict.fromkeys(addresses, (self._now, who)))
+
+    def release(self, who: Who) -> None:
+        """Has others know what a warp stored so far."""
+        self._now += 1
+        self._released.setdefault(who, []).append(self._now)
+
+    def acquire(self, who: Who) -> None:
+        """Has a warp know what others have released so far."""
+        self._now += 1
+        self._acquired[who] = self._now
+
+    def check_known(self, first: int, size: int, who: Who) -> None:
+        """Checks that a warp knows of all stores of other blocks to a run of bytes.
+
+        Raises:
+            MemoryAccessError: it might read what was there before.
+        """
+        for address in range(first, first + size) if self._stores else ():
+            time, writer = self._stores.get(address, (0, who))
+            if writer[0] == who[0]:
+                continue
+            releases = self._released.get(writer, [])
+            behind = bisect.bisect_right(releases, time)
+            if behind == len(releases) or releases[behind] > self._acquired.get(who, 0):
+                raise MemoryAccessError(
+                    f"block {who[0]}, warp {who[1]} need not see what block {writer[0]}, warp {writer[1]} stored"
+                )
 
 
 class SharedMemory:

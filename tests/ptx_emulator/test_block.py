@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.ptx_emulator.block import Block, DeadlockError, run_together
+from tests.ptx_emulator.launch import launch
 from tests.ptx_emulator.memory import GlobalMemory, MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.ptx_emulator.program import parse_program
@@ -482,6 +483,62 @@ def test_a_cluster_that_does_not_meet_is_seen() -> None:
         run_cluster(rank="2")
     with pytest.raises(DeadlockError, match=r"barrier\.cluster\.wait"):
         run_cluster(before=f"setp.lt.s32 %p0, %r0, 32; @%p0 bra there; bar.sync 0; there: {MEET}")
+
+
+RELEASE = "red.release.gpu.global.add.s32 [%rd1], 1;"
+ACQUIRE = "ld.acquire.gpu.global.s32 %r3, [%rd1];"
+
+
+def run_after_another_block(
+    release: str = RELEASE, acquire: str = ACQUIRE, *, at_once: bool = True
+) -> NDArray[np.uint32]:
+    """Gives what a block finds, for each lane, in what another one stores: 9 behind each of 32 counts."""
+    body = f"""
+        mov.u32 %r2, %ctaid.x;
+        setp.eq.s32 %p0, %r2, 0;
+        @%p0 bra reader;
+        mov.b32 %r4, 9;
+        st.global.u32 [%rd3], %r4;
+        {release}
+        ret;
+    reader:
+        {acquire}
+        setp.lt.s32 %p1, %r3, 32;
+        @%p1 bra reader;
+        ld.global.u32 %r4, [%rd3];
+        st.global.u32 [%rd4+4], %r4;
+    """
+    for seed in range(9):
+        words, found = np.zeros(32, np.uint32), np.zeros(33, np.uint32)
+        launch(
+            HEAD + body + TAIL,
+            [words, found],
+            grid=(2, 1, 1),
+            threads=32,
+            at_once=at_once,
+            seed=seed,
+        )
+    return found[1:]
+
+
+def test_blocks_that_are_there_at_once_can_wait_for_each_other() -> None:
+    np.testing.assert_array_equal(run_after_another_block(), np.full(32, 9))
+
+
+def test_what_a_block_need_not_see_is_an_error() -> None:
+    other = "block 0, warp 0 need not see what block 1, warp 0 stored"
+    with pytest.raises(MemoryAccessError, match=other):
+        run_after_another_block(acquire="ld.volatile.global.s32 %r3, [%rd1];")
+    with pytest.raises(MemoryAccessError, match=other):
+        run_after_another_block(release=f"{RELEASE} st.global.u32 [%rd3], %r4;")
+
+
+def test_a_block_that_waits_for_a_later_one_may_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_together, "__defaults__", (10**4,))
+    with pytest.raises(DeadlockError, match="10000 instructions and no end"):
+        run_after_another_block(at_once=False)
 
 
 def test_a_product_that_nobody_waits_for_is_an_error() -> None:

@@ -18,9 +18,10 @@ _VECTORS = {"v2": 2, "v4": 4, "v8": 8}
 
 
 def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
-    """``ld.{param,global,shared,shared::cluster}``, ``ld.volatile.global``."""
+    """``ld.{param,global,shared,shared::cluster}``, ``ld.volatile.global``, ``ld.acquire.gpu.global``."""
     volatile = instruction.parts[1] == "volatile"
-    space, _, scope = instruction.parts[1 + volatile].partition("::")
+    acquiring = instruction.parts[1:3] == ("acquire", "gpu")
+    space, _, scope = instruction.parts[1 + volatile + 2 * acquiring].partition("::")
     type_name = instruction.parts[-1]
     targets, size = vector(instruction.operands[0]), width(type_name) // 8
     if len(targets) != max(_VECTORS.get(part, 1) for part in instruction.parts):
@@ -41,7 +42,13 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
             bits[mask] = block.shared.read(at.astype(np.int64), size)
         elif space == "global":
             waited = bool(warp.waited[mask].all())
-            buffer, offsets = block.memory.place(at, size, waited=waited, cached=not volatile)
+            cached = not (volatile or acquiring)
+            buffer, offsets = block.memory.place(at, size, waited=waited, cached=cached)
+            if acquiring:
+                block.memory.acquire(block.who(warp))
+            else:
+                for address in map(int, np.unique(at)):
+                    block.memory.check_known(address, size, block.who(warp))
             bits[mask] = join_bytes(buffer[offsets[:, None] + np.arange(size)])
         else:
             raise NotImplementedError(str(instruction))
@@ -82,9 +89,23 @@ def store(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> Non
         elif space == "global":
             buffer, offsets = block.memory.place(at, size, waited=block.waited)
             buffer[offsets[:, None] + np.arange(size)] = split_bytes(bits, size)
+            for address in map(int, at):
+                block.memory.note_store(range(address, address + size), block.who(warp))
         else:
             raise NotImplementedError(str(instruction))
     _check_vector_alignment(addresses[mask], size * len(sources), instruction)
+
+
+def add(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+    """``red.release.gpu.global.add.s32``: adds, and releases what the warp stored."""
+    block.memory.release(block.who(warp))
+    addresses = warp.address(instruction.operands[0], mask)
+    amounts = warp.read(instruction.operands[1], mask)
+    for lane in np.flatnonzero(mask):
+        buffer, offset = block.memory.place(addresses[lane : lane + 1], 4, waited=block.waited)
+        place = slice(int(offset[0]), int(offset[0]) + 4)
+        number = buffer[place].view(np.int32)
+        number += np.int32(amounts[lane].astype(np.uint32).view(np.int32))
 
 
 def _check_vector_alignment(addresses: np.ndarray, size: int, instruction: Instruction) -> None:
@@ -112,6 +133,7 @@ def copy_async(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -
             end = int(offset[0]) + int(taken[i])
             if end > buffer.size:
                 raise RuntimeError(f"reads past its buffer: {instruction}")
+            block.memory.check_known(int(sources[i]), int(taken[i]), block.who(warp))
             values[i, : taken[i]] = buffer[int(offset[0]) : end]
     places = targets[:, None] + np.arange(size)
     block.copies.add(warp.number, lambda: block.shared.write_bytes(places, values, warp.number))

@@ -26,6 +26,7 @@ def launch(
     grid: tuple[int, int, int],
     threads: int = 0,
     cluster: int = 1,
+    at_once: bool = False,
     unfinished: Collection[int] = (),
     fresh: Collection[int] = (),
     mode: Mode = Mode.EAGER,
@@ -39,6 +40,7 @@ def launch(
         grid: blocks in x, y and z.
         threads: of a block; what the module says unless given.
         cluster: blocks along x that share their shared memory.
+        at_once: whether all blocks are there at once, in the emulator.
         unfinished: positions of arrays that the kernel before may use until this one has waited, in the emulator.
         fresh: positions of arrays that were written so shortly before that one that caches may have older lines, in
             the emulator.
@@ -58,6 +60,7 @@ def launch(
             threads=threads,
             shared_bytes=shared_bytes,
             cluster=cluster,
+            at_once=at_once,
             unfinished=unfinished,
             fresh=fresh,
             mode=mode,
