@@ -88,8 +88,13 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     @property
     def layers(self) -> LayerOptions:
         """How layers multiply: on a CPU experts are in the checkpoint's layout."""
-        packed = self.kernel == "sm90" and not self.devices[0].is_cpu()
-        return LayerOptions(self.activations, self.dense_weights, packed, self.attention)
+        return LayerOptions(
+            activations=self.activations,
+            dense_weights=self.dense_weights,
+            packed=self.kernel != "strided" and not self.devices[0].is_cpu(),
+            one_kernel=self.kernel == "sm90_mlp",
+            attention=self.attention,
+        )
 
     @classmethod
     def initialize(
@@ -224,7 +229,7 @@ def requested_kernel() -> GroupedKernel:
     """Reads MXFP4_GROUPED_KERNEL; unset means sm90.
 
     Raises:
-        ValueError: another value than sm90 or strided.
+        ValueError: another value than sm90, sm90_mlp or strided.
     """
     value: GroupedKernel = _requested(KERNEL_VARIABLE, get_args(GroupedKernel))
     return value

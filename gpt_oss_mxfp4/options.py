@@ -26,9 +26,9 @@ DenseWeights = Literal["bfloat16", "int8", "mxfp8"]
 """What the weights of attention and of the logits are multiplied as on a CPU: as in the checkpoint, or rounded while
 loading to 8 bits with a scale per 32, integers with a bfloat16 scale or OCP's MXFP8 (E4M3, E8M0)."""
 
-GroupedKernel = Literal["sm90", "strided"]
-"""What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, or the reference for any GPU
-from the checkpoint's own layout."""
+GroupedKernel = Literal["sm90", "sm90_mlp", "strided"]
+"""What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, of few tokens by two kernels or
+by one for both matmuls, or the reference for any GPU from the checkpoint's own layout."""
 
 AttentionKernel = Literal["max", "sm90"]
 """What a step that generates attends by on a GPU: MAX's kernel, a block of threads to a key-value head of a sequence,
@@ -43,12 +43,14 @@ class LayerOptions:
         activations: what inputs of matmuls are rounded to on a CPU; the router's never are.
         dense_weights: what the weights of attention and of the logits are on a CPU.
         packed: whether experts are packed for Hopper, or in the checkpoint's layout.
+        one_kernel: whether packed experts of few tokens are multiplied by both matrices in one kernel.
         attention: what a step that generates attends by on a GPU.
     """
 
     activations: Activations = "bfloat16"
     dense_weights: DenseWeights = "bfloat16"
     packed: bool = False
+    one_kernel: bool = False
     attention: AttentionKernel = "max"
 
 

@@ -2,14 +2,14 @@
 
     ./run python benchmarks/sm90/bench_kernels.py [--output FILE] [--rounds N] [--tokens N ...]
 
-Both matmuls of a layer at 20b's sizes, and at 120b's. A round's launches take 16 routings in turn, and
-for 20b four sets of weights, so that no cache holds what comes next; events on the card time them, behind a copy that
-keeps it busy until they are queued. What is counted: bytes of every expert that a token goes to, once, and
-2 * rows * N * K operations. `*` marks the configuration that `choose_config` takes, `<` the fastest. Then a layer: both
-matmuls in those configurations, the second on what the first gives, in turn and as the model launches them: begun
-before the kernel before is over, and waiting for it. The roof is a copy of 1 GiB in the same process. Needs
-NumPy, an NVIDIA driver and Mojo, or in Mojo's place the PTX that `python -m tests.custom_ops.mxfp4.ptx` writes, where
-MXFP4_PTX names it.
+Both matmuls of a layer at 20b's sizes, and at 120b's. A round's launches take 16 routings in turn, and for 20b four
+sets of weights, so that no cache holds what comes next; events on the card time them, behind a copy that keeps it
+busy until they are queued. What is counted: bytes of every expert that a token goes to, once, and 2 * rows * N * K
+operations. `*` marks the configuration that `choose_config` takes, `<` the fastest. Then a layer: both matmuls in
+those configurations, the second on what the first gives: in turn; overlapping, which is begun before the kernel
+before is over, and waiting for it; and of few tokens in one kernel, as the model launches them if asked to. The roof
+is a copy of 1 GiB in the same process. Needs NumPy, an NVIDIA driver and Mojo, or in Mojo's place the PTX that
+`python -m tests.custom_ops.mxfp4.ptx` writes, where MXFP4_PTX names it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.cuda_driver.driver import (
     Number,
     open_library,
 )
-from tests.custom_ops.mxfp4.ptx import SM90, emit, facts
+from tests.custom_ops.mxfp4.ptx import SM90, SM90_MLP, emit, facts
 from tests.reference.bfloat16 import decode_bfloat16
 from tests.reference.sm90_tiles import CODE_BYTES, SCALE_OFFSET, TILE, TILE_BYTES
 
@@ -162,10 +162,17 @@ class Card:
         """Times that copy: GB/s, what is read and what is written."""
         return 2 * COPY_BYTES / statistics.median(self.seconds([self.copy])) / 1e9
 
-    def seconds(self, launches: Sequence[Callable[[], None]], of: str = "") -> list[float]:
+    def seconds(
+        self,
+        launches: Sequence[Callable[[], None]],
+        of: str = "",
+        prepare: Callable[[], None] | None = None,
+    ) -> list[float]:
         """Times each round's launches, one after the other, sorted; for one launch of the round."""
         times = []
         for round_number in range(self._rounds + 1):
+            if prepare:
+                prepare()
             self.copy()  # keeps the card busy while launches queue up, and its cache full of other things
             self.driver.record(self._first)
             for launch in launches:
@@ -273,6 +280,79 @@ def prepare_launches(
     return launches
 
 
+@dataclass(frozen=True)
+class Mlp:
+    """A compiled kernel of both matmuls.
+
+    Args:
+        kernel: the compiled module.
+        facts: what the emitting program says of it.
+    """
+
+    kernel: Kernel
+    facts: dict[str, int]
+
+
+def load_mlps(driver: Driver) -> dict[int, Mlp]:
+    """Has the driver compile the kernels of both matmuls, by the tokens of a tile."""
+    mlps = (Mlp(Kernel(driver, ptx), facts(ptx)) for ptx in emit(SM90_MLP).values())
+    return {mlp.facts["tokens"]: mlp for mlp in mlps}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's launches of one kind.
+
+    Args:
+        way: how both matmuls are launched.
+        launches: of a round, in order.
+        per_layer: launches of a layer.
+        prepare: what is to be done before each round, if anything.
+    """
+
+    way: str
+    launches: Sequence[Callable[[], None]]
+    per_layer: int
+    prepare: Callable[[], None] | None = None
+
+
+def prepare_mlp(
+    card: Card,
+    mlp: Mlp,
+    buffers: Sequence[Buffers],
+    routings: Sequence[Routing],
+    tokens: int,
+    experts: int,
+) -> Layer:
+    """Both matmuls in one kernel, for each routing as often as a round has it; blocks count in zeros of its own."""
+    first, second = buffers
+    gate_up, down = MATMULS
+    rows, launches = TOP_K * tokens, []
+    row_blocks = sum(-(-matmul.n // mlp.facts["block_rows"]) for matmul in MATMULS)
+    items = (rows // mlp.facts["tokens"] + min(rows, experts)) * row_blocks
+    grid = min(items, card.driver.multiprocessors * mlp.facts["blocks"])
+    zeros = np.zeros(REPEATS * len(routings) * experts, np.int32)
+    counts = card.fill(zeros.nbytes, zeros)
+    for number, routing in enumerate(list(routings) * REPEATS):
+        at = number % (POOL // experts) * experts
+        arguments: list[Number] = [
+            *(second.y, first.y, counts + 4 * number * experts, first.x),
+            *(first.weights + at * gate_up.tiles * TILE_BYTES, first.bias + 2 * at * gate_up.n),
+            *(second.weights + at * down.tiles * TILE_BYTES, second.bias + 2 * at * down.n),
+            *(routing.offsets, routing.order, rows, experts, gate_up.k, down.k),
+            *(TOP_K, np.float32(LIMIT)),
+        ]
+        launches.append(
+            mlp.kernel.prepare(
+                arguments,
+                grid=(grid, 1, 1),
+                shared_bytes=mlp.facts["shared_bytes"],
+                overlapping=True,
+            )
+        )
+    return Layer("one kernel", launches, 1, lambda: card.driver.upload(counts, zeros))
+
+
 def is_chosen(variant: Variant, variants: Sequence[Variant], rows: int, experts: int) -> bool:
     """Tells whether `choose_config` takes a variant, as the emitting program says."""
     chosen_from = [other.facts[f"chosen_from_{experts}"] for other in variants]
@@ -333,22 +413,20 @@ def measure_group(
 def measure_layer(
     card: Card,
     variants: Sequence[Variant],
+    mlps: dict[int, Mlp],
     buffers: Sequence[Buffers],
     routings: Sequence[Routing],
     tokens: int,
     experts: int,
 ) -> list[dict[str, Any]]:
-    """Times both matmuls in turn, in the chosen configurations, one after the other and overlapping."""
+    """Times both matmuls in the chosen configurations: one after the other, overlapping, and in one kernel."""
     rows = TOP_K * tokens
     touched = statistics.mean(routing.touched for routing in routings)
     weights_of_expert = sum(matmul.n * matmul.k for matmul in MATMULS)
     first, second = buffers
     tensors = (first, replace(second, x=first.y))
-    layers: list[dict[str, Any]] = []
-    reference: NDArray[Any] | None = None
+    ways = []
     for overlapping in (False, True):
-        y = np.full(min(rows * MATMULS[-1].outputs, COMPARED), NAN, np.uint16)
-        card.driver.upload(second.y, y)
         in_turn: list[list[Callable[[], None]]] = []
         for matmul, of_matmul in zip(MATMULS, tensors, strict=True):
             fitting = [variant for variant in variants if variant.gated == matmul.gated]
@@ -360,14 +438,23 @@ def measure_layer(
             )
         launches = [launch for layer in zip(*in_turn, strict=True) for launch in layer]
         repeats = REPEATS if tokens <= 64 else 1
-        times = [2 * t for t in card.seconds(launches * repeats, of="a layer")]
+        ways.append(Layer("overlapping" if overlapping else "in turn", launches * repeats, 2))
+    if chosen.facts["tokens"] in mlps:
+        mlp = mlps[chosen.facts["tokens"]]
+        ways.append(prepare_mlp(card, mlp, buffers, routings, tokens, experts))
+    layers: list[dict[str, Any]] = []
+    reference: NDArray[Any] | None = None
+    for way in ways:
+        y = np.full(min(rows * MATMULS[-1].outputs, COMPARED), NAN, np.uint16)
+        card.driver.upload(second.y, y)
+        times = [way.per_layer * t for t in card.seconds(way.launches, "a layer", way.prepare)]
         card.driver.download(second.y, y)
         reference = y if reference is None else reference
         layers.append(
             {
                 "tokens": tokens,
                 "experts": touched,
-                "overlapping": overlapping,
+                "way": way.way,
                 **describe_times(times, rows, touched, weights_of_expert),
                 "same_bits": bool((y == reference).all()),
             }
@@ -381,7 +468,7 @@ def print_layer(model: str, layers: Sequence[dict[str, Any]], roof: float) -> No
         low, median, high = layer["us"]
         print(
             f"{model:5} layer    {layer['tokens']:6} {layer['experts']:7.1f}"
-            f" {'overlapping' if layer['overlapping'] else 'in turn':14}"
+            f" {layer['way']:14}"
             f" {low:9.1f} {median:8.1f} {high:8.1f} {layer['GB_per_s']:7.0f} {layer['GB_per_s'] / roof:7.0%}"
             f" {layer['TFLOP_per_s']:9.1f}{'' if layer['same_bits'] else '   DIFFERS'}",
             flush=True,
@@ -436,7 +523,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     card, rng = open_card(parser, arguments.rounds), np.random.default_rng(0)
     driver = card.driver
-    variants = load_variants(driver)
+    variants, mlps = load_variants(driver), load_mlps(driver)
     report: dict[str, Any] = {
         "gpu": driver.name,
         "driver": driver.version,
@@ -461,7 +548,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 group = measure_group(card, of_matmul, matmul, tensors, routings, tokens, experts)
                 print_group(model, group, roof)
                 cases += [{"model": model, **case} for case in group]
-            of_layer = measure_layer(card, variants, buffers, routings, tokens, experts)
+            of_layer = measure_layer(card, variants, mlps, buffers, routings, tokens, experts)
             print_layer(model, of_layer, roof)
             layers += [{"model": model, **layer} for layer in of_layer]
             if arguments.output:  # as far as it is, in case that a kernel never ends

@@ -59,11 +59,15 @@ class Experts(Module):
         self.down_proj_bias = weight("down_proj_bias", DType.bfloat16, hidden)
 
     def __call__(
-        self, x: TensorValue, row_order: TensorValue, expert_offsets: TensorValue
+        self,
+        x: TensorValue,
+        row_order: TensorValue,
+        expert_offsets: TensorValue,
+        counts: TensorValue,
     ) -> TensorValue:
         """Gives [P, hidden], one row per (token, expert) pair sorted by expert, of x [T, hidden]."""
         if self.options.packed:
-            return self._multiply_packed(x, row_order, expert_offsets)
+            return self._multiply_packed(x, row_order, expert_offsets, counts)
         activations = self.options.activations
         inner = ops.grouped_matmul_swiglu(
             x,
@@ -85,22 +89,24 @@ class Experts(Module):
         )
 
     def _multiply_packed(
-        self, x: TensorValue, row_order: TensorValue, expert_offsets: TensorValue
+        self,
+        x: TensorValue,
+        row_order: TensorValue,
+        expert_offsets: TensorValue,
+        counts: TensorValue,
     ) -> TensorValue:
+        gate_up, down = resident(self.gate_up_proj_tiles), resident(self.down_proj_tiles)
+        gate_up_bias, down_bias = self.gate_up_proj_bias, self.down_proj_bias
+        if self.options.one_kernel:
+            weights = gate_up, gate_up_bias, down, down_bias
+            return ops.grouped_mlp_packed(
+                x, *weights, expert_offsets, row_order, counts, self.limit
+            )
         inner = ops.grouped_matmul_swiglu_packed(
-            x,
-            resident(self.gate_up_proj_tiles),
-            self.gate_up_proj_bias,
-            expert_offsets,
-            row_order,
-            self.limit,
+            x, gate_up, gate_up_bias, expert_offsets, row_order, self.limit
         )
         return ops.grouped_matmul_packed(
-            inner,
-            resident(self.down_proj_tiles),
-            self.down_proj_bias,
-            expert_offsets,
-            x_follows_offsets=True,
+            inner, down, down_bias, expert_offsets, x_follows_offsets=True
         )
 
 
@@ -127,7 +133,9 @@ class MoE(Module):
 
     def __call__(self, x: TensorValue, residual: TensorValue) -> TensorValue:
         """Gives [T, hidden] for x and residual, both [T, hidden] of its dtype."""
-        expert_ids, weights = ops.route(self.router(x).cast(DType.float32), self.top_k)
-        row_order, row_places, expert_offsets = ops.group(expert_ids, self.num_experts)
-        y = self.experts(x, row_order, expert_offsets)
+        logits = self.router(x).cast(DType.float32)
+        weights, row_order, row_places, expert_offsets, counts = ops.route_and_group(
+            logits, self.top_k
+        )
+        y = self.experts(x, row_order, expert_offsets, counts)
         return ops.combine(y, row_places, weights, residual)

@@ -7,8 +7,8 @@ custom op to the graph under construction, or on a GPU ``dense`` MAX's own matmu
 Where each runs:
 
 - grouped_matmul, grouped_matmul_swiglu: CPU; any GPU, slowly, as the reference
-- grouped_matmul_packed, grouped_matmul_swiglu_packed: Hopper, on what swizzle packs
-- dequantize, swizzle, route, group, combine: CPU and any GPU
+- grouped_matmul_packed, grouped_matmul_swiglu_packed, grouped_mlp_packed: Hopper, on what swizzle packs
+- dequantize, swizzle, route, group, route_and_group, combine: CPU and any GPU
 - dense: CPU; on a GPU it is MAX's matmul
 - attention, quantize, quantize_dense, quantized_dense: CPU
 - attention_sm90: Hopper; prompts by MAX's attention
@@ -25,9 +25,10 @@ from gpt_oss_mxfp4.ops.grouped_matmul import (
     grouped_matmul_packed,
     grouped_matmul_swiglu,
     grouped_matmul_swiglu_packed,
+    grouped_mlp_packed,
 )
 from gpt_oss_mxfp4.ops.library import CUSTOM_OPS
-from gpt_oss_mxfp4.ops.moe import combine, group, route
+from gpt_oss_mxfp4.ops.moe import combine, group, route, route_and_group
 from gpt_oss_mxfp4.ops.mxfp4 import dequantize, quantize, swizzle
 
 __all__ = [
@@ -42,9 +43,11 @@ __all__ = [
     "grouped_matmul_packed",
     "grouped_matmul_swiglu",
     "grouped_matmul_swiglu_packed",
+    "grouped_mlp_packed",
     "quantize",
     "quantize_dense",
     "quantized_dense",
     "route",
+    "route_and_group",
     "swizzle",
 ]

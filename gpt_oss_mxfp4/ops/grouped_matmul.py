@@ -173,6 +173,80 @@ def grouped_matmul_swiglu_packed(
     )[0].tensor
 
 
+def grouped_mlp_packed(
+    x: TensorValueLike,
+    gate_up_tiles: TensorValueLike,
+    gate_up_bias: TensorValueLike,
+    down_tiles: TensorValueLike,
+    down_bias: TensorValueLike,
+    expert_offsets: TensorValueLike,
+    row_order: TensorValueLike,
+    counts: TensorValueLike,
+    limit: float,
+) -> TensorValue:
+    """Multiplies as :func:`grouped_matmul_swiglu_packed` and :func:`grouped_matmul_packed` do one behind the other.
+
+    The bits are the same. Of few tokens one kernel does both, and loads the second's weights while the first's are
+    multiplied. Its blocks wait for each other, so no other kernel of this op may run on the GPU at the same time.
+
+    Args:
+        x: [T, H] bfloat16 on a GPU, in token order; H a multiple of 32.
+        gate_up_tiles: [E, ceil(2I / 64), ceil(H / 64), 2176] uint8, from :func:`swizzle`.
+        gate_up_bias: [E, 2I] bfloat16, gates and ups interleaved; I a multiple of 32.
+        down_tiles: [E, ceil(H / 64), ceil(I / 64), 2176] uint8, from :func:`swizzle`.
+        down_bias: [E, H] bfloat16.
+        expert_offsets: [E + 1] int32, from :func:`group`; rows that they leave out are not written.
+        row_order: [P] int32, from :func:`group`; P is a multiple k of T. One outside of 0..P-1 takes a row of zeros.
+        counts: [E] int32, from :func:`group`: zeros, for this op alone, as it counts in them. With others it reads what
+            is not there yet, or never ends.
+        limit: ``swiglu_limit`` of the config.
+
+    Returns:
+        [P, H] bfloat16, rows sorted by expert.
+
+    Raises:
+        ValueError: as :func:`grouped_matmul_packed`.
+    """
+    op = "mxfp4.grouped_mlp_packed"
+    x, gate_up_tiles, gate_up_bias, expert_offsets = _check_packed(
+        op, x, gate_up_tiles, gate_up_bias, expert_offsets
+    )
+    row_order = _check_swiglu(op, x, row_order, limit)
+    down_tiles, down_bias, counts = map(TensorValue, (down_tiles, down_bias, counts))
+    common_device(op, x, down_tiles, down_bias, counts)
+    require(op, "down_tiles", down_tiles, 4, DType.uint8)
+    require(op, "down_bias", down_bias, 2, DType.bfloat16)
+    require(op, "counts", counts, 1, DType.int32)
+    (experts, two_inner), hidden = gate_up_bias.shape, x.shape[1]
+    inner = two_inner // 2
+    if isinstance(inner, StaticDim) and int(inner) % GROUP_SIZE != 0:
+        raise ValueError(
+            f"{op}: gate_up_bias.shape[1] / 2 must be a multiple of {GROUP_SIZE}, got {inner}"
+        )
+    for axis, (rule, want) in enumerate(
+        (("gate_up_bias.shape[0]", experts), ("x.shape[1]", hidden))
+    ):
+        require_dim(op, f"down_bias.shape[{axis}]", down_bias.shape[axis], rule, want)
+    shape: list[Dim] = [experts, *packed_shape(hidden, inner)]
+    for axis, want in enumerate(shape):
+        rule = "that of x and gate_up_bias, packed"
+        require_dim(op, f"down_tiles.shape[{axis}]", down_tiles.shape[axis], rule, want)
+    require_dim(op, "counts.shape[0]", counts.shape[0], "gate_up_bias.shape[0]", experts)
+    rows = row_order.shape[0]
+    return ops.custom(
+        op,
+        x.device,
+        [
+            *(x, gate_up_tiles, gate_up_bias, down_tiles, down_bias),
+            *(expert_offsets, row_order, counts, _limit(limit)),
+        ],
+        [
+            TensorType(x.dtype, [rows, hidden], x.device),
+            TensorType(x.dtype, [rows, inner], x.device),
+        ],
+    )[0].tensor
+
+
 def _limit(limit: float) -> TensorValue:
     return ops.constant(limit, DType.float32, device=DeviceRef.CPU())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import StaticDim, TensorType, TensorValue, TensorValueLike, ops
+from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, TensorValueLike, ops
 
 from gpt_oss_mxfp4.ops.checks import activation_dtype, common_device, require, require_dim
 
@@ -25,29 +25,14 @@ def route(logits: TensorValueLike, top_k: int) -> tuple[TensorValue, TensorValue
     Source: openai/gpt-oss ``torch/model.py`` MLPBlock; transformers ``GptOssTopKRouter``.
     """
     op = "moe.route"
-    logits = TensorValue(logits)
-    device = common_device(op, logits)
-    require(op, "logits", logits, 2, DType.float32)
-    tokens, experts = logits.shape
-    if top_k < 1 or (isinstance(experts, StaticDim) and top_k > int(experts)):
-        raise ValueError(
-            f"{op}: top_k must be between 1 and the number of experts = {experts}, got {top_k}"
-        )
-    ids, weights = ops.custom(
-        op,
-        device,
-        [logits],
-        [
-            TensorType(DType.int32, [tokens, top_k], device),
-            TensorType(DType.float32, [tokens, top_k], device),
-        ],
-    )
+    logits = _check_logits(op, logits, top_k)
+    ids, weights = ops.custom(op, logits.device, [logits], _routed(logits, top_k))
     return ids.tensor, weights.tensor
 
 
 def group(
     expert_ids: TensorValueLike, num_experts: int
-) -> tuple[TensorValue, TensorValue, TensorValue]:
+) -> tuple[TensorValue, TensorValue, TensorValue, TensorValue]:
     """Sorts routed rows by expert, stably: equal inputs give equal bits, whatever else is in the batch.
 
     Args:
@@ -57,7 +42,7 @@ def group(
     Returns:
         row order [P] int32, ``row_order[p] = t * k + j`` of the p-th row in expert order; row places [T, k] int32, the
         way back, ``row_places[t, j] = p``; expert offsets [E + 1] int32, rows of expert e are
-        ``offsets[e] <= p < offsets[e + 1]``.
+        ``offsets[e] <= p < offsets[e + 1]``; counts [E] int32, zeros, in which one :func:`grouped_mlp_packed` counts.
 
     Raises:
         ValueError: wrong rank or dtype, or no experts; at run time, on the CPU, an id out of range. On a GPU such a row
@@ -70,17 +55,56 @@ def group(
     if num_experts < 1:
         raise ValueError(f"{op}: num_experts must be at least 1, got {num_experts}")
     tokens, top_k = expert_ids.shape
-    order, places, offsets = ops.custom(
-        op,
-        device,
-        [expert_ids],
-        [
-            TensorType(DType.int32, [tokens * top_k], device),
-            TensorType(DType.int32, [tokens, top_k], device),
-            TensorType(DType.int32, [num_experts + 1], device),
-        ],
+    order, places, offsets, counts = ops.custom(
+        op, device, [expert_ids], _grouped(tokens, top_k, Dim(num_experts), device)
     )
-    return order.tensor, places.tensor, offsets.tensor
+    return order.tensor, places.tensor, offsets.tensor, counts.tensor
+
+
+def route_and_group(logits: TensorValueLike, top_k: int) -> tuple[TensorValue, ...]:
+    """Routes as :func:`route` does, then sorts as :func:`group` does: on a GPU one kernel where there are few tokens.
+
+    Args:
+        logits: [T, E] float32.
+        top_k: experts per token, 1 <= top_k <= E.
+
+    Returns:
+        What those two give, without the expert ids: weights [T, k] float32, row order [P] int32, row places [T, k]
+        int32, expert offsets [E + 1] int32, counts [E] int32.
+
+    Raises:
+        ValueError: as :func:`route`.
+    """
+    op = "moe.route_and_group"
+    logits = _check_logits(op, logits, top_k)
+    tokens, experts = logits.shape
+    grouped = _grouped(tokens, Dim(top_k), experts, logits.device)
+    _, *results = ops.custom(op, logits.device, [logits], [*_routed(logits, top_k), *grouped])
+    return tuple(result.tensor for result in results)
+
+
+def _check_logits(op: str, logits: TensorValueLike, top_k: int) -> TensorValue:
+    logits = TensorValue(logits)
+    common_device(op, logits)
+    require(op, "logits", logits, 2, DType.float32)
+    experts = logits.shape[1]
+    if top_k < 1 or (isinstance(experts, StaticDim) and top_k > int(experts)):
+        raise ValueError(
+            f"{op}: top_k must be between 1 and the number of experts = {experts}, got {top_k}"
+        )
+    return logits
+
+
+def _routed(logits: TensorValue, top_k: int) -> list[TensorType]:
+    """Expert ids and weights."""
+    shape = [logits.shape[0], top_k]
+    return [TensorType(dtype, shape, logits.device) for dtype in (DType.int32, DType.float32)]
+
+
+def _grouped(tokens: Dim, top_k: Dim, experts: Dim, device: DeviceRef) -> list[TensorType]:
+    """Row order and places, offsets and counts of experts."""
+    shapes: list[list[Dim]] = [[tokens * top_k], [tokens, top_k], [experts + 1], [experts]]
+    return [TensorType(DType.int32, shape, device) for shape in shapes]
 
 
 def combine(

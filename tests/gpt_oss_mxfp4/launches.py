@@ -3,8 +3,8 @@
     python -m tests.gpt_oss_mxfp4.launches [FOLDER]
 
 MAX fuses the graph of a checkpoint, the golden one unless told otherwise, for a Hopper GPU that is not here, and stops
-before it compiles kernels. MXFP4_ATTENTION_KERNEL is heeded. A program of its own: MAX counts virtual devices for a
-whole process.
+before it compiles kernels. MXFP4_GROUPED_KERNEL and MXFP4_ATTENTION_KERNEL are heeded. A program of its own: MAX counts
+virtual devices for a whole process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from max.pipelines.kv_cache import KVCacheConfig
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.model_config import requested_attention
+from gpt_oss_mxfp4.model_config import requested_attention, requested_kernel
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
@@ -46,7 +46,11 @@ def model_for_hopper(folder: Path) -> GptOss:
         kv_cache_params(config, KVCacheConfig(), device, "bfloat16"),
         device,
         DType.bfloat16,
-        LayerOptions(packed=True, attention=requested_attention()),
+        LayerOptions(
+            packed=True,
+            one_kernel=requested_kernel() == "sm90_mlp",
+            attention=requested_attention(),
+        ),
         ReturnLogits.LAST_TOKEN,
     )
 

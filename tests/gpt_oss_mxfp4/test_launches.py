@@ -30,16 +30,20 @@ LAYER = [
     "matmul",
     "static_broadcast_to_add",  # bias and residual, and the norm of their sum
     "matmul_static_broadcast_to_add",  # the router
-    "route",
-    "group",
+    "route_and_group",  # of few tokens one kernel
     "grouped_matmul_swiglu_packed",
     "grouped_matmul_packed",
     "combine",  # and the residual
 ]
 
 
-@pytest.mark.parametrize(("size", "attention"), [("20b", "max"), ("120b", "sm90")])
-def test_a_layer_is_twelve_launches(size: str, attention: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "experts", "attention"), [("20b", "sm90", "max"), ("120b", "sm90_mlp", "sm90")]
+)
+def test_a_layer_is_eleven_launches(
+    size: str, experts: str, attention: str, tmp_path: Path
+) -> None:
+    """Or ten, where one kernel multiplies by both matrices of experts."""
     folder = make_sparse_checkpoint(tmp_path / "model", SIZES[size])
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpt_oss_mxfp4.launches", str(folder)],
@@ -47,13 +51,20 @@ def test_a_layer_is_twelve_launches(size: str, attention: str, tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        env={**ENVIRONMENT, "MXFP4_ATTENTION_KERNEL": attention},
+        env={
+            **ENVIRONMENT,
+            "MXFP4_GROUPED_KERNEL": experts,
+            "MXFP4_ATTENTION_KERNEL": attention,
+        },
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split(": ") for line in done.stdout.splitlines() if ": " in line]
     launched = {name: kernels.split() for name, kernels in lines}
     ours = {"max": "mha_ragged_paged_sink_weights", "sm90": "paged_sm90"}
     layer = [ours[attention] if name == ours["max"] else name for name in LAYER]
+    if experts == "sm90_mlp":
+        first = layer.index("grouped_matmul_swiglu_packed")
+        layer[first : first + 2] = ["grouped_mlp_packed"]
     assert launched["sliding_attention"] == layer
     assert launched["full_attention"] == layer
     assert launched["GptOss"] == ONCE

@@ -23,9 +23,16 @@ from tests.golden import CHECKPOINT
 CONFIG = GptOssConfig.from_file(CHECKPOINT / "config.json")
 
 
-def build(config: GptOssConfig, device: DeviceRef, dtype: DType, *, packed: bool = False) -> GptOss:
+def build(
+    config: GptOssConfig,
+    device: DeviceRef,
+    dtype: DType,
+    *,
+    packed: bool = False,
+    one_kernel: bool = False,
+) -> GptOss:
     kv_params = kv_cache_params(config, KVCacheConfig(), device, "bfloat16")
-    experts = LayerOptions(packed=packed)
+    experts = LayerOptions(packed=packed, one_kernel=one_kernel)
     return GptOss(config, kv_params, device, dtype, experts, ReturnLogits.LAST_TOKEN)
 
 
@@ -41,10 +48,10 @@ def test_weights_are_the_checkpoints_tensors_by_name_and_shape(tied: bool) -> No
     } == dict(expected_tensors(config))
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_gpus_graph_is_built(packed: bool) -> None:
+@pytest.mark.parametrize(("packed", "one_kernel"), [(False, False), (True, False), (True, True)])
+def test_a_gpus_graph_is_built(packed: bool, one_kernel: bool) -> None:
     """Packed experts are on the device already; all else is sent there."""
-    model = build(CONFIG, DeviceRef.GPU(), DType.bfloat16, packed=packed)
+    model = build(CONFIG, DeviceRef.GPU(), DType.bfloat16, packed=packed, one_kernel=one_kernel)
     assert model.rope_table.dtype == DType.bfloat16  # not cast at every step
     model.state_dict()  # names the weights
     graph = model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])

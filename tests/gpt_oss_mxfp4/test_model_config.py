@@ -134,18 +134,22 @@ def test_an_unknown_precision_is_refused(
     [
         (None, DeviceRef.GPU(), True),
         ("sm90", DeviceRef.GPU(), True),
+        ("sm90_mlp", DeviceRef.GPU(), True),
         ("strided", DeviceRef.GPU(), False),
         ("sm90", DeviceRef.CPU(), False),
     ],
 )
-def test_experts_are_packed_for_hoppers_kernel_alone(
+def test_experts_are_packed_for_hoppers_kernels_alone(
     monkeypatch: pytest.MonkeyPatch, kernel: str | None, device: DeviceRef, packed: bool
 ) -> None:
     if kernel:
         monkeypatch.setenv(KERNEL_VARIABLE, kernel)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
     assert config.kernel == (kernel or "sm90")
-    assert dataclasses.replace(config, devices=[device]).layers == LayerOptions(packed=packed)
+    one_kernel = kernel == "sm90_mlp"
+    assert dataclasses.replace(config, devices=[device]).layers == LayerOptions(
+        packed=packed, one_kernel=one_kernel
+    )
 
 
 @pytest.mark.parametrize("kernel", [None, "max", "sm90"])
@@ -161,7 +165,7 @@ def test_attention_is_maxs_unless_asked_for(
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KERNEL_VARIABLE, "sm100")
     with pytest.raises(
-        ValueError, match="MXFP4_GROUPED_KERNEL must be sm90 or strided, got 'sm100'"
+        ValueError, match="MXFP4_GROUPED_KERNEL must be sm90 or sm90_mlp or strided, got 'sm100'"
     ):
         GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
 

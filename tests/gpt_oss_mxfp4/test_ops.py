@@ -286,7 +286,7 @@ def route_and_group_each(*logits: TensorValue) -> tuple[TensorValue, ...]:
     results: list[TensorValue] = []
     for values, (experts, top_k) in zip(logits, ROUTINGS, strict=True):
         ids, weights = ops.route(values, top_k)
-        results += [ids, weights, *ops.group(ids, experts)]
+        results += [ids, weights, *ops.group(ids, experts), *ops.route_and_group(values, top_k)]
     return tuple(results)
 
 
@@ -309,7 +309,7 @@ def test_route_and_group(models: Models, tokens: int, rng: np.random.Generator) 
         logits = [make_logits((tokens, experts)) for experts, _ in ROUTINGS]
         results = run(models["routing"], *logits)
         for i, (experts, top_k) in enumerate(ROUTINGS):
-            ids, weights, order, places, offsets = results[5 * i : 5 * i + 5]
+            ids, weights, order, places, offsets, counts, *at_once = results[11 * i : 11 * i + 11]
             want_ids, want_weights = moe.route(logits[i], top_k)
             np.testing.assert_array_equal(ids, want_ids)
             assert_close(weights, want_weights, tolerances.ROUTING_WEIGHTS)
@@ -317,6 +317,9 @@ def test_route_and_group(models: Models, tokens: int, rng: np.random.Generator) 
             np.testing.assert_array_equal(order, want_order)
             np.testing.assert_array_equal(places, want_places)
             np.testing.assert_array_equal(offsets, want_offsets)
+            np.testing.assert_array_equal(counts, np.zeros(experts))
+            for got, want in zip(at_once, (weights, order, places, offsets, counts), strict=True):
+                np.testing.assert_array_equal(got, want)
 
 
 def test_route_survives_nan_and_infinity(models: Models) -> None:
@@ -327,12 +330,17 @@ def test_route_survives_nan_and_infinity(models: Models) -> None:
         values[2, 0] = np.inf
     results = run(models["routing"], *logits)
     for i, (experts, top_k) in enumerate(ROUTINGS):
-        ids = results[5 * i]
+        ids = results[11 * i]
         assert ((ids >= 0) & (ids < experts)).all()
         assert all(len(set(row)) == top_k for row in ids.tolist())
 
 
 plan("route_any", [(DType.float32, ["t", "e"])], lambda logits: ops.route(logits, 4))
+plan(
+    "route_and_group_any",
+    [(DType.float32, ["t", "e"])],
+    lambda logits: ops.route_and_group(logits, 4),
+)
 
 
 def test_route_refuses_fewer_experts_than_a_token_takes(models: Models) -> None:
@@ -340,6 +348,8 @@ def test_route_refuses_fewer_experts_than_a_token_takes(models: Models) -> None:
     np.testing.assert_array_equal(run(models["route_any"], logits)[0], [[0, 1, 2, 3]] * 2)
     with pytest.raises(ValueError, match=r"moe\.route: top_k must be at most 3, got 4"):
         run(models["route_any"], logits[:, :3])
+    with pytest.raises(ValueError, match=r"moe\.route_and_group: top_k must be at most 3, got 4"):
+        run(models["route_and_group_any"], logits[:, :3])
 
 
 plan("group", [(DType.int32, ["t", 2])], lambda ids: ops.group(ids, 4))
@@ -930,3 +940,66 @@ def test_packed_sizes_are_checked_while_the_graph_is_built(
     inputs[place] = inputs[place][0], shape
     got = build_error(inputs, ops.grouped_matmul_packed, DeviceRef.GPU())
     assert got == f"mxfp4.grouped_matmul_packed: {message}"
+
+
+@pytest.mark.parametrize(
+    ("place", "dtype", "shape", "message"),
+    [
+        (0, DType.bfloat16, ["t", 48], "x.shape[1] must be a multiple of 32, got 48"),
+        (0, DType.float32, ["t", 64], "x must be DType.bfloat16, got DType.float32"),
+        (
+            1,
+            DType.uint8,
+            [4, 2, 1, 2176],
+            "tiles.shape[1] must be that of bias and x, packed = 3, got 2",
+        ),
+        (
+            2,
+            DType.bfloat16,
+            [4, 80],
+            "gate_up_bias.shape[1] / 2 must be a multiple of 32, got 40",
+        ),
+        (
+            3,
+            DType.uint8,
+            [4, 2, 2, 2176],
+            "down_tiles.shape[1] must be that of x and gate_up_bias, packed = 1, got 2",
+        ),
+        (4, DType.bfloat16, [4, 66], "down_bias.shape[1] must be x.shape[1] = 64, got 66"),
+        (4, DType.bfloat16, [3, 64], "down_bias.shape[0] must be gate_up_bias.shape[0] = 4, got 3"),
+        (5, DType.int32, [4], "expert_offsets.shape[0] must be bias.shape[0] + 1 = 5, got 4"),
+        (6, DType.int64, ["p"], "row_order must be DType.int32, got DType.int64"),
+        (7, DType.int32, [5], "counts.shape[0] must be gate_up_bias.shape[0] = 4, got 5"),
+    ],
+)
+def test_sizes_of_both_matmuls_are_checked_while_the_graph_is_built(
+    place: int, dtype: DType, shape: list[Any], message: str
+) -> None:
+    inputs: list[tuple[DType, list[Any]]] = [
+        (DType.bfloat16, ["t", 64]),
+        (DType.uint8, [4, 3, 1, 2176]),
+        (DType.bfloat16, [4, 192]),
+        (DType.uint8, [4, 1, 2, 2176]),
+        (DType.bfloat16, [4, 64]),
+        (DType.int32, [5]),
+        (DType.int32, ["p"]),
+        (DType.int32, [4]),
+    ]
+
+    def both(
+        x: TensorValue,
+        gate_up: TensorValue,
+        gate_up_bias: TensorValue,
+        down: TensorValue,
+        down_bias: TensorValue,
+        *grouped: TensorValue,
+    ) -> TensorValue:
+        offsets, order, counts = grouped
+        weights = gate_up, gate_up_bias, down, down_bias
+        return ops.grouped_mlp_packed(x, *weights, offsets, order, counts, LIMIT)
+
+    inputs[place] = dtype, shape
+    if place == 2:
+        inputs[1] = DType.uint8, [4, 2, 1, 2176]
+    got = build_error(inputs, both, DeviceRef.GPU())
+    assert got == f"mxfp4.grouped_mlp_packed: {message}"

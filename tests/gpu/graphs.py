@@ -71,7 +71,7 @@ def _dequantize(blocks: TensorValue, scales: TensorValue) -> tuple[TensorValue, 
 def _route(experts: int) -> Body:
     def body(logits: TensorValue) -> tuple[TensorValue, ...]:
         ids, weights = ops.route(logits, TOP_K)
-        return ids, weights, *ops.group(ids, experts)
+        return ids, weights, *ops.group(ids, experts), *ops.route_and_group(logits, TOP_K)
 
     return body
 
@@ -95,8 +95,7 @@ def _swiglu_packed(
 
 def _stage(x: TensorValue, logits: TensorValue, *weights: TensorValue) -> TensorValue:
     """A layer's experts: route, group, both matmuls, combine; added to what they take."""
-    ids, shares = ops.route(logits, TOP_K)
-    order, places, offsets = ops.group(ids, EXPERTS)
+    shares, order, places, offsets, _ = ops.route_and_group(logits, TOP_K)
     if len(weights) == len(STAGE_TILES):
         gate_up, gate_up_bias, down, down_bias = weights
         h = _swiglu_packed(x, gate_up, gate_up_bias, offsets, order)
@@ -106,6 +105,16 @@ def _stage(x: TensorValue, logits: TensorValue, *weights: TensorValue) -> Tensor
         h = _swiglu(x, blocks, scales, bias, offsets, order)
         blocks, scales, bias = weights[3:]
         y = ops.grouped_matmul(h, blocks, scales, bias, offsets)
+    return ops.combine(y, places, shares, x)
+
+
+def _stage_in_one_kernel(x: TensorValue, logits: TensorValue, *weights: TensorValue) -> TensorValue:
+    """The same, of few tokens both matmuls in one kernel."""
+    shares, order, places, offsets, counts = ops.route_and_group(logits, TOP_K)
+    gate_up, gate_up_bias, down, down_bias = weights
+    y = ops.grouped_mlp_packed(
+        x, gate_up, gate_up_bias, down, down_bias, offsets, order, counts, LIMIT
+    )
     return ops.combine(y, places, shares, x)
 
 
@@ -129,6 +138,7 @@ GRAPHS: dict[str, tuple[Inputs, Body]] = {
     "sm90_swiglu": ([*GROUPED_PACKED, ORDER], _swiglu_packed),
     "strided_stage": ([*STAGE, *STAGE_WEIGHTS], _stage),
     "sm90_stage": ([*STAGE, *STAGE_TILES], _stage),
+    "sm90_mlp_stage": ([*STAGE, *STAGE_TILES], _stage_in_one_kernel),
 }
 """Inputs of each graph, and what it makes of them."""
 

@@ -100,13 +100,18 @@ def test_routing(
     model = models[f"routing_{experts}"]
     for tokens in (1, 7, 64, 1000, 8192, 0):
         logits = rng.integers(-8, 9, (tokens, experts)).astype(np.float32) / 4  # many ties
-        ids, weights, order, places, offsets = map(fetch, model.execute(send(gpu, logits)))
+        results = map(fetch, model.execute(send(gpu, logits)))
+        ids, weights, order, places, offsets, counts, *at_once = results
         want_ids, want_weights = moe.route(logits, TOP_K)
         np.testing.assert_array_equal(ids, want_ids)
         if tokens:
             error = relative_error(weights, want_weights)
             assert error.maximum <= tolerances.ROUTING_WEIGHTS.maximum
         for got, want in zip((order, places, offsets), moe.group(want_ids, experts), strict=True):
+            np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(counts, np.zeros(experts))
+        apart = weights, order, places, offsets, counts
+        for got, want in zip(at_once, apart, strict=True):
             np.testing.assert_array_equal(got, want)
 
 
@@ -232,7 +237,7 @@ def test_sizes_of_20b(
     assert_right(got, moe.grouped_matmul(x, weights, offsets))
 
 
-@pytest.mark.parametrize("tokens", [1, 5, 300])
+@pytest.mark.parametrize("tokens", [1, 5, 40, 300])
 def test_moe_stage(
     gpu: Device, models: dict[str, Model], kernel: str, tokens: int, rng: np.random.Generator
 ) -> None:
@@ -240,17 +245,22 @@ def test_moe_stage(
     down = random_experts(rng, EXPERTS, HIDDEN, INNER)
     x = round_to_bfloat16(rng.standard_normal((tokens, HIDDEN)) / 8)
     logits = rng.standard_normal((tokens, EXPERTS), dtype=np.float32)
-    (got,) = models[f"{kernel}_stage"].execute(
+    inputs = [
         send(gpu, x, DType.bfloat16),
         send(gpu, logits),
         *on_device(gpu, kernel, gate_up),
         *on_device(gpu, kernel, down),
-    )
+    ]
+    (got,) = models[f"{kernel}_stage"].execute(*inputs)
     ids, weights = moe.route(logits, TOP_K)
     want = x + moe.experts(x, ids, weights, gate_up, down, LIMIT, "bfloat16")
     # Of the largest element: that is what rounding goes by, and SwiGLU's products have a long tail.
     assert np.abs(fetch(got) - want).max() <= STAGE_MAXIMUM * np.abs(want).max()
     assert relative_error(fetch(got), want).rms <= STAGE_RMS
+    if kernel == "sm90":
+        for _ in range(20):  # blocks that wait for each other come in another order each time
+            (at_once,) = models["sm90_mlp_stage"].execute(*inputs)
+            np.testing.assert_array_equal(fetch(at_once), fetch(got))
 
 
 def test_the_device_is_the_one_that_was_asked_for(gpu: Device) -> None:

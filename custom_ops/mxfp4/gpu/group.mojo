@@ -20,6 +20,7 @@ def group_kernel(
     order: MutPointer[Int32, MutUntrackedOrigin],
     places: MutPointer[Int32, MutUntrackedOrigin],
     offsets: MutPointer[Int32, MutUntrackedOrigin],
+    counts: MutPointer[Int32, MutUntrackedOrigin],
     ids: ConstPointer[DType.int32],
     rows: Int32,
     experts: Int32,
@@ -32,6 +33,7 @@ def group_kernel(
         order: [rows]; written up to the last row that has a place.
         places: [rows].
         offsets: [experts + 1].
+        counts: [experts], zeros, for `grouped_mlp_kernel` to count in.
         ids: [rows].
         rows: P.
         experts: E.
@@ -57,6 +59,7 @@ def group_kernel(
     var place = first + block.prefix_sum[block_size=GROUP_THREADS, exclusive=True](own)
     if thread == 0:
         offsets[unsafe_offset=Int(expert)] = first
+        counts[unsafe_offset=Int(expert)] = 0
     if thread == GROUP_THREADS - 1 and expert == experts - 1:
         offsets[unsafe_offset=Int(experts)] = place + own
     for row in range(begin, end):
@@ -71,6 +74,7 @@ def enqueue_group(
     order: MutPointer[Int32, MutUntrackedOrigin],
     places: MutPointer[Int32, MutUntrackedOrigin],
     offsets: MutPointer[Int32, MutUntrackedOrigin],
+    counts: MutPointer[Int32, MutUntrackedOrigin],
     ids: ConstPointer[DType.int32],
     rows: Int,
     experts: Int,
@@ -82,6 +86,7 @@ def enqueue_group(
         order: [rows].
         places: [rows].
         offsets: [experts + 1].
+        counts: [experts], zeros, for `grouped_mlp_kernel` to count in.
         ids: [rows].
         rows: P.
         experts: E.
@@ -93,6 +98,7 @@ def enqueue_group(
         order,
         places,
         offsets,
+        counts,
         ids,
         Int32(rows),
         Int32(experts),

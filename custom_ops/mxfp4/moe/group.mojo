@@ -10,8 +10,9 @@ def group_rows(
     order: MutPointer[Int32, MutUntrackedOrigin],
     places: MutPointer[Int32, MutUntrackedOrigin],
     offsets: MutPointer[Int32, MutUntrackedOrigin],
+    counts: MutPointer[Int32, MutUntrackedOrigin],
 ) raises:
-    """Writes which routed row stands at each place in expert order, the way back, and where each expert's rows begin.
+    """Writes which routed row stands at each place in expert order, the way back, where each expert's rows begin, and zeros.
 
     Args:
         ids: [rows] int32, the expert of routed row `t * k + j`.
@@ -20,6 +21,7 @@ def group_rows(
         order: [rows] int32; `order[p]` is the routed row at place p.
         places: [rows] int32; `places[order[p]]` is p.
         offsets: [experts + 1] int32, from 0 to P.
+        counts: [experts] int32, zeros.
 
     Raises:
         An id below 0 or not below E.
@@ -39,6 +41,7 @@ def group_rows(
             )
         offsets[unsafe_offset=expert + 1] += 1
     for expert in range(experts):
+        counts[unsafe_offset=expert] = 0
         offsets[unsafe_offset=expert + 1] += offsets[unsafe_offset=expert]
     var next_place = List[Int32](length=experts, fill=0)
     for expert in range(experts):

@@ -1,4 +1,4 @@
-"""Registers `moe.route`, `moe.group` and `moe.combine`."""
+"""Registers `moe.route`, `moe.group`, `moe.route_and_group` and `moe.combine`."""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -9,9 +9,11 @@ from std.runtime import parallelism_level
 from ..gpu.combine import enqueue_combine
 from ..gpu.group import enqueue_group
 from ..gpu.route import enqueue_route
+from ..gpu.route_and_group import enqueue_route_and_group
 from ..moe.combine import combine_token
 from ..moe.group import group_rows
 from ..moe.route import route_token
+from ..pointers import ConstPointer
 from .tensors import data, require_dtype, require_equal
 
 comptime _TOKENS_PER_TASK = 16
@@ -78,6 +80,7 @@ struct Group:
         order: OutputTensor[dtype=DType.int32, rank=1, ...],
         places: OutputTensor[dtype=DType.int32, rank=2, ...],
         offsets: OutputTensor[dtype=DType.int32, rank=1, ...],
+        counts: OutputTensor[dtype=DType.int32, rank=1, ...],
         ids: InputTensor[dtype=DType.int32, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
@@ -90,6 +93,7 @@ struct Group:
             order: [P] int32.
             places: [T, k] int32.
             offsets: [E + 1] int32.
+            counts: [E] int32, zeros.
             ids: [T, k] int32.
             ctx: The device.
 
@@ -99,14 +103,108 @@ struct Group:
         var rows = ids.shape()[0] * ids.shape()[1]
         var experts = offsets.shape()[0] - 1
         require_equal("moe.group", "order.shape[0] = T * k", order.shape()[0], rows)
+        require_equal("moe.group", "counts.shape[0] = experts", counts.shape()[0], experts)
         comptime for axis in range(2):
             require_equal(
                 "moe.group", "places.shape = ids.shape", places.shape()[axis], ids.shape()[axis]
             )
         comptime if target == "cpu":
-            group_rows(data(ids), rows, experts, data(order), data(places), data(offsets))
+            group_rows(
+                data(ids), rows, experts, data(order), data(places), data(offsets), data(counts)
+            )
         else:
-            enqueue_group(ctx, data(order), data(places), data(offsets), data(ids), rows, experts)
+            enqueue_group(
+                ctx,
+                data(order),
+                data(places),
+                data(offsets),
+                data(counts),
+                data(ids),
+                rows,
+                experts,
+            )
+
+
+@extensibility.register("moe.route_and_group")
+struct RouteAndGroup:
+    """Both of the above one behind the other."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        ids: OutputTensor[dtype=DType.int32, rank=2, ...],
+        weights: OutputTensor[dtype=DType.float32, rank=2, ...],
+        order: OutputTensor[dtype=DType.int32, rank=1, ...],
+        places: OutputTensor[dtype=DType.int32, rank=2, ...],
+        offsets: OutputTensor[dtype=DType.int32, rank=1, ...],
+        counts: OutputTensor[dtype=DType.int32, rank=1, ...],
+        logits: InputTensor[dtype=DType.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Routes each token and sorts routed rows.
+
+        Parameters:
+            target: Where the op runs.
+
+        Args:
+            ids: [T, k] int32.
+            weights: [T, k] float32.
+            order: [P] int32.
+            places: [T, k] int32.
+            offsets: [E + 1] int32.
+            counts: [E] int32, zeros.
+            logits: [T, E] float32.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree.
+        """
+        comptime op = "moe.route_and_group"
+        var tokens = logits.shape()[0]
+        var experts = logits.shape()[1]
+        var top_k = ids.shape()[1]
+        if top_k > experts:
+            raise Error(op, ": top_k must be at most ", experts, ", got ", top_k)
+        require_equal(op, "ids.shape[0] = tokens", ids.shape()[0], tokens)
+        comptime for axis in range(2):
+            require_equal(op, "weights.shape = ids.shape", weights.shape()[axis], ids.shape()[axis])
+            require_equal(op, "places.shape = ids.shape", places.shape()[axis], ids.shape()[axis])
+        require_equal(op, "order.shape[0] = T * k", order.shape()[0], tokens * top_k)
+        require_equal(op, "offsets.shape[0] = experts + 1", offsets.shape()[0], experts + 1)
+        require_equal(op, "counts.shape[0] = experts", counts.shape()[0], experts)
+        comptime if target == "cpu":
+            for token in range(tokens):
+                route_token(
+                    data(logits).unsafe_offset(token * experts),
+                    experts,
+                    top_k,
+                    data(ids).unsafe_offset(token * top_k),
+                    data(weights).unsafe_offset(token * top_k),
+                )
+            group_rows(
+                rebind[ConstPointer[DType.int32]](data(ids)),
+                tokens * top_k,
+                experts,
+                data(order),
+                data(places),
+                data(offsets),
+                data(counts),
+            )
+        else:
+            enqueue_route_and_group(
+                ctx,
+                data(ids),
+                data(weights),
+                data(order),
+                data(places),
+                data(offsets),
+                data(counts),
+                data(logits),
+                tokens,
+                experts,
+                top_k,
+            )
 
 
 @extensibility.register("moe.combine")

@@ -1,4 +1,5 @@
-"""Registers `mxfp4.grouped_matmul_packed` and `mxfp4.grouped_matmul_swiglu_packed`, on weights packed for Hopper."""
+"""Registers `mxfp4.grouped_matmul_packed`, `mxfp4.grouped_matmul_swiglu_packed` and `mxfp4.grouped_mlp_packed`, on
+weights packed for Hopper."""
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
@@ -7,7 +8,8 @@ from max.gpu.host import DeviceContext
 from ..activations import Activations
 from ..layouts.sm90_tiles import TILE_BYTES, Sm90Tiles
 from ..sm90.epilogue import Output
-from ..sm90.launch import enqueue_grouped_matmul
+from ..sm90.grouped_mlp import Counts
+from ..sm90.launch import enqueue_grouped_matmul, enqueue_grouped_mlp
 from .tensors import data, require_equal, require_gpu, tokens_top_k
 
 
@@ -138,4 +140,79 @@ struct GroupedMatmulSwigluPacked:
                 data(offsets),
                 tiles.shape()[0],
                 overlapping=True,
+            )
+
+
+@extensibility.register("mxfp4.grouped_mlp_packed")
+struct GroupedMlpPacked:
+    """Both of the above one behind the other: each token's row through its experts, on Hopper."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        y: OutputTensor[dtype=DType.bfloat16, rank=2, ...],
+        inner: OutputTensor[dtype=DType.bfloat16, rank=2, ...],
+        x: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        gate_up_tiles: InputTensor[dtype=DType.uint8, rank=4, ...],
+        gate_up_bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        down_tiles: InputTensor[dtype=DType.uint8, rank=4, ...],
+        down_bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
+        offsets: InputTensor[dtype=DType.int32, rank=1, ...],
+        order: InputTensor[dtype=DType.int32, rank=1, ...],
+        counts: InputTensor[dtype=DType.int32, rank=1, ...],
+        limit: Float32,
+        ctx: DeviceContext,
+    ) raises:
+        """Gathers rows, multiplies, gates and multiplies again.
+
+        Parameters:
+            target: Where the op runs.
+
+        Args:
+            y: [P, H] bfloat16, rows in expert order.
+            inner: [P, I] bfloat16, what is between the two.
+            x: [T, H] bfloat16, rows in token order.
+            gate_up_tiles: [E, ceil(2I / 64), ceil(H / 64), 2176] uint8, see `Sm90Tiles`.
+            gate_up_bias: [E, 2I] bfloat16, gates and ups interleaved.
+            down_tiles: [E, ceil(H / 64), ceil(I / 64), 2176] uint8.
+            down_bias: [E, H] bfloat16, H even.
+            offsets: [E + 1] int32; rows that they leave out are not written.
+            order: [P] int32, the routed row at each place in expert order; one outside of 0..P-1 takes a row of zeros.
+            counts: [E] int32, zeros, which no other op reads: blocks count in it.
+            limit: The clamp.
+            ctx: The device.
+
+        Raises:
+            Shapes that disagree.
+        """
+        comptime op = "mxfp4.grouped_mlp_packed"
+        require_gpu[op, target]()
+        var rows = order.shape()[0]
+        var hidden = x.shape()[1]
+        var experts = gate_up_tiles.shape()[0]
+        _check(op, gate_up_tiles, gate_up_bias, offsets, hidden)
+        _check(op, down_tiles, down_bias, offsets, inner.shape()[1])
+        require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
+        require_equal(op, "inner.shape[0] = row_order.shape[0]", inner.shape()[0], rows)
+        require_equal(op, "y.shape[1] = down_bias.shape[1]", y.shape()[1], down_bias.shape()[1])
+        require_equal(op, "down_bias.shape[1] = x.shape[1]", down_bias.shape()[1], hidden)
+        require_equal(
+            op, "2 * inner.shape[1] = bias.shape[1]", 2 * inner.shape()[1], gate_up_bias.shape()[1]
+        )
+        require_equal(op, "counts.shape[0] = experts", counts.shape()[0], experts)
+        if rows == 0:
+            return
+        var top_k = tokens_top_k(op, rows, x.shape()[0])
+        comptime if target != "cpu":
+            enqueue_grouped_mlp(
+                ctx,
+                Output[gated=False](data(y), data(down_bias), hidden, 0),
+                Output[gated=True](data(inner), data(gate_up_bias), gate_up_bias.shape()[1], limit),
+                rebind[Counts](data(counts)),
+                Activations(data(x), data(order), rows, hidden, top_k),
+                data(gate_up_tiles),
+                data(down_tiles),
+                data(offsets),
+                experts,
             )

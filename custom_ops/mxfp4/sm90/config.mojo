@@ -1,6 +1,6 @@
 """How a grouped matmul is cut for Hopper: a pure function of its sizes."""
 
-from std.math import ceildiv
+from std.math import ceildiv, gcd
 
 from ..layouts.fragments import LINE_BYTES
 from ..layouts.sm90_tiles import TILE_BYTES, TILE_ROWS
@@ -26,7 +26,7 @@ comptime MAX_EXPERTS = 510
 
 @fieldwise_init
 struct Sm90Config(Equatable, TrivialRegisterPassable):
-    """A block's share of the work: one warpgroup loads, the others multiply."""
+    """A block's share of the work: warpgroups multiply, and the warps behind them load."""
 
     var tokens: Int
     """Rows of activations in a tile: 8, 16, 64 or 128."""
@@ -42,7 +42,9 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     var stages: Int
     """Stages in flight."""
     var loading_threads: Int
-    """Threads that load a stage together, whole warps: the others of the warpgroup have the next stages."""
+    """Threads that load a stage together, whole warps."""
+    var loaders: Int
+    """Those that take turns to load."""
     var blocks: Int
     """Blocks to a multiprocessor."""
 
@@ -50,17 +52,9 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """Gives the threads of a block.
 
         Returns:
-            Threads, the loading warpgroup's included.
+            Threads, those that load included.
         """
-        return WARPGROUP * (self.warpgroups + 1)
-
-    def loaders(self) -> Int:
-        """Gives the parts of the loading warpgroup that take turns.
-
-        Returns:
-            How many load a stage each.
-        """
-        return WARPGROUP // self.loading_threads
+        return WARPGROUP * self.warpgroups + self.loading_threads * self.loaders
 
     def sharers(self) -> Int:
         """Gives the warpgroups that take turns along k.
@@ -127,12 +121,12 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     def consumer_registers(self) -> Int:
         """Gives the registers that a multiplying thread may have.
 
-        Where loading threads give some up, no more than a block has in all: `setmaxnreg` would wait for them for ever.
+        Where a warpgroup that loads gives some up, no more than a block has in all: `setmaxnreg` would wait for them for ever.
 
         Returns:
             Registers, a multiple of 8.
         """
-        if self.split_k and self.row_tiles == 1:  # these need no more
+        if not self.moves_registers():
             return self.launch_registers()
         var of_block = self.launch_registers() * (self.warpgroups + 1)
         return max(
@@ -143,9 +137,10 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """Tells whether loading threads give registers to the others.
 
         Returns:
-            Whether they do.
+            Whether they do: where they are a warpgroup, which alone can, and what they give is of use.
         """
-        return self.consumer_registers() > self.launch_registers()
+        var whole = self.loading_threads * self.loaders == WARPGROUP
+        return whole and not (self.split_k and self.row_tiles == 1)
 
     def narrow_tokens(self) -> Int:
         """Gives the rows of activations up to which a tile is multiplied as a narrow one.
@@ -201,6 +196,35 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return experts * ceildiv(rows, self.tokens) * self.row_blocks(n)
 
 
+def check_config[config: Sm90Config]():
+    """Refuses to compile what would not fit a multiprocessor, or would wait for ever.
+
+    Parameters:
+        config: How a matmul is cut.
+    """
+    # Each block's shared memory costs another KiB of the multiprocessor's.
+    comptime fits = config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
+    comptime assert fits, "the stages of all blocks must fit shared memory"
+    comptime assert config.b_bytes() % 1024 == 0, "a stage must be whole swizzled tiles"
+    # A wait tells rounds apart by parity, so nobody may ask for a round while the one before the last is not over. Who
+    # multiplies has been through the slot's last round itself; who loads has waited for a later stage of the same warpgroup.
+    comptime assert config.stages % config.sharers() == 0, "a slot must stay with one warpgroup"
+    comptime turns = config.loaders * config.sharers() // gcd(config.loaders, config.sharers())
+    comptime assert (
+        turns <= config.stages
+    ), "loading warps must come back to a warpgroup within a round"
+    comptime shared_out = config.row_tiles == config.warpgroups
+    comptime assert config.split_k or shared_out, "each warpgroup must have a row tile"
+    comptime two = config.warpgroups == 2 and config.row_tiles <= 2
+    comptime assert two or not config.split_k, "two warpgroups split k, and finish a row tile each"
+    # Where products are a warpgroup's, a slot is given back when the next stage's have begun.
+    comptime assert config.split_k or config.stages >= 2, "a warpgroup must have two slots"
+    comptime of_block = config.launch_registers() * (config.warpgroups + 1)
+    comptime moved = config.consumer_registers() * config.warpgroups + PRODUCER_REGISTERS
+    comptime enough = not config.moves_registers() or moved <= of_block
+    comptime assert enough, "registers that a block does not have are waited for, for ever"
+
+
 comptime DECODE_8 = Sm90Config(
     tokens=8,
     row_tiles=1,
@@ -209,6 +233,7 @@ comptime DECODE_8 = Sm90Config(
     k_tiles=5,
     stages=4,
     loading_threads=32,
+    loaders=4,
     blocks=3,
 )
 """Up to four rows to an expert."""
@@ -221,9 +246,36 @@ comptime DECODE_16 = Sm90Config(
     k_tiles=2,
     stages=6,
     loading_threads=64,
+    loaders=2,
     blocks=2,
 )
 """Up to twelve rows to an expert."""
+
+comptime MLP_8 = Sm90Config(
+    tokens=8,
+    row_tiles=1,
+    warpgroups=2,
+    split_k=True,
+    k_tiles=5,
+    stages=4,
+    loading_threads=32,
+    loaders=2,
+    blocks=3,
+)
+"""Both matmuls in one kernel, where `DECODE_8` is chosen: fewer threads load, as what both need takes registers."""
+
+comptime MLP_16 = Sm90Config(
+    tokens=16,
+    row_tiles=2,
+    warpgroups=2,
+    split_k=True,
+    k_tiles=2,
+    stages=6,
+    loading_threads=32,
+    loaders=2,
+    blocks=2,
+)
+"""Where `DECODE_16` is."""
 
 comptime MIDDLE_64 = Sm90Config(
     tokens=64,
@@ -233,6 +285,7 @@ comptime MIDDLE_64 = Sm90Config(
     k_tiles=3,
     stages=4,
     loading_threads=128,
+    loaders=1,
     blocks=1,
 )
 """Up to 64 rows to an expert."""
@@ -245,6 +298,7 @@ comptime PREFILL_128 = Sm90Config(
     k_tiles=3,
     stages=3,
     loading_threads=128,
+    loaders=1,
     blocks=1,
 )
 """More."""

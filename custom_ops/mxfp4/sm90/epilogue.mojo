@@ -39,7 +39,8 @@ struct Output[gated: Bool](TrivialRegisterPassable):
             row_tile: The tile of 64 weight rows.
             warp: The warp in its warpgroup.
         """
-        prefetch(self._bias(work, min(Int(row_tile) * TILE_ROWS + 16 * warp, self.n - 1)))
+        var row = min(Int(row_tile) * TILE_ROWS + 16 * warp, self.n - 1)
+        prefetch(self.bias.unsafe_offset(Int(work.expert) * self.n + row))
 
     @inline(.always)
     def store[
@@ -47,6 +48,7 @@ struct Output[gated: Bool](TrivialRegisterPassable):
     ](
         self,
         sums: SIMD[DType.float32, columns // 2],
+        bias_of_rows: SIMD[DType.bfloat16, 2],
         work: Work,
         row_tile: Int32,
         warp: Int,
@@ -59,20 +61,21 @@ struct Output[gated: Bool](TrivialRegisterPassable):
 
         Args:
             sums: D's registers.
+            bias_of_rows: From `load_bias`.
             work: The tile of outputs.
             row_tile: The tile of 64 weight rows.
             warp: The warp in its warpgroup.
             lane: The lane.
         """
         comptime rows = 2 if Self.gated else 1
-        var row = Int(row_tile) * TILE_ROWS + source_row(fragment_row(warp, lane, 0))
+        var row = _row(row_tile, warp, lane)
         if row >= self.n:
             return
         # In bytes, a place is one instruction, a wide multiplication with an addition. Multiples of `row_bytes` alone would
         # be the same for all items, and ptxas keeps such things in registers that it does not have.
         var row_bytes = UInt32(self.n // rows * 2)
         var y = self.y.unsafe_offset(row // rows).unsafe_bitcast[UInt8]()
-        var bias = self._bias(work, row).unsafe_load[width=2, alignment=4]().cast[DType.float32]()
+        var bias = bias_of_rows.cast[DType.float32]()
         comptime for i in range(columns // 2):
             comptime if d_lower(i) == 0:
                 var token = UInt32(work.first_row) + UInt32(d_column(lane, i))
@@ -87,6 +90,29 @@ struct Output[gated: Bool](TrivialRegisterPassable):
                 else:
                     store_if(at, both.cast[DType.bfloat16](), take)
 
-    @inline(.always)
-    def _bias(self, work: Work, row: Int) -> ConstPointer[DType.bfloat16]:
-        return self.bias.unsafe_offset(Int(work.expert) * self.n + row)
+
+@inline(.always)
+def load_bias(
+    bias: ConstPointer[DType.bfloat16], n: Int, work: Work, row_tile: Int32, warp: Int, lane: Int
+) -> SIMD[DType.bfloat16, 2]:
+    """Loads the bias of a lane's two rows of a tile.
+
+    Args:
+        bias: Bias, [experts, n]; 4-byte aligned.
+        n: Weight rows of an expert, an even number.
+        work: The tile of outputs.
+        row_tile: The tile of 64 weight rows.
+        warp: The warp in its warpgroup.
+        lane: The lane.
+
+    Returns:
+        The bias, for rows past the expert's its last ones'.
+    """
+    var row = min(_row(row_tile, warp, lane), n - 2)
+    return bias.unsafe_offset(Int(work.expert) * n + row).unsafe_load[width=2, alignment=4]()
+
+
+@inline(.always)
+def _row(row_tile: Int32, warp: Int, lane: Int) -> Int:
+    """Gives the first of a lane's two weight rows of a tile."""
+    return Int(row_tile) * TILE_ROWS + source_row(fragment_row(warp, lane, 0))

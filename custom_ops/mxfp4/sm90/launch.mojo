@@ -1,4 +1,4 @@
-"""Puts the grouped matmul for Hopper on a device's stream."""
+"""Puts grouped matmuls for Hopper on a device's stream."""
 
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
 from max.gpu.host.launch_attribute import LaunchAttribute
@@ -11,12 +11,15 @@ from .config import (
     DECODE_16,
     MAX_EXPERTS,
     MIDDLE_64,
+    MLP_8,
+    MLP_16,
     PREFILL_128,
     Sm90Config,
     choose_config,
 )
 from .epilogue import Output
 from .grouped_matmul import grouped_matmul_kernel
+from .grouped_mlp import Counts, grouped_mlp_kernel
 
 
 comptime MAX_ELEMENTS = 1 << 34
@@ -58,6 +61,19 @@ def enqueue_grouped_matmul[
     """
     if activations.rows == 0 or output.n == 0 or experts == 0:
         return
+    _check(activations, experts)
+    var chosen = choose_config(activations.rows, experts)
+    if chosen == DECODE_8:
+        _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts, overlapping)
+    elif chosen == DECODE_16:
+        _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts, overlapping)
+    elif chosen == MIDDLE_64:
+        _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts, overlapping)
+    else:
+        _enqueue[PREFILL_128](ctx, output, activations, weights, offsets, experts, overlapping)
+
+
+def _check(activations: Activations, experts: Int) raises:
     if experts > MAX_EXPERTS:
         raise Error(
             "mxfp4: on Hopper there may be ",
@@ -73,15 +89,6 @@ def enqueue_grouped_matmul[
             elements,
             "; multiply it in parts",
         )
-    var chosen = choose_config(activations.rows, experts)
-    if chosen == DECODE_8:
-        _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts, overlapping)
-    elif chosen == DECODE_16:
-        _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts, overlapping)
-    elif chosen == MIDDLE_64:
-        _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts, overlapping)
-    else:
-        _enqueue[PREFILL_128](ctx, output, activations, weights, offsets, experts, overlapping)
 
 
 def _enqueue[
@@ -95,16 +102,7 @@ def _enqueue[
     experts: Int,
     overlapping: Bool,
 ) raises:
-    var items = config.most_items_listed(activations.rows, experts, output.n)
-    if items >= MAX_ITEMS:
-        raise Error(
-            (
-                "mxfp4: on Hopper outputs of all rows by every expert must be fewer than 2^30"
-                " tiles, got "
-            ),
-            items,
-            "; multiply x in parts",
-        )
+    _check_items(config.most_items_listed(activations.rows, experts, output.n))
     var attributes: List[LaunchAttribute] = []
     # Without k nothing would be waited for before y is written.
     if overlapping and activations.k > 0:
@@ -130,4 +128,120 @@ def _enqueue[
         shared_mem_bytes=config.shared_bytes(),
         func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(config.shared_bytes())),
         attributes=attributes^,
+    )
+
+
+def _check_items(items: Int) raises:
+    if items >= MAX_ITEMS:
+        raise Error(
+            (
+                "mxfp4: on Hopper outputs of all rows by every expert must be fewer than 2^30"
+                " tiles, got "
+            ),
+            items,
+            "; multiply x in parts",
+        )
+
+
+def enqueue_grouped_mlp(
+    ctx: DeviceContext,
+    output: Output[gated=False],
+    inner: Output[gated=True],
+    stored: Counts,
+    activations: Activations,
+    gate_up: ConstPointer[DType.uint8],
+    down: ConstPointer[DType.uint8],
+    offsets: ConstPointer[DType.int32],
+    experts: Int,
+) raises:
+    """Multiplies by both matrices: of few tokens in one kernel, where the second's weights are loaded behind the first's.
+
+    Both begin while the kernel before still runs, which may write all but weights and bias.
+
+    Args:
+        ctx: The device.
+        output: [P, hidden], and its bias.
+        inner: [P, inner], which is written on the way, its bias and limit.
+        stored: [E], zeros, in which blocks count.
+        activations: [T, hidden].
+        gate_up: Packed [E, 2 inner, hidden], see `Sm90Tiles`.
+        down: Packed [E, hidden, inner].
+        offsets: [E + 1].
+        experts: E.
+
+    Raises:
+        As `enqueue_grouped_matmul`.
+    """
+    var config = choose_config(activations.rows, experts)
+    var few = config == DECODE_8 or config == DECODE_16
+    var between = Activations(
+        rebind[ConstPointer[DType.bfloat16]](inner.y),
+        activations.order,
+        activations.rows,
+        inner.n // 2,
+        0,
+    )
+    # Without k, or with nothing to multiply, nobody would come to count.
+    if not few or activations.rows == 0 or activations.k == 0 or inner.n == 0 or experts == 0:
+        enqueue_grouped_matmul(ctx, inner, activations, gate_up, offsets, experts, overlapping=True)
+        enqueue_grouped_matmul(ctx, output, between, down, offsets, experts, overlapping=True)
+        return
+    _check(activations, experts)
+    _check(between, experts)
+    if config == DECODE_8:
+        _enqueue_mlp[MLP_8](
+            ctx, output, inner, stored, activations, gate_up, down, offsets, experts
+        )
+    else:
+        _enqueue_mlp[MLP_16](
+            ctx, output, inner, stored, activations, gate_up, down, offsets, experts
+        )
+
+
+def _enqueue_mlp[
+    config: Sm90Config
+](
+    ctx: DeviceContext,
+    output: Output[gated=False],
+    inner: Output[gated=True],
+    stored: Counts,
+    activations: Activations,
+    gate_up: ConstPointer[DType.uint8],
+    down: ConstPointer[DType.uint8],
+    offsets: ConstPointer[DType.int32],
+    experts: Int,
+) raises:
+    var rows = activations.rows
+    # Counted behind each other.
+    _check_items(
+        config.most_items_listed(rows, experts, inner.n)
+        + config.most_items_listed(rows, experts, output.n)
+    )
+    var items = config.most_items(rows, experts, inner.n) + config.most_items(
+        rows, experts, output.n
+    )
+    # Blocks wait for each other, so all are to be there at once.
+    var there = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT)) * config.blocks
+    ctx.enqueue_function[grouped_mlp_kernel[config]](
+        output.y,
+        inner.y,
+        stored,
+        activations.x,
+        gate_up,
+        inner.bias,
+        down,
+        output.bias,
+        offsets,
+        activations.order,
+        Int32(rows),
+        Int32(experts),
+        Int32(activations.k),
+        Int32(inner.n // 2),
+        Int32(activations.top_k),
+        inner.limit,
+        grid_dim=min(items, there),
+        block_dim=config.threads(),
+        shared_mem_bytes=config.shared_bytes(),
+        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(config.shared_bytes())),
+        attributes=overlap_attributes(ctx),
     )

@@ -8,11 +8,11 @@ tokens; its lower rate does not matter where memory is the limit.
 from std.math import ceildiv
 
 from max.gpu.compute.mma import ld_matrix, mma
-from max.gpu.sync import syncwarp
+from max.gpu.sync import named_barrier, syncwarp
 
 from ..layouts.fragments import LINE_BYTES, swizzle_128b
 from ..layouts.sm90_tiles import STEPS
-from .config import Sm90Config
+from .config import WARPGROUP, Sm90Config
 from .decode import Fragment, decode_scales, decode_word
 from .stages import Stages, Turns
 
@@ -106,3 +106,46 @@ def multiply_mma[
         turns.advance()
     turns.stage -= ceildiv(k_tiles, Int32(config.k_tiles))
     return sums
+
+
+@inline(.always)
+def add_up[
+    config: Sm90Config, tokens: Int
+](
+    stages: Stages[config],
+    sums: SIMD[DType.float32, tokens // 2 * config.row_tiles],
+    group: Int32,
+    thread: Int,
+) -> SIMD[DType.float32, tokens // 2]:
+    """Hands one warpgroup's sums of each row tile to the other, that of the tile's number, which adds them to its own.
+
+    Parameters:
+        config: How the matmul is cut.
+        tokens: Rows of activations that were multiplied.
+
+    Args:
+        stages: Shared memory.
+        sums: From `multiply_mma`.
+        group: The warpgroup.
+        thread: The thread in its warpgroup.
+
+    Returns:
+        For such a warpgroup its row tile's.
+    """
+    comptime registers = tokens // 2
+    var own = SIMD[DType.float32, registers](0)
+    var handed = stages.sums().unsafe_offset(thread)
+    comptime for row_tile in range(config.row_tiles):
+        comptime first = row_tile * registers
+        if group == Int32(row_tile):
+            own = sums.slice[registers, offset=first]()
+        else:
+            comptime for i in range(registers):
+                handed[unsafe_offset=(first + i) * WARPGROUP] = sums[first + i]
+    named_barrier[Int32(2 * WARPGROUP)](1)
+    comptime for row_tile in range(config.row_tiles):
+        if group == Int32(row_tile):
+            comptime for i in range(registers):
+                own[i] += handed[unsafe_offset=(row_tile * registers + i) * WARPGROUP]
+    named_barrier[Int32(2 * WARPGROUP)](2)  # read before the next item's are written
+    return own

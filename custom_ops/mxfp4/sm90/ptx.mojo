@@ -212,3 +212,41 @@ def read_cluster[offset: Int](there: UInt32) -> Float32:
     return inlined_assembly[
         "ld.shared::cluster.f32 $0, [$1+$2];", Float32, constraints="=f,r,n,~{memory}"
     ](there, Int32(4 * offset))
+
+
+@inline(.always)
+def add_release(counter: MutPointer[Int32, _], amount: Int32):
+    """Adds to a number in global memory, behind all that this thread wrote or knows to be written, for all of the GPU.
+
+    Args:
+        counter: The number.
+        amount: What to add.
+    """
+    inlined_assembly[
+        "red.release.gpu.global.add.s32 [$0], $1;", NoneType, constraints="l,r,~{memory}"
+    ](Int64(Int(counter)), amount)
+
+
+@inline(.always)
+def load_acquire(counter: MutPointer[Int32, _]) -> Int32:
+    """Loads a number from global memory; what was written before it was is seen by all that comes later.
+
+    Args:
+        counter: The number.
+
+    Returns:
+        The number.
+    """
+    return inlined_assembly[
+        "ld.acquire.gpu.global.s32 $0, [$1];",
+        Int32,
+        constraints="=r,l,~{memory}",
+        has_side_effect=True,
+    ](Int64(Int(counter)))
+
+
+@inline(.always)
+def pause():
+    """Has a thread do nothing for up to 100 ns or so, so that those which ask memory over and over leave it some time.
+    """
+    inlined_assembly["nanosleep.u32 50;", NoneType, constraints="~{memory}", has_side_effect=True]()

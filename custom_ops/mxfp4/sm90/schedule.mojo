@@ -12,7 +12,7 @@ comptime _LANES = 32
 comptime _AT_ONCE = 4
 """Experts of a lane whose offsets are asked for together: up to 128 experts all of them."""
 comptime _Entry = SIMD[DType.int32, 4]
-"""An expert: its first item, its number, where its rows begin and end."""
+"""An expert: its first item (or tile of rows, in a list of those), its number, where its rows begin and end."""
 comptime SharedList = Pointer[
     mut=True, _Entry, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
@@ -40,6 +40,21 @@ struct Work(TrivialRegisterPassable):
             How many the expert has left, which may be more than a tile has.
         """
         return self.end_row - self.first_row
+
+    @inline(.always)
+    def row_tile[config: Sm90Config](self, of_block: Int32) -> Int32:
+        """Gives which of an expert's row tiles is one of a block's.
+
+        Parameters:
+            config: How the matmul is cut.
+
+        Args:
+            of_block: Which one of the block's.
+
+        Returns:
+            Which one of the expert's.
+        """
+        return self.row_block * Int32(config.row_tiles) + of_block
 
 
 @fieldwise_init
@@ -76,7 +91,7 @@ def list_experts[
     offsets: ConstPointer[DType.int32],
     experts: Int32,
     rows: Int32,
-    n: Int32,
+    items_of_tile: Int32,
     lane: Int32,
 ):
     """Lists the experts that have rows; one warp does it, each lane for its share of the experts.
@@ -93,11 +108,10 @@ def list_experts[
         offsets: Expert offsets, [experts + 1]; where they do not ascend, experts have no rows.
         experts: E, up to `MAX_EXPERTS`.
         rows: P: no row at or past it is listed.
-        n: Weight rows of an expert.
+        items_of_tile: What an entry counts for a tile of rows: an expert's blocks of weight rows, or 1 for a list in tiles.
         lane: The lane.
     """
     var starts = _Offsets[waited](offsets, rows)
-    var row_blocks = Int32(config.row_blocks(Int(n)))
     var share = ceildiv(experts, Int32(_LANES))
     var first = min(lane * share, experts)
     var end = min(first + share, experts)
@@ -119,7 +133,7 @@ def list_experts[
                 listed += Int32(own[1] > own[0])
                 tiles += ceildiv(own[1] - own[0], Int32(config.tokens))
         place += prefix_sum[exclusive=True](listed)
-        item += prefix_sum[exclusive=True](tiles) * row_blocks
+        item += prefix_sum[exclusive=True](tiles) * items_of_tile
         for expert in range(first, end, _AT_ONCE):
             if share > _AT_ONCE:
                 at = starts.several(expert, end)
@@ -129,7 +143,7 @@ def list_experts[
                     entries[unsafe_offset=Int(place)] = _Entry(
                         item, expert + Int32(i), own[0], own[1]
                     )
-                    item += ceildiv(own[1] - own[0], Int32(config.tokens)) * row_blocks
+                    item += ceildiv(own[1] - own[0], Int32(config.tokens)) * items_of_tile
                     place += 1
     if lane == _LANES - 1:
         entries[unsafe_offset=Int(place)] = _Entry(item, -1, 0, 0)
@@ -154,7 +168,7 @@ def _listed_rows[
         return {first, between}
 
 
-struct Schedule[config: Sm90Config](TrivialRegisterPassable):
+struct Schedule[config: Sm90Config, in_tiles: Bool = False](TrivialRegisterPassable):
     """Work items in order of list entry, rows of activations, weight rows: neighbours share activations, then weights.
 
     Items are asked for in ascending order, so each warp goes through the list once. What there is to know of an item is
@@ -162,6 +176,7 @@ struct Schedule[config: Sm90Config](TrivialRegisterPassable):
 
     Parameters:
         config: How the matmul is cut.
+        in_tiles: Whether the list is one of tiles, that matmuls of other weight rows have too, and not of items.
     """
 
     var entry: SharedList
@@ -189,9 +204,44 @@ struct Schedule[config: Sm90Config](TrivialRegisterPassable):
         Returns:
             Whether there are so many items.
         """
-        while item >= self.entry.unsafe_offset(1).unsafe_bitcast[Int32]()[]:
+        while self._is_past(item):
             self.entry = self.entry.unsafe_offset(1)
         return self._load()[1] >= 0
+
+    @inline(.always)
+    def _is_past(self, item: Int32) -> Bool:
+        var next = self.entry.unsafe_offset(1).unsafe_bitcast[Int32]()[]
+        comptime if Self.in_tiles:
+            # The last entry's tile is too large to multiply.
+            return self._load()[1] >= 0 and UInt32(item) >= self._first_item(next)
+        else:
+            return item >= next
+
+    @inline(.always)
+    def _first_item(self, listed: Int32) -> UInt32:
+        comptime if Self.in_tiles:
+            return UInt32(listed) * self.row_blocks
+        else:
+            return UInt32(listed)
+
+    @inline(.always)
+    def items(self) -> Int32:
+        """Gives the number of all items.
+
+        Returns:
+            How many, once `has` was asked for one that there is not.
+        """
+        return Int32(self._first_item(self._load()[0]))
+
+    @inline(.always)
+    def tiles_of_expert(self) -> Int32:
+        """Gives the tiles of rows of the expert that was gone on to.
+
+        Returns:
+            How many: where narrow tiles come last, without those.
+        """
+        var entry = self._load()
+        return ceildiv(entry[3] - entry[2], Int32(Self.config.tokens))
 
     @inline(.always)
     def work(self, item: Int32) -> Work:
@@ -204,7 +254,7 @@ struct Schedule[config: Sm90Config](TrivialRegisterPassable):
             The item.
         """
         var entry = self._load()
-        var row_tile, row_block = divmod(UInt32(item - entry[0]), self.row_blocks)
+        var row_tile, row_block = divmod(UInt32(item) - self._first_item(entry[0]), self.row_blocks)
         return Work(
             entry[1],
             entry[2] + Int32(row_tile) * Int32(Self.config.tokens),

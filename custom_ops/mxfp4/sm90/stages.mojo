@@ -1,7 +1,7 @@
 """A block's shared memory, in stages that are filled and multiplied in turn."""
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu.memory import AddressSpace
+from max.gpu.memory import AddressSpace, fence_mbarrier_init
 
 from ..layouts.sm90_tiles import STEPS, TILE_BYTES, scales_byte, word_byte
 from .config import BARRIER_BYTES, Sm90Config
@@ -115,6 +115,17 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
             The barrier.
         """
         return self.full(Int32(Self.config.stages) + slot)
+
+    @inline(.always)
+    def init_barriers(self):
+        """Makes the barriers ready; one thread does it, before all others come to them."""
+        comptime for slot in range(Self.config.stages):
+            # Each loading thread arrives behind its copies, and one says how many bytes of weights there will be.
+            self.full(Int32(slot))[].init(Int32(Self.config.loading_threads + 1))
+            self.empty(Int32(slot))[].init(
+                Int32(4 * Self.config.warpgroups // Self.config.sharers())
+            )
+        fence_mbarrier_init()
 
     @inline(.always)
     def sums(self) -> SharedSums:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.sm90 import bench_kernels as script
 from tests.cuda_driver.driver import CudaError
 from tests.cuda_driver.stand_in import StandIn
-from tests.custom_ops.mxfp4.ptx import SM90, emit
+from tests.custom_ops.mxfp4.ptx import SM90, SM90_MLP, emit
 from tests.custom_ops.mxfp4.sm90.test_grouped_matmul import swap_registers
 
 
@@ -24,7 +24,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         for gated in ("", "_gated")
     }
     monkeypatch.setattr(script, "open_library", lambda: StandIn().library())
-    monkeypatch.setattr(script, "emit", lambda _: configs)
+    monkeypatch.setattr(script, "emit", {SM90: configs, SM90_MLP: emit(SM90_MLP)}.__getitem__)
     monkeypatch.setattr(script, "EXPERTS", {"small": 1})
     monkeypatch.setattr(script, "TOKENS", {"small": (3,)})
     monkeypatch.setattr(script, "POOL", 2)
@@ -52,10 +52,12 @@ def test_every_configuration_is_timed_and_gives_the_same(
         assert case["us"] == pytest.approx([1000, 1000, 1000])
         assert case["GB_per_s"] == pytest.approx(weights * 17 / 32 / 1e-3 / 1e9)
         assert case["TFLOP_per_s"] == pytest.approx(2 * 3 * weights / 1e-3 / 1e12)
-    assert [layer["overlapping"] for layer in report["layers"]] == [False, True]
+    launches = {"in turn": 2, "overlapping": 2, "one kernel": 1}
+    assert [layer["way"] for layer in report["layers"]] == list(launches)
     for layer in report["layers"]:
-        assert layer["us"] == pytest.approx([2000, 2000, 2000])
-        assert layer["GB_per_s"] == pytest.approx(64 * 192 * 17 / 32 / 2e-3 / 1e9)
+        milliseconds = launches[layer["way"]]
+        assert layer["us"] == pytest.approx(3 * [1000 * milliseconds])
+        assert layer["GB_per_s"] == pytest.approx(64 * 192 * 17 / 32 / milliseconds / 1e6)
         assert layer["same_bits"]
     assert "DIFFERS" not in capsys.readouterr().out
 
@@ -66,7 +68,15 @@ def test_a_configuration_that_gives_something_else_is_told(
     configs["decode_16"] = swap_registers(configs["decode_16"])
     assert script.main(["--rounds", "1"]) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("small")]
-    assert [line.endswith("DIFFERS") for line in lines] == [False, False, False, True, False, False]
+    assert [line.endswith("DIFFERS") for line in lines] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_no_driver_is_one_line(

@@ -8,6 +8,7 @@ from mxfp4.gpu.dequantize import dequantize_kernel
 from mxfp4.gpu.group import group_kernel
 from mxfp4.gpu.grouped_matmul import strided_kernel
 from mxfp4.gpu.route import route_kernel, route_shared_bytes
+from mxfp4.gpu.route_and_group import route_and_group_kernel, route_and_group_shared_bytes
 from mxfp4.gpu.swizzle import swizzle_kernel
 
 
@@ -22,6 +23,7 @@ def _emit[
 def main():
     _emit[route_kernel]("route", route_shared_bytes(256, 8))
     _emit[group_kernel]("group")
+    _emit[route_and_group_kernel]("route_and_group", route_and_group_shared_bytes(64, 256, 8))
     _emit[combine_kernel[1]]("combine_1")
     _emit[combine_kernel[8]]("combine_8")
     _emit[dequantize_kernel[DType.float32]]("dequantize_float32")

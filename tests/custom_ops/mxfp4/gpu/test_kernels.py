@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from tests import tolerances
 from tests.custom_ops.mxfp4.launch import launch, needs_emulator
+from tests.custom_ops.mxfp4.ptx import ROOT
 from tests.measure import RelativeError, relative_error
 from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
+from tests.ptx_emulator.program import parse_program
 from tests.reference import moe, mxfp4, sm90_tiles
 
 LIMIT = 7.0
@@ -78,13 +81,15 @@ def group(ptx: str, ids: NDArray[np.int32], experts: int) -> tuple[Any, Any, Any
     order = np.full(ids.size, -7, np.int32)
     places = np.full(ids.shape, -7, np.int32)
     offsets = np.full(experts + 1, -7, np.int32)
+    counts = np.full(experts, -7, np.int32)
     launch(
         ptx,
-        [order, places, offsets, ids, ids.size, experts],
+        [order, places, offsets, counts, ids, ids.size, experts],
         grid=(experts, 1, 1),
         threads=1024,
-        unfinished=range(4),
+        unfinished=range(5),
     )
+    assert not counts.any()
     return order, places, offsets
 
 
@@ -104,6 +109,43 @@ def test_group_gives_ids_of_no_expert_no_place(kernels: dict[str, str]) -> None:
     assert offsets.tolist() == [0, 2, 2, 2, 4]
     assert places.tolist() == [[0, 2], [-1, -1], [-1, 1], [-1, 3]]
     assert order[:4].tolist() == [0, 5, 1, 7]
+
+
+def route_and_group(ptx: str, logits: NDArray[np.float32], top_k: int) -> list[Any]:
+    tokens, experts = logits.shape
+    outputs: list[Any] = [np.full((tokens, top_k), -7, np.int32)]
+    outputs += [np.full((tokens, top_k), np.nan, np.float32)]
+    outputs += [np.full(shape, -7, np.int32) for shape in (tokens * top_k, (tokens, top_k))]
+    outputs += [np.full(size, -7, np.int32) for size in (experts + 1, experts)]
+    arguments = [*outputs, logits, tokens, experts, top_k]
+    launch(ptx, arguments, grid=(1, 1, 1), threads=1024, unfinished=range(7))
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("tokens", "experts", "top_k"),
+    [(0, 4, 2), (1, 32, 4), (4, 128, 4), (33, 6, 4), (64, 32, 4), (5, 129, 5), (3, 256, 8)],
+)
+def test_few_tokens_are_routed_and_grouped_at_once(
+    kernels: dict[str, str], tokens: int, experts: int, top_k: int, rng: np.random.Generator
+) -> None:
+    """As by the two kernels, to the bit; more tokens than warps, and ties."""
+    logits = (rng.integers(-8, 9, (tokens, experts)) / 4).astype(np.float32)
+    ids, weights, *grouped, counts = route_and_group(kernels["route_and_group"], logits, top_k)
+    want_ids, _ = moe.route(logits, top_k)
+    np.testing.assert_array_equal(ids, want_ids)
+    if tokens:
+        np.testing.assert_array_equal(weights, route(kernels["route"], logits, top_k)[1])
+    for got, want in zip(grouped, moe.group(want_ids, experts), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not counts.any()
+
+
+def test_shared_memory_that_a_prefix_sum_takes_is_counted(kernels: dict[str, str]) -> None:
+    """A launch that asks for all that is left without it fails."""
+    source = (ROOT / "custom_ops/mxfp4/gpu/route_and_group.mojo").read_text()
+    taken = parse_program(kernels["route_and_group"]).shared_bytes
+    assert re.findall(r"^comptime _OF_PREFIX_SUM = (\d+)$", source, re.M) == [str(taken)]
 
 
 def combine(
@@ -153,6 +195,7 @@ def test_combine_leaves_out_what_has_no_place(kernels: dict[str, str], bad: int)
 ONE_TOKEN: dict[str, Callable[[str], Any]] = {
     "route": lambda ptx: route(ptx, np.zeros((1, 4), np.float32), 1),
     "group": lambda ptx: group(ptx, np.zeros((1, 1), np.int32), 4),
+    "route_and_group": lambda ptx: route_and_group(ptx, np.zeros((1, 4), np.float32), 1),
     "combine_8": lambda ptx: combine(
         ptx,
         bfloat16([[0] * 8]),

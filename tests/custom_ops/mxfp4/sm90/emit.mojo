@@ -31,7 +31,7 @@ def _emit[config: Sm90Config, gated: Bool](name: String):
     print("// tokens", config.tokens)
     print("// narrow_tokens", config.narrow_tokens())
     print("// k_tiles", config.k_tiles)
-    print("// loaders", config.loaders())
+    print("// loaders", config.loaders)
     print("// block_rows", config.row_tiles * TILE_ROWS)
     print("// moves_registers", Int(config.moves_registers()))
     print("// chosen_from_32", _chosen_from(config, 32))

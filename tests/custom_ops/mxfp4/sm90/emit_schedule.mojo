@@ -15,7 +15,7 @@ from mxfp4.sm90.schedule import Schedule, list_experts
 
 
 def _walk[
-    config: Sm90Config
+    config: Sm90Config, in_tiles: Bool
 ](
     items: MutPointer[Int32, MutUntrackedOrigin],
     offsets: ConstPointer[DType.int32],
@@ -27,9 +27,10 @@ def _walk[
     var entries = external_memory[
         SIMD[DType.int32, 4], address_space=AddressSpace.SHARED, alignment=16
     ]().unsafe_offset(1)
-    list_experts[config, waited=True](entries, offsets, experts, rows, n, Int32(thread_idx.x))
+    var of_tile = 1 if in_tiles else Int32(config.row_blocks(Int(n)))
+    list_experts[config, waited=True](entries, offsets, experts, rows, of_tile, Int32(thread_idx.x))
     syncwarp()
-    var schedule = Schedule[config](entries, n)
+    var schedule = Schedule[config, in_tiles](entries, n)
     var item = Int32(block_idx.x)
     while schedule.has(item):
         var work = schedule.work(item)
@@ -43,15 +44,20 @@ def _walk[
         item += Int32(grid_dim.x)
 
 
-def _emit[config: Sm90Config](name: String):
+def _emit[config: Sm90Config, in_tiles: Bool = False](name: String):
     print("// variant", name)
     print("// shared_bytes", 16 + config.list_bytes())
     print("// tokens", config.tokens)
     print("// narrow_last", config.narrow_tokens() if config.narrow_last() else 0)
     print("// row_tiles", config.row_tiles)
-    print(compile_info[_walk[config], emission_kind="asm", target=get_gpu_target["sm_90a"]()]().asm)
+    print(
+        compile_info[
+            _walk[config, in_tiles], emission_kind="asm", target=get_gpu_target["sm_90a"]()
+        ]().asm
+    )
 
 
 def main():
     _emit[DECODE_8]("decode_8")
+    _emit[DECODE_8, in_tiles=True]("decode_8_in_tiles")
     _emit[PREFILL_128]("prefill_128")

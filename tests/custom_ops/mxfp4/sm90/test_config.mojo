@@ -6,9 +6,13 @@ from mxfp4.sm90.config import (
     DECODE_8,
     DECODE_16,
     MIDDLE_64,
+    MLP_8,
+    MLP_16,
     PREFILL_128,
     PRODUCER_REGISTERS,
     SHARED_BYTES,
+    SM_REGISTERS,
+    WARPGROUP,
     Sm90Config,
     choose_config,
 )
@@ -39,12 +43,16 @@ def _fits[config: Sm90Config]() raises:
     # What loading threads give up is all that there is to take.
     var taken = config.consumer_registers() * config.warpgroups
     var kept = PRODUCER_REGISTERS if config.moves_registers() else config.launch_registers()
-    assert_true(taken + kept <= config.launch_registers() * (config.warpgroups + 1))
+    var threads = config.launch_registers() * config.threads()
+    assert_true(WARPGROUP * taken + config.loading_threads * config.loaders * kept <= threads)
+    assert_true(config.blocks * threads <= SM_REGISTERS)
 
 
 def test_all_configurations_fit() raises:
     _fits[DECODE_8]()
     _fits[DECODE_16]()
+    _fits[MLP_8]()
+    _fits[MLP_16]()
     _fits[MIDDLE_64]()
     _fits[PREFILL_128]()
 
@@ -68,6 +76,9 @@ def test_worked_sizes() raises:
     assert_equal(DECODE_8.sums_bytes(), 64 * 8 * 4)
     # 80 times three warpgroups, less 56, by two, in eights.
     assert_equal(DECODE_16.consumer_registers(), 88)
+    # 65536 by two blocks of two warpgroups and 64 loading threads, in eights.
+    assert_equal(MLP_16.consumer_registers(), 96)
+    assert_equal(MLP_8.consumer_registers(), 64)
     assert_equal(DECODE_16.sums_bytes(), 2 * 64 * 16 * 4)
     assert_equal(DECODE_8.consumer_registers(), 56)
     # Three stages, two barriers of 8 bytes each, and a list of 1022 entries of 16 bytes: 510 experts twice, and the end.

@@ -49,7 +49,7 @@ def walk(ptx: str, offsets: Sequence[int], rows: int, n: int, grid: int) -> list
     return [tuple(map(int, item)) for item in items[written]]
 
 
-@pytest.fixture(scope="module", params=["decode_8", "prefill_128"])
+@pytest.fixture(scope="module", params=["decode_8", "decode_8_in_tiles", "prefill_128"])
 def ptx(request: pytest.FixtureRequest) -> str:
     """The walk alone, with tiles of eight rows by 64, and of 128 by 192, of which narrow ones come last."""
     return emit(SM90_SCHEDULE)[request.param]

@@ -1,0 +1,188 @@
+"""Who fills the stages of a work item: weights by bulk copies, activations gathered row by row."""
+
+from std.math import ceildiv
+
+from max.gpu.sync import syncwarp
+
+from ..activations import Activations
+from ..layouts.fragments import LINE_BYTES, swizzle_128b
+from ..layouts.sm90_tiles import TILE_BYTES, TILE_K, Sm90Tiles
+from ..pointers import ConstPointer
+from .config import Sm90Config
+from .ptx import arrive_behind_copies, copy_16_bytes, copy_bulk
+from .schedule import Work
+from .stages import Stages, Turns
+
+comptime _COPY_ELEMENTS = 8
+"""Elements that one thread copies at once: 16 bytes."""
+comptime _CHUNKS = TILE_K // _COPY_ELEMENTS
+"""Copies to a line of 64 k."""
+
+
+@fieldwise_init
+struct Rows[config: Sm90Config](TrivialRegisterPassable):
+    """The weight rows of a work item, in tiles.
+
+    Parameters:
+        config: How the matmul is cut.
+    """
+
+    var first: ConstPointer[DType.uint8]
+    """The first tile."""
+    var last: Int32
+    """The item's last row tile that the expert has: it comes again in the place of those past it, whose products are
+    computed and not stored."""
+    var k_tiles: Int32
+    """Tiles along k."""
+
+    def __init__(out self, weights: ConstPointer[DType.uint8], tiles: Sm90Tiles, work: Work):
+        """Finds them.
+
+        Args:
+            weights: Packed.
+            tiles: Their sizes.
+            work: The item.
+        """
+        var row_tile = work.row_tile[Self.config](0)
+        self.first = weights.unsafe_offset(tiles.tile_byte(Int(work.expert), Int(row_tile), 0))
+        self.last = Int32(tiles.row_tiles()) - 1 - row_tile
+        self.k_tiles = Int32(tiles.k_tiles())
+
+    @inline(.always)
+    def stages(self) -> Int32:
+        """Gives the stages of the item.
+
+        Returns:
+            Stages, the last of which may have fewer k tiles.
+        """
+        return ceildiv(self.k_tiles, Int32(Self.config.k_tiles))
+
+    @inline(.always)
+    def load(self, stages: Stages[Self.config], slot: Int32, stage: Int32):
+        """Begins to load a stage's weights, whose bytes its full barrier is told to expect.
+
+        Args:
+            stages: Shared memory.
+            slot: Where to.
+            stage: Which one of the item.
+        """
+        var k_tile = stage * Int32(Self.config.k_tiles)
+        var here = min(Int32(Self.config.k_tiles), self.k_tiles - k_tile)
+        var full = stages.full(slot)
+        full[].expect_bytes(here * Int32(Self.config.row_tiles * TILE_BYTES))
+        comptime for i in range(Self.config.row_tiles):
+            copy_bulk(
+                stages.a(slot, Int32(i), 0),
+                self.first.unsafe_offset(
+                    Int((min(Int32(i), self.last) * self.k_tiles + k_tile) * TILE_BYTES)
+                ),
+                Int(here * TILE_BYTES),
+                full,
+            )
+
+
+@inline(.always)
+def load_ahead[
+    config: Sm90Config, first: Bool
+](
+    stages: Stages[config],
+    var turns: Turns[config.stages, config.loaders],
+    rows: Rows[config],
+) -> Int32:
+    """Begins to load a work item's weights into all slots: they need not wait for its activations, or the tokens' places.
+
+    Parameters:
+        config: How the matmul is cut.
+        first: Whether it is the block's first item: all slots are empty.
+
+    Args:
+        stages: Shared memory.
+        turns: The loader's.
+        rows: The item's weights.
+
+    Returns:
+        The first stage that is left.
+    """
+    while turns.stage < min(Int32(config.stages), rows.stages()):
+        comptime if not first:
+            stages.empty(turns.slot)[].wait(turns.parity ^ 1)
+        rows.load(stages, turns.slot, turns.stage)
+        turns.advance()
+    return turns.stage
+
+
+@inline(.always)
+def load[
+    config: Sm90Config
+](
+    stages: Stages[config],
+    mut turns: Turns[config.stages, config.loaders],
+    work: Work,
+    activations: Activations,
+    rows: Rows[config],
+    begun: Int32,
+    thread: Int32,
+):
+    """Loads the stages of one work item whose turn it is.
+
+    Parameters:
+        config: How the matmul is cut.
+
+    Args:
+        stages: Shared memory.
+        turns: The loader's, left at the next work item's.
+        work: The item.
+        activations: What is multiplied.
+        rows: The item's weights.
+        begun: The first stage whose weights are not on their way already.
+        thread: Of those that load a stage together.
+    """
+    # A thread copies the same chunk of k of several lines; a line is one row of one k tile.
+    comptime lines_at_once = config.loading_threads // _CHUNKS
+    comptime lines = config.tokens // lines_at_once
+    comptime assert lines * lines_at_once == config.tokens, "a k tile's lines must be whole rounds"
+    var chunk = thread % _CHUNKS
+    var first_line = thread // _CHUNKS
+    var row_chunks = Int32(activations.k // _COPY_ELEMENTS)
+    # In chunks, so that 32 bits hold them: registers are scarce here. Below 0, and so all along k, for rows that are none.
+    var sources = Array[Int32, lines](fill=Int32.MIN)
+    comptime for i in range(lines):
+        var place = work.first_row + first_line + Int32(i * lines_at_once)
+        # Unsigned: lying offsets may make more items than 32 bits count.
+        var within = UInt32(place) < UInt32(work.end_row)
+        var token = activations.row(Int(place)) if within else -1
+        if token >= 0:
+            sources[i] = Int32(token) * row_chunks + chunk
+    var narrow = work.rows() <= Int32(config.narrow_tokens())
+    # Lines eight apart are swizzled alike.
+    comptime alike = max(1, 8 // lines_at_once)
+    var targets = Array[Int32, alike](fill=0)
+    comptime for i in range(alike):
+        var line = first_line + Int32(i * lines_at_once)
+        targets[i] = Int32(swizzle_128b(Int(line * LINE_BYTES + chunk * 16)))
+    while turns.stage < rows.stages():
+        stages.empty(turns.slot)[].wait(turns.parity ^ 1)
+        if thread == 0 and turns.stage >= begun:
+            rows.load(stages, turns.slot, turns.stage)
+        syncwarp()  # nothing else says that the warp copies together again, with thread 0
+        var b = stages.b(turns.slot)
+        var k_chunk = turns.stage * Int32(config.k_tiles * _CHUNKS)
+        var left = row_chunks - chunk - k_chunk
+        comptime for i in range(lines):
+            # A narrow tile's products read no lines past its own.
+            comptime if i * lines_at_once >= config.narrow_tokens():
+                if narrow:
+                    break
+            comptime line = i // alike * alike * lines_at_once
+            var target = b.unsafe_offset(Int(targets[i % alike]) + line * LINE_BYTES)
+            var at = sources[i] + k_chunk
+            var source = activations.x.unsafe_offset(Int(at) * _COPY_ELEMENTS)
+            comptime for tile in range(config.k_tiles):
+                copy_16_bytes(
+                    target.unsafe_offset(tile * config.tokens * LINE_BYTES),
+                    source.unsafe_offset(tile * TILE_K),
+                    at >= 0 and left > Int32(tile * _CHUNKS),
+                )
+        arrive_behind_copies(stages.full(turns.slot))
+        turns.advance()
+    turns.stage -= rows.stages()

@@ -1,0 +1,208 @@
+"""The compiled kernels of both matmuls against float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.custom_ops.mxfp4.assembler import (
+    assemble,
+    disassemble,
+    needs_nvdisasm,
+    needs_ptxas,
+)
+from tests.custom_ops.mxfp4.launch import ON_GPU, launch, needs_emulator
+from tests.custom_ops.mxfp4.ptx import SM90_MLP, emit
+from tests.ptx_emulator.memory import MemoryAccessError
+from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
+from tests.ptx_emulator.tensor_core import Mode
+from tests.reference.mxfp4 import dequantize
+from tests.reference.sm90_tiles import swizzle
+
+Y, H, STORED, X, OFFSETS, ORDER = 0, 1, 2, 3, 8, 9
+"""Positions of arguments."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One launch.
+
+    Args:
+        rows: of each expert.
+        hidden: of the model.
+        inner: of an expert.
+        top_k: routed rows of a token.
+        grid: blocks.
+    """
+
+    rows: tuple[int, ...]
+    hidden: int
+    inner: int
+    top_k: int = 1
+    grid: int = 3
+
+
+def run(
+    ptx: str, case: Case, *, mode: Mode = Mode.LAZY, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Runs a kernel; gives what it wrote and what it should have."""
+    rng = np.random.default_rng(1)
+    experts, rows = len(case.rows), sum(case.rows)
+    offsets = np.concatenate([[0], np.cumsum(case.rows)]).astype(np.int32)
+    weights, packed, biases = [], [], []
+    for n, k in ((2 * case.inner, case.hidden), (case.hidden, case.inner)):
+        blocks = rng.integers(0, 256, (experts, n, k // 32, 16), dtype=np.uint8)
+        scales = rng.integers(118, 126, (experts, n, k // 32), dtype=np.uint8)
+        weights.append(dequantize(blocks, scales))
+        packed.append(swizzle(blocks, scales))
+        biases.append(encode_bfloat16(rng.normal(size=(experts, n))).astype(np.uint16))
+    tokens = rows // case.top_k
+    x = encode_bfloat16(rng.normal(size=(tokens, case.hidden)) / 8).astype(np.uint16)
+    order = rng.permutation(rows).astype(np.int32)
+    y = np.full((rows, case.hidden), 0x7FC0, np.uint16)
+    h = np.full((rows, case.inner), 0x7FC0, np.uint16)
+    stored = np.zeros(experts, np.int32)
+    launch(
+        ptx,
+        [
+            *(y, h, stored, x, packed[0], biases[0], packed[1], biases[1], offsets, order),
+            *(rows, experts, case.hidden, case.inner, case.top_k, np.float32(7)),
+        ],
+        grid=(case.grid, 1, 1),
+        at_once=True,
+        unfinished=(Y, H, STORED, X, OFFSETS, ORDER),
+        mode=mode,
+        seed=seed,
+    )
+    taken = decode_bfloat16(x)[order // case.top_k]
+    want = np.empty((rows, case.hidden))
+    for e in np.flatnonzero(case.rows):
+        of_expert = slice(offsets[e], offsets[e + 1])
+        gates = taken[of_expert] @ weights[0][e].T + decode_bfloat16(biases[0][e])
+        gate, up = np.minimum(gates[:, ::2], 7), np.clip(gates[:, 1::2], -7, 7)
+        inner = (up + 1) * gate / (1 + np.exp(-1.702 * gate))
+        rounded = decode_bfloat16(h[of_expert])
+        assert np.abs(rounded - inner).max() <= 2**-8 * np.abs(inner).max()
+        want[of_expert] = rounded @ weights[1][e].T + decode_bfloat16(biases[1][e])
+    return decode_bfloat16(y), want
+
+
+CASES = {
+    "mlp_8": [
+        Case((3, 0, 9), hidden=352, inner=96),
+        Case((1,), hidden=64, inner=64),
+        Case((0, 2, 6), hidden=96, inner=352, top_k=4, grid=5),
+        Case((1, 1, 1, 1), hidden=96, inner=160, top_k=4, grid=30),
+        Case((0, 2), hidden=64, inner=96, grid=1),
+        # Items of the second matmul have more stages than there are slots, and some are begun before h is there.
+        Case((1, 0, 2), hidden=160, inner=1376, grid=3),
+    ],
+    "mlp_16": [
+        Case((17, 1), hidden=224, inner=96),
+        Case((0, 5, 11), hidden=160, inner=224, top_k=4, grid=2),
+        Case((2, 9), hidden=160, inner=928, grid=2),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> dict[str, str]:
+    """PTX by configuration."""
+    return emit(SM90_MLP)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, case) for name, cases in CASES.items() for case in cases]
+)
+def test_both_matmuls_are_those_of_float64(kernels: dict[str, str], name: str, case: Case) -> None:
+    """Blocks with items of both, of the second alone, and of none; in orders of their own."""
+    for seed in range(2):
+        got, want = run(kernels[name], case, seed=seed)
+        assert np.abs(got - want).max() < 2**-8 * np.abs(want).max()
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU: an emulator takes hours for it")
+@pytest.mark.parametrize(
+    ("name", "rows", "blocks"), [("mlp_8", (1, 1, 1, 1), 396), ("mlp_16", (16, 9, 0, 7), 264)]
+)
+def test_sizes_of_20b_on_all_multiprocessors(
+    kernels: dict[str, str], name: str, rows: tuple[int, ...], blocks: int
+) -> None:
+    case = Case(rows, hidden=2880, inner=2880, grid=blocks)
+    for _ in range(5):
+        got, want = run(kernels[name], case)
+        assert np.abs(got - want).max() < 2**-8 * np.abs(want).max()
+
+
+def test_runs_repeat_bit_for_bit(kernels: dict[str, str]) -> None:
+    case = Case((5, 3), hidden=160, inner=96)
+    runs = [run(kernels["mlp_8"], case, seed=seed)[0] for seed in (1, 2)]
+    assert (runs[0] == runs[1]).all()
+
+
+def count_twice(ptx: str) -> str:
+    """Half of h's tiles are taken for all."""
+    return re.sub(r"(red\.release[^;]*;)", r"\1 \1", ptx)
+
+
+def load_at_once(ptx: str) -> str:
+    """Nobody waits for h."""
+    return re.sub(r"ld\.acquire\.gpu\.global\.s32 (%r\d+), [^;]*;", r"mov.b32 \1, 1048576;", ptx)
+
+
+def load_without_acquiring(ptx: str) -> str:
+    """The count is seen, and what was stored before it need not be."""
+    return ptx.replace("ld.acquire.gpu.global", "ld.volatile.global")
+
+
+@needs_emulator
+@pytest.mark.parametrize("fault", [count_twice, load_at_once, load_without_acquiring])
+def test_h_that_need_not_be_there_is_seen(
+    kernels: dict[str, str], fault: Callable[[str], str]
+) -> None:
+    ptx = kernels["mlp_8"]
+    assert fault(ptx) != ptx
+    case = Case((3, 0, 9), hidden=352, inner=96)
+
+    def run_often() -> None:
+        for seed in range(4):  # a block that comes late may find all there
+            run(fault(ptx), case, seed=seed)
+
+    with pytest.raises(MemoryAccessError, match="need not see what block"):
+        run_often()
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["mlp_8", "mlp_16"])
+def test_a_warp_is_together_before_it_says_what_all_its_lanes_did(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    """The emulator's lanes go in step: it cannot tell. Of lines read, and of rows stored."""
+    together = ("WARPSYNC", "BRA.DIV")
+    names = [x.name for x in disassemble(kernels[name], tmp_path)]
+    for says, does in (("SYNCS.ARRIVE.TRANS64.A1T0", "LDS"), ("REDG.", "STG")):
+        places = [i for i, x in enumerate(names) if x.startswith(says)]
+        assert places
+        for place in places:
+            before = [x for x in names[:place] if x.startswith((does, *together))]
+            assert before[-1].startswith(together)
+
+
+@needs_ptxas
+@pytest.mark.parametrize(("name", "registers"), [("mlp_8", 64), ("mlp_16", 96)])
+def test_the_assembler_has_nothing_to_say(
+    kernels: dict[str, str], name: str, registers: int, tmp_path: Path
+) -> None:
+    """As many registers as let all blocks of a launch be there at once, which wait for each other."""
+    report, _ = assemble(kernels[name], tmp_path)
+    assert "warning" not in report.lower(), report
+    assert re.search(r"\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", report)
+    found = re.search(r"Used (\d+) registers", report)
+    assert found, report
+    assert int(found[1]) <= registers
