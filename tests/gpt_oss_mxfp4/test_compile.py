@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ import pytest
 from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.options import CompileOptions, Refused
 from scripts.make_synthetic import SIZES
+from tests.cuda_driver import no_kernels
 from tests.golden import CHECKPOINT
 from tests.sparse_checkpoint import make_sparse_checkpoint
 
@@ -229,21 +230,63 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "compiled"
-    assert not list(tmp_path.glob(".*"))
+HOPPER_KERNELS = {"MXFP4_GROUPED_KERNEL": "sm90_mlp", "MXFP4_ATTENTION_KERNEL": "sm90"}
+"""Each has another in it, for prompts: experts a kernel a matmul, attention MAX's."""
+
+
+@pytest.fixture(scope="module")
+def for_hopper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A published size and what is compiled of it, a few minutes.
+
+    Equal layers are calls of the same two subgraphs: 120b has more of them, and more experts.
+    """
+    folder = tmp_path_factory.mktemp("hopper")
+    model, compiled = make_sparse_checkpoint(folder / "model", SIZES["20b"]), folder / "compiled"
+    words = ("--model", str(model), "--target", "cuda:sm_90a", "--output", str(compiled))
+    done = run("compile", *words, **HOPPER_KERNELS)
+    assert done.returncode == 0, done.stderr
+    return model, compiled
 
 
 @pytest.mark.slow
-def test_a_published_size_compiles_for_hopper(tmp_path: Path, output: Path) -> None:
-    """The whole model; equal layers are calls of the same two subgraphs. 120b has more of them, and more experts.
+def test_a_published_size_compiles_for_hopper(for_hopper: tuple[Path, Path]) -> None:
+    _, compiled = for_hopper
+    assert sum(file.stat().st_size for file in compiled.rglob("*")) > 10**6
+    assert list(compiled.glob("realize_future_token_graph-*.mef")), "what --device-graphs needs"
+    assert not list(compiled.parent.glob(".*"))
 
-    Attention of this package's has MAX's in it, for prompts.
-    """
-    model = make_sparse_checkpoint(tmp_path / "model", SIZES["20b"])
-    words = ("--model", str(model), "--target", "cuda:sm_90a", "--output", str(output))
-    done = run("compile", *words, MXFP4_ATTENTION_KERNEL="sm90")
+
+@pytest.mark.slow
+@no_kernels.needs_compiler
+@pytest.mark.parametrize("device_graphs", [False, True])
+def test_what_is_compiled_for_hopper_is_loaded_and_launched(
+    for_hopper: tuple[Path, Path], tmp_path: Path, device_graphs: bool
+) -> None:
+    """All that MAX does on the host, for a GPU that takes launches, and a graph's capture, and runs no kernels."""
+    model, compiled = for_hopper
+    no_kernels.build(tmp_path)
+    log = tmp_path / "log"
+    words = ["--devices", "gpu", "--model", str(model), "--precompiled", str(compiled)]
+    words += ["--prompt-tokens", "300", "--new-tokens", "8", "--runs", "1"]
+    words += ["--batch", "1", "--device-graphs"] if device_graphs else ["--batch", "1", "20"]
+    done = subprocess.run(
+        [*no_kernels.COMMAND, "bench", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **ENVIRONMENT,
+            **HOPPER_KERNELS,
+            "LD_LIBRARY_PATH": str(tmp_path),
+            "NO_KERNELS_LOG": str(log),
+        },
+    )
     assert done.returncode == 0, done.stderr
-    assert sum(file.stat().st_size for file in output.rglob("*")) > 10**6
-    assert list(output.glob("realize_future_token_graph-*.mef")), "what --device-graphs needs"
+    done_by = Counter(line.partition(" ")[0] for line in log.read_text().splitlines())
+    assert not done_by["refused"]
+    layers, around_them = 24, 4
+    if device_graphs:
+        assert f"captured {layers * 10 + around_them}\n" in log.read_text()
+        assert done_by["replay"] >= 8
+    else:
+        assert done_by["launch"] > 16 * layers * 10

@@ -1,0 +1,294 @@
+// A CUDA driver that runs no kernels: memory is the host's, small copies are made, launches are checked and noted.
+//
+// With it MAX's runtime goes through all that it does on the host for an H200: it loads a model, plans memory, launches
+// steps, captures and replays graphs. What a kernel would have written stays as it is. Functions that are not here
+// succeed and do nothing (stubs.c, from the names that MAX looks up). Source: CUDA driver API 13.0.
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2 };
+enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 48 * 1024 };
+
+typedef uintptr_t address;
+
+// NO_KERNELS_LOG: a file for a line for each launch, capture and replay.
+static void note(const char *what, const char *name)
+{
+    static FILE *file;
+    const char *path = getenv("NO_KERNELS_LOG");
+    if (path && !file && (file = fopen(path, "a")))
+        setvbuf(file, NULL, _IOLBF, 0);
+    if (file)
+        fprintf(file, "%s %s\n", what, name);
+}
+
+static address new_handle(void)
+{
+    static address last = PAGE;
+    return __sync_add_and_fetch(&last, 16);
+}
+
+// The device.
+
+int cuDriverGetVersion(int *version) { *version = 13000; return SUCCESS; }
+int cuDeviceGetCount(int *count) { *count = 1; return SUCCESS; }
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal ? 101 : SUCCESS; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "NVIDIA H200", size); return SUCCESS; }
+int cuDeviceTotalMem_v2(size_t *total, int device) { *total = 150ull << 30; return SUCCESS; }
+int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 149ull << 30; *total = 150ull << 30; return SUCCESS; }
+
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+    static const int of_h200[][2] = {
+        {1, 1024},    {2, 1024},     {3, 1024},    {4, 64},      {5, INT32_MAX}, {6, 65535},   {7, 65535},
+        {8, 49152},   {9, 65536},    {10, 32},     {12, 65536},  {13, 1980000},  {16, 132},    {18, 0},      {33, 0},
+        {34, 0},      {38, 62914560}, {39, 2048},  {50, 0},      {75, 9},        {76, 0},      {81, 233472},
+        {82, 65536},  {97, 232448},  {106, 32},    {111, 1024},
+    };
+    *value = 1;
+    for (size_t i = 0; i < sizeof of_h200 / sizeof *of_h200; i++)
+        if (of_h200[i][0] == attribute)
+            *value = of_h200[i][1];
+    return SUCCESS;
+}
+
+// Contexts, streams, events: there is one of each kind for all that anybody asks.
+
+static __thread address current;
+int cuDevicePrimaryCtxRetain(address *context, int device) { *context = PAGE; return SUCCESS; }
+int cuCtxGetCurrent(address *context) { *context = current; return SUCCESS; }
+int cuCtxSetCurrent(address context) { current = context; return SUCCESS; }
+int cuCtxPushCurrent(address context) { current = context; return SUCCESS; }
+int cuCtxPopCurrent(address *context) { if (context) *context = current; return SUCCESS; }
+int cuStreamCreate(address *stream, unsigned flags) { *stream = new_handle(); return SUCCESS; }
+int cuStreamCreateWithPriority(address *stream, unsigned flags, int priority) { return cuStreamCreate(stream, flags); }
+int cuEventCreate(address *event, unsigned flags) { *event = new_handle(); return SUCCESS; }
+int cuEventElapsedTime(float *milliseconds, address first, address last) { *milliseconds = 1; return SUCCESS; }
+int cuLaunchHostFunc(address stream, void (*function)(void *), void *data) { function(data); return SUCCESS; }
+
+// Memory: of the host, which gives pages when they are written.
+
+static struct { address at; size_t size; int of_device; } regions[1 << 16];
+static int region_count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int reserve(address *at, size_t size, size_t alignment, int of_device)
+{
+    void *found = mmap(NULL, size + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED)
+        return OUT_OF_MEMORY;
+    *at = ((address)found + alignment - 1) / alignment * alignment;
+    pthread_mutex_lock(&lock);
+    regions[region_count].at = *at;
+    regions[region_count].size = size;
+    regions[region_count++].of_device = of_device;
+    pthread_mutex_unlock(&lock);
+    return SUCCESS;
+}
+
+static int find(address at)
+{
+    int i = region_count - 1;
+    while (i >= 0 && (at < regions[i].at || at >= regions[i].at + regions[i].size))
+        i--;
+    return i;
+}
+
+int cuMemAlloc_v2(address *at, size_t size) { return reserve(at, size, PAGE, 1); }
+int cuMemAllocAsync(address *at, size_t size, address stream) { return reserve(at, size, PAGE, 1); }
+int cuMemAllocHost_v2(address *at, size_t size) { return reserve(at, size, PAGE, 0); }
+int cuMemHostAlloc(address *at, size_t size, unsigned flags) { return reserve(at, size, PAGE, 0); }
+int cuMemHostGetDevicePointer_v2(address *at, address host, unsigned flags) { *at = host; return SUCCESS; }
+int cuMemGetAllocationGranularity(size_t *size, void *properties, int option) { *size = GRANULE; return SUCCESS; }
+int cuMemCreate(address *handle, size_t size, void *properties, uint64_t flags) { *handle = new_handle(); return SUCCESS; }
+
+int cuMemAddressReserve(address *at, size_t size, size_t alignment, address hint, uint64_t flags)
+{
+    return reserve(at, size, alignment ? alignment : GRANULE, 1);
+}
+
+int cuMemGetAddressRange_v2(address *at, size_t *size, address within)
+{
+    int i = find(within);
+    if (i < 0)
+        return INVALID_VALUE;
+    *at = regions[i].at;
+    *size = regions[i].size;
+    return SUCCESS;
+}
+
+int cuPointerGetAttributes(unsigned count, const int *attributes, void **data, address at)
+{
+    int i = find(at);
+    for (unsigned k = 0; k < count; k++)
+        switch (attributes[k]) {
+        case 1: *(address *)data[k] = PAGE; break;                                    // context
+        case 2: *(unsigned *)data[k] = i >= 0 && regions[i].of_device ? 2 : 1; break; // memory type
+        case 3: case 4: *(address *)data[k] = at; break;                              // device, host pointer
+        default: *(unsigned *)data[k] = 0;
+        }
+    return SUCCESS;
+}
+
+// Copies. Weights are not copied: no kernel reads them.
+
+static address capturing;
+static int captured;
+
+static int copy(void *target, const void *source, size_t size, address stream)
+{
+    if (stream && stream == capturing)
+        captured++;
+    else if (size <= COPIED)
+        memmove(target, source, size);
+    return SUCCESS;
+}
+
+int cuMemcpyHtoD_v2(void *target, void *source, size_t size) { return copy(target, source, size, 0); }
+int cuMemcpyDtoH_v2(void *target, void *source, size_t size) { return copy(target, source, size, 0); }
+int cuMemcpyDtoD_v2(void *target, void *source, size_t size) { return copy(target, source, size, 0); }
+int cuMemcpyHtoDAsync_v2(void *target, void *source, size_t size, address s) { return copy(target, source, size, s); }
+int cuMemcpyDtoHAsync_v2(void *target, void *source, size_t size, address s) { return copy(target, source, size, s); }
+int cuMemcpyDtoDAsync_v2(void *target, void *source, size_t size, address s) { return copy(target, source, size, s); }
+
+int cuMemcpyBatchAsync(
+    void **targets, void **sources, size_t *sizes, size_t count, void *a, size_t *b, size_t c, size_t *failed, address stream)
+{
+    for (size_t i = 0; i < count; i++)
+        copy(targets[i], sources[i], sizes[i], stream);
+    return SUCCESS;
+}
+
+// Kernels, known by their names.
+
+struct function {
+    char name[256];
+    int shared_bytes;
+};
+
+int cuModuleLoadDataEx(address *module, void *image, unsigned n, int *o, void **v) { *module = new_handle(); return SUCCESS; }
+
+int cuModuleGetFunction(struct function **function, address module, const char *name)
+{
+    *function = calloc(1, sizeof **function);
+    strncpy((*function)->name, name, sizeof (*function)->name - 1);
+    (*function)->shared_bytes = UNASKED_SHARED_BYTES;
+    return SUCCESS;
+}
+
+int cuModuleGetGlobal_v2(address *at, size_t *size, address module, const char *name)
+{
+    if (size)
+        *size = PAGE;
+    return reserve(at, PAGE, PAGE, 1);
+}
+
+int cuFuncGetAttribute(int *value, int attribute, struct function *function)
+{
+    static const int values[] = {1024, 0, 0, 0, 56, 90, 90}; // threads, shared, constant and local bytes, registers, 9.0
+    *value = attribute < 7 ? values[attribute] : 0;
+    return SUCCESS;
+}
+
+int cuFuncSetAttribute(struct function *function, int attribute, int value)
+{
+    if (attribute == 8) // dynamic shared memory, at most
+        function->shared_bytes = value;
+    return attribute == 8 && value > 232448 ? INVALID_VALUE : SUCCESS;
+}
+
+// Asked for one parameter after the other, until there is none.
+int cuFuncGetParamInfo(struct function *function, size_t index, size_t *offset, size_t *size) { return INVALID_VALUE; }
+
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, struct function *f, int threads, size_t shared_bytes)
+{
+    *blocks = 2;
+    return SUCCESS;
+}
+
+struct attribute {
+    int id, padding;
+    unsigned value[16];
+};
+
+struct launch {
+    unsigned grid[3], block[3], shared_bytes;
+    address stream;
+    struct attribute *attributes;
+    unsigned attribute_count;
+};
+
+int cuLaunchKernelEx(const struct launch *launch, struct function *function, void **parameters, void **extra)
+{
+    const unsigned *grid = launch->grid, *block = launch->block;
+    int valid = grid[0] && grid[1] && grid[2] && grid[0] <= INT32_MAX && grid[1] <= 65535 && grid[2] <= 65535;
+    valid = valid && block[0] * block[1] * block[2] - 1u < 1024 && launch->shared_bytes <= function->shared_bytes;
+    for (unsigned i = 0; i < launch->attribute_count; i++)
+        if (launch->attributes[i].id == 4) // the cluster's dimensions
+            valid = valid && launch->attributes[i].value[0] && grid[0] % launch->attributes[i].value[0] == 0;
+    note(valid ? "launch" : "refused", function->name);
+    if (launch->stream && launch->stream == capturing)
+        captured++;
+    return valid ? SUCCESS : INVALID_VALUE;
+}
+
+int cuLaunchKernel(
+    struct function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+    unsigned shared_bytes, address stream, void **parameters, void **extra)
+{
+    struct launch launch = {{gx, gy, gz}, {bx, by, bz}, shared_bytes, stream, NULL, 0};
+    return cuLaunchKernelEx(&launch, function, parameters, extra);
+}
+
+int cuTensorMapEncodeTiled(void *map) { return SUCCESS; }
+
+// Graphs.
+
+int cuStreamBeginCapture(address stream, int mode)
+{
+    capturing = stream;
+    captured = 0;
+    note("begin", "capture");
+    return SUCCESS;
+}
+
+int cuStreamEndCapture(address stream, address *graph)
+{
+    char nodes[32];
+    snprintf(nodes, sizeof nodes, "%d", captured);
+    note("captured", nodes);
+    capturing = 0;
+    *graph = new_handle();
+    return SUCCESS;
+}
+
+int cuStreamIsCapturing(address stream, int *status) { *status = stream && stream == capturing; return SUCCESS; }
+
+int cuStreamGetCaptureInfo_v2(
+    address stream, int *status, uint64_t *id, address *graph, void ***dependencies, size_t *count)
+{
+    static void *none[1];
+    if (id)
+        *id = 1;
+    if (graph)
+        *graph = PAGE;
+    if (dependencies)
+        *dependencies = none;
+    if (count)
+        *count = 0;
+    return cuStreamIsCapturing(stream, status);
+}
+
+int cuGraphCreate(address *graph, unsigned flags) { *graph = new_handle(); return SUCCESS; }
+int cuGraphInstantiate(address *instance, address graph, uint64_t flags) { *instance = new_handle(); return SUCCESS; }
+int cuGraphInstantiateWithFlags(address *instance, address graph, uint64_t flags) { *instance = new_handle(); return SUCCESS; }
+int cuGraphInstantiateWithParams(address *instance, address graph, void *p) { *instance = new_handle(); return SUCCESS; }
+int cuGraphLaunch(address instance, address stream) { note("replay", ""); return SUCCESS; }
+
+int cuGetErrorName(int error, const char **name) { *name = "CUDA_ERROR"; return SUCCESS; }
+int cuGetErrorString(int error, const char **text) { *text = "an error of the driver that runs no kernels"; return SUCCESS; }
