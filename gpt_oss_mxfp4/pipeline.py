@@ -68,8 +68,8 @@ class GptOssInputs(ModelInputs):
 class GptOssBatchProcessor(Llama3BatchProcessorBase[GptOssInputs]):
     """Concatenates the sequences of a batch; MAX's base class does all of it but naming the result.
 
-    That of Llama 3 has a step's inputs in the same memory of the device each time. A captured graph's own memory is
-    free for others once it is captured: a buffer made anew may lie where a replay still writes (NOTES N107).
+    That of Llama 3 has a step's inputs in the same memory of the device each time, as most models have of which MAX
+    captures graphs (NOTES N107).
     """
 
     def _make_inputs(
