@@ -26,15 +26,16 @@ from max.pipelines.lib.memory_estimation import MemoryPlan
 from max.pipelines.lib.utils import CompilationTimer
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
-from gpt_oss_mxfp4.checkpoint.pack import pack_experts
+from gpt_oss_mxfp4.checkpoint.pack import HOPPER, pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.kept_graphs import Graphs, load_kept
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.log_probabilities import LogProbabilitiesGraph
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
-from gpt_oss_mxfp4.model_config import GptOssArchConfig
+from gpt_oss_mxfp4.model_config import ATTENTION_VARIABLE, GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.ops.library import digest_sources
+from gpt_oss_mxfp4.options import AttentionKernel
 
 TILE_ALIGNMENT = 16
 """Bytes: bulk copies of packed weights ask for it."""
@@ -88,6 +89,24 @@ class GptOssBatchProcessor(Llama3BatchProcessorBase[GptOssInputs]):
             return_n_logits=return_n_logits,
             kv_cache_inputs=kv_cache_inputs,
         )
+
+
+def check_attention(kernel: AttentionKernel, device: Device) -> None:
+    """Checks that a GPU has the attention kernel asked for, which no other would compile.
+
+    Args:
+        kernel: asked for; a CPU has one of its own.
+        device: where the model is to run.
+
+    Raises:
+        ValueError: it is for another GPU.
+    """
+    if kernel == "max" or device.is_host or device.architecture_name.startswith(HOPPER):
+        return
+    raise ValueError(
+        f"gpt_oss_mxfp4: {ATTENTION_VARIABLE}={kernel} is for Hopper GPUs ({HOPPER}), got "
+        f"{device.architecture_name}; leave it out"
+    )
 
 
 def graph_spec(
@@ -214,6 +233,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
     def load_graphs(self, session: InferenceSession) -> dict[str, Model]:
         """As MAX's own, but a graph that an earlier run has compiled is not built again."""
         config = self.arch_config_as(GptOssArchConfig)
+        check_attention(config.attention, self.devices[0])
         spec = graph_spec(config, self._weights(config), self.return_logits)
         specs = {GraphRole.DECODER: spec}  # MAX's name for the one graph
 

@@ -108,3 +108,22 @@ def test_kept_prefixes_are_no_part_of_what_a_graph_is_made_from() -> None:
     assert repr(seen[0]) == repr(
         kv_cache_params(config, KVCacheConfig(enable_prefix_caching=False), device, "bfloat16")
     )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "device"),
+    [
+        ("max", {"is_host": False, "architecture_name": "sm_80"}),
+        ("sm90", {"is_host": False, "architecture_name": "sm_90a"}),
+        ("sm90", {"is_host": True, "architecture_name": ""}),
+    ],
+)
+def test_attention_that_a_device_has_is_taken(kernel: Any, device: dict[str, Any]) -> None:
+    pipeline.check_attention(kernel, cast(Any, SimpleNamespace(**device)))
+
+
+def test_attention_of_another_gpu_is_refused_by_name() -> None:
+    ampere = cast(Any, SimpleNamespace(is_host=False, architecture_name="sm_80"))
+    with pytest.raises(ValueError, match="MXFP4_ATTENTION_KERNEL=sm90 is for Hopper GPUs") as error:
+        pipeline.check_attention("sm90", ampere)
+    assert str(error.value).endswith("(sm_90), got sm_80; leave it out")
