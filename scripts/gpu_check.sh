@@ -42,8 +42,9 @@ on() {
 
 failed=0
 echo "== kernels"
-"$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/sm90/test_schedule.py \
-    tests/custom_ops/mxfp4/sm90/test_attention.py tests/custom_ops/mxfp4/gpu/test_kernels.py -q \
+"$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/sm90/test_grouped_mlp.py \
+    tests/custom_ops/mxfp4/sm90/test_schedule.py tests/custom_ops/mxfp4/sm90/test_attention.py \
+    tests/custom_ops/mxfp4/gpu/test_kernels.py -q \
     --junitxml="$results/kernels.xml" || failed=1
 # A kernel that never ends would wait for itself.
 timeout -k 5 300 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
