@@ -26,7 +26,7 @@ from max.pipelines.lib.memory_estimation import MemoryPlan
 from max.pipelines.lib.utils import CompilationTimer
 
 from gpt_oss_mxfp4.checkpoint.adapt import adapt
-from gpt_oss_mxfp4.checkpoint.pack import HOPPER, pack_experts
+from gpt_oss_mxfp4.checkpoint.pack import HOPPER, is_other_gpu, pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.kept_graphs import Graphs, load_kept
 from gpt_oss_mxfp4.layers.rope import rope_table
@@ -101,12 +101,11 @@ def check_attention(kernel: AttentionKernel, device: Device) -> None:
     Raises:
         ValueError: it is for another GPU.
     """
-    if kernel == "max" or device.is_host or device.architecture_name.startswith(HOPPER):
-        return
-    raise ValueError(
-        f"gpt_oss_mxfp4: {ATTENTION_VARIABLE}={kernel} is for Hopper GPUs ({HOPPER}), got "
-        f"{device.architecture_name}; leave it out"
-    )
+    if kernel == "sm90" and is_other_gpu(device):
+        raise ValueError(
+            f"gpt_oss_mxfp4: {ATTENTION_VARIABLE}={kernel} is for Hopper GPUs ({HOPPER}), got "
+            f"{device.architecture_name}; leave it out"
+        )
 
 
 def graph_spec(

@@ -107,9 +107,9 @@ class Variant:
     kernel: Kernel
     facts: dict[str, int]
 
-    def grid(self, rows: int, experts: int, n: int) -> tuple[int, int, int]:
-        """Gives the blocks of a launch, as `sm90/launch.mojo` does."""
-        row_blocks = -(-n // self.facts["block_rows"])
+    def grid(self, rows: int, experts: int, *of_matmuls: int) -> tuple[int, int, int]:
+        """Gives the blocks of a launch, as `sm90/launch.mojo` does, for matmuls of so many weight rows."""
+        row_blocks = sum(-(-n // self.facts["block_rows"]) for n in of_matmuls)
         items = (rows // self.facts["tokens"] + min(rows, experts)) * row_blocks
         return min(items, self.kernel.driver.multiprocessors * self.facts["blocks"]), 1, 1
 
@@ -280,23 +280,12 @@ def prepare_launches(
     return launches
 
 
-@dataclass(frozen=True)
-class Mlp:
-    """A compiled kernel of both matmuls.
-
-    Args:
-        kernel: the compiled module.
-        facts: what the emitting program says of it.
-    """
-
-    kernel: Kernel
-    facts: dict[str, int]
-
-
-def load_mlps(driver: Driver) -> dict[int, Mlp]:
+def load_mlps(driver: Driver) -> dict[int, Variant]:
     """Has the driver compile the kernels of both matmuls, by the tokens of a tile."""
-    mlps = (Mlp(Kernel(driver, ptx), facts(ptx)) for ptx in emit(SM90_MLP).values())
-    return {mlp.facts["tokens"]: mlp for mlp in mlps}
+    variants = [
+        Variant(name, True, Kernel(driver, ptx), facts(ptx)) for name, ptx in emit(SM90_MLP).items()
+    ]
+    return {variant.facts["tokens"]: variant for variant in variants}
 
 
 @dataclass(frozen=True)
@@ -318,7 +307,7 @@ class Layer:
 
 def prepare_mlp(
     card: Card,
-    mlp: Mlp,
+    mlp: Variant,
     buffers: Sequence[Buffers],
     routings: Sequence[Routing],
     tokens: int,
@@ -328,9 +317,6 @@ def prepare_mlp(
     first, second = buffers
     gate_up, down = MATMULS
     rows, launches = TOP_K * tokens, []
-    row_blocks = sum(-(-matmul.n // mlp.facts["block_rows"]) for matmul in MATMULS)
-    items = (rows // mlp.facts["tokens"] + min(rows, experts)) * row_blocks
-    grid = min(items, card.driver.multiprocessors * mlp.facts["blocks"])
     zeros = np.zeros(REPEATS * len(routings) * experts, np.int32)
     counts = card.fill(zeros.nbytes, zeros)
     for number, routing in enumerate(list(routings) * REPEATS):
@@ -345,7 +331,7 @@ def prepare_mlp(
         launches.append(
             mlp.kernel.prepare(
                 arguments,
-                grid=(grid, 1, 1),
+                grid=mlp.grid(rows, experts, gate_up.n, down.n),
                 shared_bytes=mlp.facts["shared_bytes"],
                 overlapping=True,
             )
@@ -413,7 +399,7 @@ def measure_group(
 def measure_layer(
     card: Card,
     variants: Sequence[Variant],
-    mlps: dict[int, Mlp],
+    mlps: dict[int, Variant],
     buffers: Sequence[Buffers],
     routings: Sequence[Routing],
     tokens: int,

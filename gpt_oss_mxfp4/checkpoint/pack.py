@@ -25,6 +25,11 @@ HOPPER = "sm_90"
 CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU"
 
 
+def is_other_gpu(device: Device) -> bool:
+    """Tells whether a device is a GPU that has not Hopper's kernels."""
+    return not device.is_host and not device.architecture_name.startswith(HOPPER)
+
+
 def pack_experts(
     checkpoint: Checkpoint,
     weights: Mapping[str, WeightData],
@@ -56,7 +61,7 @@ def pack_experts(
         raise CheckpointError(checkpoint.folder, [fault])
     runs = not is_virtual_device_mode()
     if runs:
-        if not device.is_host and not device.architecture_name.startswith(HOPPER):
+        if is_other_gpu(device):
             raise ValueError(
                 f"gpt_oss_mxfp4: the device must be a Hopper GPU ({HOPPER}), got {device.architecture_name}; set "
                 f"{CURE}, or run on a CPU"

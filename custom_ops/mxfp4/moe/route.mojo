@@ -5,6 +5,34 @@ from std.math import exp
 from ..pointers import ConstPointer
 
 
+def route_tokens(
+    logits: ConstPointer[DType.float32],
+    tokens: Int,
+    experts: Int,
+    top_k: Int,
+    ids: MutPointer[Int32, MutUntrackedOrigin],
+    weights: MutPointer[Float32, MutUntrackedOrigin],
+):
+    """Routes tokens one after the other.
+
+    Args:
+        logits: [tokens, experts] float32.
+        tokens: T.
+        experts: E, at least top_k.
+        top_k: Experts per token, k.
+        ids: [tokens, k] int32.
+        weights: [tokens, k] float32.
+    """
+    for token in range(tokens):
+        route_token(
+            logits.unsafe_offset(token * experts),
+            experts,
+            top_k,
+            ids.unsafe_offset(token * top_k),
+            weights.unsafe_offset(token * top_k),
+        )
+
+
 def route_token(
     logits: ConstPointer[DType.float32],
     experts: Int,

@@ -12,7 +12,7 @@ from ..gpu.route import enqueue_route
 from ..gpu.route_and_group import enqueue_route_and_group
 from ..moe.combine import combine_token
 from ..moe.group import group_rows
-from ..moe.route import route_token
+from ..moe.route import route_tokens
 from ..pointers import ConstPointer
 from .tensors import data, require_dtype, require_equal
 
@@ -57,14 +57,7 @@ struct Route:
         var ids_data = data(ids)
         var weights_data = data(weights)
         comptime if target == "cpu":
-            for token in range(tokens):
-                route_token(
-                    logits_data.unsafe_offset(token * experts),
-                    experts,
-                    top_k,
-                    ids_data.unsafe_offset(token * top_k),
-                    weights_data.unsafe_offset(token * top_k),
-                )
+            route_tokens(logits_data, tokens, experts, top_k, ids_data, weights_data)
         else:
             enqueue_route(ctx, ids_data, weights_data, logits_data, tokens, experts, top_k)
 
@@ -174,14 +167,7 @@ struct RouteAndGroup:
         require_equal(op, "offsets.shape[0] = experts + 1", offsets.shape()[0], experts + 1)
         require_equal(op, "counts.shape[0] = experts", counts.shape()[0], experts)
         comptime if target == "cpu":
-            for token in range(tokens):
-                route_token(
-                    data(logits).unsafe_offset(token * experts),
-                    experts,
-                    top_k,
-                    data(ids).unsafe_offset(token * top_k),
-                    data(weights).unsafe_offset(token * top_k),
-                )
+            route_tokens(data(logits), tokens, experts, top_k, data(ids), data(weights))
             group_rows(
                 rebind[ConstPointer[DType.int32]](data(ids)),
                 tokens * top_k,

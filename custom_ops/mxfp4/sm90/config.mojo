@@ -48,6 +48,21 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
     var blocks: Int
     """Blocks to a multiprocessor."""
 
+    def loaded_by(self, *, threads: Int, loaders: Int) -> Self:
+        """Gives the same with other threads to load.
+
+        Args:
+            threads: Those that load a stage together.
+            loaders: Those that take turns.
+
+        Returns:
+            The configuration.
+        """
+        var other = self
+        other.loading_threads = threads
+        other.loaders = loaders
+        return other
+
     def threads(self) -> Int:
         """Gives the threads of a block.
 
@@ -251,30 +266,10 @@ comptime DECODE_16 = Sm90Config(
 )
 """Up to twelve rows to an expert."""
 
-comptime MLP_8 = Sm90Config(
-    tokens=8,
-    row_tiles=1,
-    warpgroups=2,
-    split_k=True,
-    k_tiles=5,
-    stages=4,
-    loading_threads=32,
-    loaders=2,
-    blocks=3,
-)
+comptime MLP_8 = DECODE_8.loaded_by(threads=32, loaders=2)
 """Both matmuls in one kernel, where `DECODE_8` is chosen: fewer threads load, as what both need takes registers."""
 
-comptime MLP_16 = Sm90Config(
-    tokens=16,
-    row_tiles=2,
-    warpgroups=2,
-    split_k=True,
-    k_tiles=2,
-    stages=6,
-    loading_threads=32,
-    loaders=2,
-    blocks=2,
-)
+comptime MLP_16 = DECODE_16.loaded_by(threads=32, loaders=2)
 """Where `DECODE_16` is."""
 
 comptime MIDDLE_64 = Sm90Config(

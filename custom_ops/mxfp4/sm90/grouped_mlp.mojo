@@ -34,6 +34,12 @@ comptime Counts = MutPointer[Int32, MutUntrackedOrigin]
 """Warps that have stored their rows of a tile of h, by expert."""
 
 
+@inline(.always)
+def _tiles(second: Bool, hidden: Int32, inner: Int32) -> Sm90Tiles:
+    """Gives the sizes of a matmul's weights."""
+    return Sm90Tiles(Int(hidden if second else 2 * inner), Int(inner if second else hidden))
+
+
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(config.threads())),
     `nvvm.minctasm`=SIMDLength(config.blocks),
@@ -104,9 +110,7 @@ def grouped_mlp_kernel[
         var turns = Turns[config.stages, config.loaders](loader)
         for number in range(2):
             var second = number == 1
-            var tiles = Sm90Tiles(
-                Int(hidden if second else 2 * inner), Int(inner if second else hidden)
-            )
+            var tiles = _tiles(second, hidden, inner)
             var activations = Activations(
                 rebind[ConstPointer[DType.bfloat16]](h) if second else x,
                 order,
@@ -143,9 +147,7 @@ def grouped_mlp_kernel[
             var second = number == 1
             var first_output = Output[True](h, gate_up_bias, Int(2 * inner), limit)
             var output = Output[False](y, down_bias, Int(hidden), limit)
-            var tiles = Sm90Tiles(
-                Int(hidden if second else 2 * inner), Int(inner if second else hidden)
-            )
+            var tiles = _tiles(second, hidden, inner)
             var k_tiles = Int32(tiles.k_tiles())
             var schedule = Schedule[config, in_tiles=True](stages.entries(), Int32(tiles.rows))
             while schedule.has(item):

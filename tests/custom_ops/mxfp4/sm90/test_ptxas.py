@@ -103,22 +103,28 @@ def test_a_lane_asks_for_its_experts_offsets_together(
 def test_outputs_are_finished_side_by_side(
     kernels: dict[str, str], name: str, tmp_path: Path
 ) -> None:
-    """Among a lane's stores there is no branch, behind which an output would wait for another.
+    """From a lane's bias to its stores there is no branch, behind which an output would wait for another.
 
     And few instructions for what an output in prefill takes while no product runs: 18, or 8 without SwiGLU for two.
     """
     names = [x.name for x in disassemble(kernels[name], tmp_path)]
     stores = [i for i, x in enumerate(names) if x.startswith("STG")]
     begins = [i for i, x in enumerate(names) if x.startswith("LDG") and "CONSTANT" in x]
-    if name.startswith("decode"):  # where bias comes early
-        before = [i for i, x in enumerate(names) if x.startswith("BAR.")]
-        begins = sorted({max(i for i in before if i < store) for store in stores})
+    if name.startswith(
+        "decode"
+    ):  # where bias comes early: from the first output's exponential or rounding
+        sums = [i for i, x in enumerate(names) if x.startswith("BAR.")]
+        behind = {max(i for i in sums if i < store) for store in stores}
+        finish = "MUFU.EX2" if name.endswith("gated") else "F2FP"
+        begins = sorted(
+            next(i for i in range(s, len(names)) if names[i].startswith(finish)) for s in behind
+        )
     said = facts(kernels[name])
     found = []
     for begin, following in pairwise([*begins, len(names)]):
         own = [place for place in stores if begin < place < following]
         # Over the last one ptxas may jump.
-        assert not any(x.startswith(("BSSY", "BRA")) for x in names[own[0] : own[-2]])
+        assert not any(x.startswith(("BSSY", "BRA")) for x in names[begin : own[-2]])
         found.append(len(own))
         if name.startswith("prefill"):
             assert own[-1] - begin <= len(own) * (18 if name.endswith("gated") else 8)
