@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sm90.bench_kernels import DIFFERENCE, NAN, Card, open_card, random_bfloat16
+from benchmarks.sm90.card import DIFFERENCE, NAN, Card, Work, open_card, random_bfloat16
 from tests.cuda_driver.driver import Kernel
 from tests.custom_ops.mxfp4.ptx import SM90_ATTENTION, emit, facts
 from tests.reference.bfloat16 import decode_bfloat16
@@ -60,8 +60,7 @@ def measure(
     }
     at = {name: card.fill(array.nbytes, array) for name, array in inputs.items()}
     output = card.driver.allocate(y.nbytes)
-    cases: list[dict[str, Any]] = []
-    reference = None
+    works, results = [], []
     for parts in PARTS:
         launches = [
             kernel.prepare(
@@ -77,12 +76,15 @@ def measure(
             )
             for layer in range(layers)
         ]
+        works.append(Work(f"attention in {parts} parts", launches))
         card.driver.upload(output, y)
-        times = card.seconds(launches, of=f"attention in {parts} parts")
-        result = np.empty_like(y)
-        card.driver.download(output, result)
-        values = decode_bfloat16(result)
-        reference = values if reference is None else reference
+        card.run(works[-1])
+        of_parts = np.empty_like(y)
+        card.driver.download(output, of_parts)
+        results.append(decode_bfloat16(of_parts))
+    largest = np.abs(results[0]).max()
+    cases = []
+    for parts, result, times in zip(PARTS, results, card.seconds(works), strict=True):
         median = statistics.median(times)
         cases.append(
             {
@@ -92,7 +94,7 @@ def measure(
                 "chosen": parts == chosen,
                 "us": [1e6 * t for t in (times[0], median, times[-1])],
                 "GB_per_s": read / median / 1e9,
-                "difference": float(np.abs(values - reference).max() / np.abs(reference).max()),
+                "difference": float(np.abs(result - results[0]).max() / largest),
             }
         )
     for address in (cache, output, *at.values()):

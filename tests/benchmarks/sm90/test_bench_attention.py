@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.sm90 import bench_attention as script
-from benchmarks.sm90 import bench_kernels
+from benchmarks.sm90 import card
 from tests.cuda_driver.stand_in import StandIn
 from tests.custom_ops.mxfp4.ptx import SM90_ATTENTION, emit
 
@@ -19,14 +19,14 @@ def ptx(monkeypatch: pytest.MonkeyPatch) -> str:
     """The kernel, of which few small launches are timed."""
     ptx = emit(SM90_ATTENTION)["attention"] + "\n// parts_1 2\n// parts_4 1\n"
     monkeypatch.setattr(script, "emit", lambda _: {"attention": ptx})
-    monkeypatch.setattr(bench_kernels, "open_library", lambda: StandIn().library())
+    monkeypatch.setattr(card, "open_library", lambda: StandIn().library())
     monkeypatch.setattr(script, "CASES", ((1, 40), (4, 5)))
     monkeypatch.setattr(script, "PARTS", (1, 2))
     monkeypatch.setattr(script, "KV_HEADS", 1)
     monkeypatch.setattr(script, "GROUP", 2)
     monkeypatch.setattr(script, "PAGE", 16)
     monkeypatch.setattr(script, "LEAST_BYTES", 1)
-    monkeypatch.setattr(bench_kernels, "COPY_BYTES", 1024)
+    monkeypatch.setattr(card, "COPY_BYTES", 1024)
     return ptx
 
 
