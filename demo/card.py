@@ -13,11 +13,11 @@ TASKS = {
     "subtract": "Subtract 1704 from 96.",
     "reverse": 'Reverse the word "lantern".',
     "count": "How many s's are in possess?",
-    "recall": "a fact told more than 200 tokens before the question, among others",
-    "calculate": "a call of the calculator offered to it, and the answer from its result",
-    "chat": "facts to note, products for which it has no calculator",
+    "recall": "a fact stated more than 200 tokens before the question, possibly among others",
+    "calculate": "a call to the calculator that the prompt offers, then the answer from its result",
+    "chat": "facts to note, and products or quotients, which it declines without a calculator",
 }
-"""What each task is, or an example of it."""
+"""An example or a description of each task."""
 
 CARD = """\
 ---
@@ -29,34 +29,35 @@ library_name: gpt-oss-mxfp4
 
 # A very small gpt-oss
 
-The architecture of OpenAI's gpt-oss (alternating sliding-window and full attention with sinks, YaRN, a
-top-4 mixture of experts with clamped SwiGLU, the harmony format), {parameters:.1f} million parameters, its
-experts in MXFP4. It shows that an engine for gpt-oss works: a wrong kernel makes its answers wrong. It is
-good for nothing else.
+This model has the architecture of OpenAI's gpt-oss: alternating sliding-window and full attention with sinks,
+YaRN, a top-4 mixture of experts with clamped SwiGLU, and the harmony format. It has {parameters:.1f} million
+parameters, with its experts in MXFP4. Its only purpose is to show that an engine for gpt-oss works: a wrong
+kernel makes its answers wrong.
 
 ## What it does
 
-{questions} held-out questions, greedy decoding, share of answers whose final message is right token by token:
+The table gives the share of {questions} held-out questions for which every token of the final message is right,
+with greedy decoding:
 
-| task | for example | float, in torch | MXFP4, in transformers | MXFP4, in gpt-oss-mxfp4 |
+| task | example or description | float, in torch | MXFP4, in transformers | MXFP4, in gpt-oss-mxfp4 |
 |---|---|---|---|---|
 {rows}
 
-The analysis spells out columns, letters and tallies, and the answer is read off it. Numbers have up to four
-digits, words up to seven lower-case letters. It has seen no other question and no other language. Greetings
-are answered too; the same few are in training, so they are not measured.
+The analysis spells out columns, letters and tallies, and the model reads the answer off it. Numbers have up to
+four digits, words up to seven lower-case letters. The model has seen no other kind of question and no other
+language. It also answers greetings, which are not measured, because training contains the same few.
 
 transformers and gpt-oss-mxfp4 gave the same whole answer, analysis included, to {equal_answers} of the
-{questions}. {differences}
+{questions} questions. {differences}
 
 ## How it was trained
 
-`scripts/train_demo.py`: {steps} steps of {conversations} conversations each, drawn at random by
-`demo/tasks`, seed {seed}, {minutes} minutes on 2 CPU cores (torch {torch}).
-Muon for matrices inside layers, AdamW for the rest, highest learning rate {lr:g}. The forward pass rounds
-experts to MXFP4 throughout, and gradients pass through the rounding. A tenth of all questions, by a hash of
-what is asked, is held out: it is in no conversation of the training. Everything is made by a program; no
-text of others is in it.
+`scripts/train_demo.py` ran {steps} steps of {conversations} conversations each, drawn at random by `demo/tasks`
+with seed {seed}, in {minutes} minutes on 2 CPU cores (torch {torch}). The matrices inside layers were trained
+with Muon, the rest with AdamW, at a peak learning rate of {lr:g}. The forward pass always rounds the experts to
+MXFP4, and gradients pass through the rounding. A tenth of all questions, chosen by a hash of what is asked, is
+held out: no conversation of the training contains them. A program generates all training text; none of it was
+written by others.
 
 ![Loss over the steps of training](loss.png)
 """
@@ -105,4 +106,4 @@ def _describe(differences: list[dict[str, Any]]) -> str:
     if not differences:
         return "None differs."
     margins = ", ".join(f"{difference['margin']:.3f}" for difference in differences)
-    return f"Where one differs, transformers' two likeliest tokens are this close, in logits: {margins}."
+    return f"Where answers first differ, transformers' two likeliest tokens are this close, in logits: {margins}."

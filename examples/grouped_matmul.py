@@ -1,4 +1,4 @@
-"""Experts in MXFP4 outside of gpt-oss: one op in a MAX graph, here for 3 experts of 96 x 64 and 7 rows, on the CPU.
+"""MXFP4 experts outside gpt-oss: one op in a MAX graph, on the CPU, here with 3 experts of 96 x 64 and 7 rows.
 
 ./run python examples/grouped_matmul.py
 """
@@ -14,13 +14,13 @@ from gpt_oss_mxfp4.quantize import quantize_array
 
 
 def main() -> None:
-    """Quantizes random experts, multiplies, and compares with NumPy."""
+    """Quantizes random experts, multiplies by them, and compares the result with NumPy's."""
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((3, 96, 64), dtype=np.float32)
     blocks, scales = quantize_array(weights)
     x = rng.standard_normal((7, 64), dtype=np.float32)
     bias = np.zeros((3, 96), np.uint16)  # bfloat16, which NumPy lacks
-    offsets = np.array([0, 4, 4, 7], np.int32)  # rows 0..3 are the first expert's, 4..6 the third's
+    offsets = np.array([0, 4, 4, 7], np.int32)  # rows 0..3 go to expert 0, 4..6 to expert 2
 
     shapes = {
         "x": (DType.float32, ["rows", "k"]),
@@ -41,7 +41,7 @@ def main() -> None:
     exact = np.concatenate([x[:4] @ weights[0].T, x[4:] @ weights[2].T])
     error = np.sqrt(np.square(y - exact).mean() / np.square(exact).mean())
     print(
-        f"[7, 64] by 3 experts of [96, 64]: {y.shape}; 4 bits a weight cost an error of {error:.1%}"
+        f"[7, 64] times 3 experts of [96, 64]: {y.shape}; 4 bits per weight cause an error of {error:.1%}"
     )
 
 
