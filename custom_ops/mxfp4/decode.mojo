@@ -1,4 +1,4 @@
-"""E2M1 and E4M3 codes and E8M0 scale bytes to floats, or to bytes: one pure function per trick, exact for every input."""
+"""Decodes E2M1 and E4M3 codes and E8M0 scale bytes to floats or bytes: one pure function per method, always exact."""
 
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic
@@ -30,7 +30,7 @@ def _e2m1_int8_table() -> SIMD[DType.uint8, 64]:
 
 
 def _lane_halves_apart() -> IndexList[16]:
-    """Within 16 bytes: the low halves of all four 32-bit lanes, then the high ones."""
+    """A shuffle within 16 bytes: the low halves of all four 32-bit lanes, then the high ones."""
     var order = IndexList[16]()
     for i in range(16):
         order[i] = i // 8 * 8 + i % 4 * 2 + i // 4 % 2
@@ -38,7 +38,7 @@ def _lane_halves_apart() -> IndexList[16]:
 
 
 def _interleaved(half: Int) -> IndexList[32]:
-    """Within 16 bytes: eight of one vector, each followed by that of the other."""
+    """A shuffle within 16 bytes: eight of one vector, each followed by that of the other."""
     var order = IndexList[32]()
     for i in range(32):
         order[i] = i // 16 * 16 + 8 * half + i % 16 // 2 + i % 2 * 32
@@ -46,7 +46,7 @@ def _interleaved(half: Int) -> IndexList[32]:
 
 
 def _e2m1_byte_table[shift: Int]() -> SIMD[DType.uint8, 32]:
-    """One byte of each value's bfloat16, twice: a lookup is within 16 bytes."""
+    """One byte of each value's bfloat16, repeated twice, as a lookup works within 16 bytes."""
     var table = SIMD[DType.uint8, 32](0)
     for i in range(32):
         var bits = bitcast[DType.uint16](e2m1_value(i & 15).cast[DType.bfloat16]())
@@ -60,12 +60,12 @@ comptime _E2M1_INT8X64 = _e2m1_int8_table()
 comptime _E2M1_BF16_BYTE[shift: Int] = _e2m1_byte_table[shift]()
 
 comptime HAS_BYTE_LOOKUP = CompilationTarget._has_feature["avx2"]() or CompilationTarget.has_neon()
-"""Whether the CPU looks bytes up in 16 by one instruction (vpshufb, tbl)."""
+"""Whether the CPU looks up bytes in a table of 16 by one instruction (vpshufb, tbl)."""
 
 
 @inline(.always)
 def _look_up(table: SIMD[DType.uint8, 32], index: SIMD[DType.uint8, 32]) -> SIMD[DType.uint8, 32]:
-    """Gives the table's byte at each index below 16; the table has the same 16 bytes twice."""
+    """Returns the table's byte at each index below 16; the table holds its 16 bytes twice."""
     comptime if CompilationTarget.has_neon():
         comptime Half = SIMD[DType.uint8, 16]
         comptime name = "llvm.aarch64.neon.tbl1.v16i8"
@@ -84,7 +84,7 @@ def decode_e8m0[width: SIMDLength, //](s: SIMD[DType.uint32, width]) -> SIMD[DTy
     """Decodes scale bytes to 2^(s - 127).
 
     A float32 with exponent field s and mantissa 0 is 2^(s - 127) for 1 <= s <= 254. s = 0 is the subnormal 2^-127,
-    whose bits (1 << 22) lie below every other scale's, so one unsigned maximum puts it right. 255 becomes a quiet NaN.
+    whose bits (1 << 22) lie below every other scale's, so one unsigned maximum corrects it. 255 becomes a quiet NaN.
 
     Parameters:
         width: Lanes.
@@ -109,7 +109,7 @@ def decode_e2m1_bf16x32[
     The table holds the 16 values twice, so the fifth index bit that `vpermw` reads needs no mask.
 
     Parameters:
-        exponent_bias: Power of two that values are multiplied by; where it is not 0, both zeros decode to +0.
+        exponent_bias: Values are multiplied by 2 to this power; if it is not 0, both zeros decode to +0.
 
     Args:
         codes: Codes in bits 0..3 of each lane; higher bits are ignored.
@@ -154,11 +154,11 @@ def decode_e2m1_f32[
 
 @inline(.always)
 def decode_e2m1_f32x8[v: Int](packed: SIMD[DType.uint32, 8]) -> SIMD[DType.float32, 8]:
-    """Decodes nibble v of each 32-bit lane to float32, by lookup of bytes (AVX2, NEON).
+    """Decodes nibble v of each 32-bit lane to float32, by byte lookup (AVX2, NEON).
 
-    A value's bfloat16 is two bytes, each out of a table of 16; two lookups of 32 bytes give 16 of them, as pairs of
-    neighbouring bytes' in a lane, and a shift or a mask makes them float32. For all eight v together that is 20 instructions,
-    most of which several share.
+    A value's bfloat16 is two bytes, each looked up in a table of 16. Two lookups of 32 bytes, interleaved, give 16
+    bfloat16, two per lane from adjacent bytes, and a shift or a mask makes one of each two a float32. All eight v
+    together take 20 instructions, most of them shared.
 
     Parameters:
         v: Which nibble, from the lowest.
@@ -186,7 +186,7 @@ def decode_e2m1_f32x8[v: Int](packed: SIMD[DType.uint32, 8]) -> SIMD[DType.float
 def decode_e2m1_int8[
     width: SIMDLength, //
 ](codes: SIMD[DType.uint32, width]) -> SIMD[DType.uint32, width]:
-    """Decodes the low nibble of each byte to a byte without sign, twice the value plus 12.
+    """Decodes the low nibble of each byte to an unsigned byte, twice the value plus 12.
 
     Parameters:
         width: Lanes.
@@ -214,7 +214,7 @@ def decode_e2m1_int8[
             )
         )
     else:
-        # Twice the magnitude by arithmetic in bytes: (2 + m) << e >> 1, but for e = 0, where it is m.
+        # Twice the magnitude in byte arithmetic: (2 + m) << e >> 1, except for e = 0, where it is m.
         comptime Bytes = SIMD[DType.uint8, 4 * width]
         var bytes = bitcast[DType.uint8, 4 * width](nibbles)
         var exponent = (bytes >> 1) & 3
@@ -230,7 +230,7 @@ def decode_e2m1_f32_portable[
     """Decodes the low nibble of each 32-bit lane to float32 with integer arithmetic only.
 
     Bits `e1 e0 m` shifted to 24..22 and added to exponent field 126 are the float for e > 0: E2M1's bias is 1,
-    float32's 127. The two codes with e = 0 are 0 and 0.5 and are put in by selection.
+    float32's 127. The two magnitudes with e = 0, 0 and 0.5, are selected separately.
 
     Parameters:
         width: Lanes.
@@ -260,7 +260,7 @@ def narrow_exact[
 
     Parameters:
         width: Lanes.
-        dtype: The wanted dtype, float32 or bfloat16.
+        dtype: The target dtype, float32 or bfloat16.
 
     Args:
         values: Values of an MXFP4 group.
@@ -279,10 +279,10 @@ def narrow_exact[
 def decode_e4m3_f32[
     width: SIMDLength, //
 ](codes: SIMD[DType.uint32, width]) -> SIMD[DType.float32, width]:
-    """Decodes the low byte of each 32-bit lane from E4M3 to float32, where the thread computes with subnormals.
+    """Decodes the low byte of each 32-bit lane from E4M3 to float32; the thread must compute with subnormals.
 
-    Exponent and mantissa, `eeee mmm`, put where float32 has its own are the value times 2^(7 - 127), subnormals
-    included; one exact multiplication puts that right. The two codes of NaN decode to 480.
+    Exponent and mantissa, `eeee mmm`, moved to where float32 has its own, are the value times 2^(7 - 127), subnormals
+    included; one exact multiplication corrects that. The two NaN codes decode to 480.
 
     Parameters:
         width: Lanes.

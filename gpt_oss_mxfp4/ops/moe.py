@@ -20,7 +20,8 @@ def route(logits: TensorValueLike, top_k: int) -> tuple[TensorValue, TensorValue
         each row summing to 1.
 
     Raises:
-        ValueError: wrong rank or dtype, or top_k out of range.
+        ValueError: wrong rank or dtype, or top_k out of range; at run time, on a GPU, more than 512 experts, or more
+            than 32 of a token.
 
     Source: openai/gpt-oss ``torch/model.py`` MLPBlock; transformers ``GptOssTopKRouter``.
     """

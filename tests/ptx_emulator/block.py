@@ -299,6 +299,9 @@ class Block:
             warp.write(operands[0], np.where(predicate.astype(bool), a, b), mask)
         elif parts[:2] == ("shfl", "sync"):
             self._shuffle(warp, instruction, mask)
+        elif parts == ("redux", "sync", "max", "s32") and operands[2] == "-1":
+            largest = warp.read(operands[1], mask).astype(np.uint32).view(np.int32).max()
+            warp.write(operands[0], np.full(LANES, int(largest) & 0xFFFF_FFFF, np.uint64), mask)
         elif parts[0] == "cvt" and parts[-2] == "bf16x2":
             upper, lower = (
                 arithmetic.convert("bf16", parts[-1], warp.read(x, mask), parts[1:-2])

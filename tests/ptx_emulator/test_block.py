@@ -158,6 +158,19 @@ def test_a_lanes_word_comes_from_one_further_down_or_itself() -> None:
         compute("shfl.sync.up.b32 %r3, %r2, 4, 8, -1;", WORDS)
 
 
+def test_the_largest_of_a_warps_words_goes_to_all() -> None:
+    words = WORDS.view(np.int32)
+    assert words.min() < 0 < words.max()
+    got = compute("redux.sync.max.s32 %r3, %r2, -1;", WORDS)
+    assert (got.view(np.int32) == words.max()).all()
+    below = WORDS | np.uint32(1 << 31)
+    got = compute("redux.sync.max.s32 %r3, %r2, -1;", below)
+    assert (got.view(np.int32) == below.view(np.int32).max()).all()
+    for other in ("redux.sync.max.s32 %r3, %r2, 1;", "redux.sync.max.u32 %r3, %r2, -1;"):
+        with pytest.raises(NotImplementedError, match="redux"):
+            compute(other, WORDS)
+
+
 def test_lanes_part_and_meet_again() -> None:
     got = compute(
         """

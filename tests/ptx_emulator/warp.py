@@ -22,6 +22,7 @@ WHOLE_WARP = (
     "barrier.sync",
     "bar.warp.sync",
     "shfl.sync",
+    "redux.sync",
     "barrier.cluster",
     "movmatrix.sync",
 )

@@ -1,4 +1,4 @@
-"""Expert outputs summed back into token order and added to a residual: a thread for a few elements of a token."""
+"""Sums expert outputs back into token order and adds a residual; each thread takes a few elements of a token."""
 
 from std.math import ceildiv
 from std.utils import StaticTuple
@@ -10,16 +10,16 @@ from ..pointers import ConstPointer
 from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
 comptime COMBINE_THREADS = 128
-"""Threads of a block."""
+"""Threads per block."""
 
 comptime _AT_ONCE = 4
 """Rows that a thread loads at once."""
 
 comptime _MAX_ELEMENTS = 1 << 31
-"""Of the result: the kernel counts in 32 bits."""
+"""Limit on the elements of the result: the kernel counts in 32 bits."""
 
 
-# Told that 64 registers are as good as 32, ptxas keeps all rows' loads before the sums.
+# With eight blocks per multiprocessor, 64 registers cost no more than 32, and ptxas keeps all loads before the sums.
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(COMBINE_THREADS)),
     `nvvm.minctasm`=SIMDLength(8),
@@ -36,15 +36,15 @@ def combine_kernel[
     top_k: Int32,
     hidden: Int32,
 ):
-    """Sums in float32, j upwards, the residual last, and leaves out rows that have no place.
+    """Sums in float32, in ascending j and the residual last, and leaves out rows that have no place.
 
     Parameters:
-        width: Elements of a thread; `hidden` is a multiple of it.
+        width: Elements per thread; `hidden` is a multiple of it.
 
     Args:
         result: [T, hidden].
         y: [T * k, hidden], in expert order.
-        places: [T, k], each below T * k; what is negative or not below counts as no place.
+        places: [T, k], places in expert order; one outside 0..T * k - 1 counts as no place.
         weights: [T, k].
         residual: [T, hidden].
         tokens: T.
@@ -53,8 +53,8 @@ def combine_kernel[
     """
     wait_for_kernels_before()
     let_next_kernel_begin()
-    # A token's threads begin anywhere in a block: where places are one block's, ptxas moves each to a uniform register,
-    # and waits for it, before it asks for the next.
+    # A token's threads may begin anywhere in a block: if places were the same for a whole block, ptxas would move each
+    # to a uniform register, and wait for it, before loading the next.
     var number = UInt32(Int(block_idx.x)) * COMBINE_THREADS + UInt32(Int(thread_idx.x))
     var token, part = divmod(number, UInt32(hidden) // UInt32(width))
     if token >= UInt32(tokens):
@@ -64,7 +64,7 @@ def combine_kernel[
     var before = SIMD[DType.bfloat16, width](0)
     var total = SIMD[DType.float32, width](0)
     for first in range(0, Int(top_k), _AT_ONCE):
-        # Loads without branches between them, so that they are under way together: for what there is not, another's.
+        # No branches between the loads, so that all are in flight together; a missing row loads another one instead.
         var found = Array[Int32, _AT_ONCE](fill=0)
         var shares = Array[Float32, _AT_ONCE](fill=0)
         comptime for i in range(_AT_ONCE):
@@ -76,11 +76,12 @@ def combine_kernel[
             if first + i >= Int(top_k) or found[i] >= tokens * top_k:
                 found[i] = -1
             var row = Int(max(found[i], 0)) * Int(hidden)
-            # Not as memory that nobody writes (`invariant`): the kernel before may still do so when this one begins.
+            # Not `invariant`: the preceding kernel may still be writing this memory when this one begins.
             values[i] = y.unsafe_load[width=width, alignment=2 * width, invariant=False](
                 row + Int(part) * width
             )
-        # Among the rows: before the loop, ptxas unpacks it there, and waits for it before it asks for the first place.
+        # Loaded among the rows: if it came before the loop, ptxas would unpack it there, and so wait for it, before
+        # loading the first place.
         if first == 0:
             before = residual.unsafe_load[width=width, alignment=2 * width, invariant=False](at)
         comptime for i in range(_AT_ONCE):
@@ -117,7 +118,7 @@ def enqueue_combine(
         hidden: H.
 
     Raises:
-        A token has no experts, there are too many elements, or the launch fails.
+        If a token has no experts, there are too many elements, or the launch fails.
     """
     if tokens == 0 or hidden == 0:
         return

@@ -1,4 +1,4 @@
-"""MXFP4 groups expanded to floats: a thread for eight codes."""
+"""Expands MXFP4 groups to floats, with a thread for every eight codes."""
 
 from std.math import ceildiv
 
@@ -10,10 +10,10 @@ from ..format import GROUP_SIZE
 from ..pointers import ConstPointer
 
 comptime DEQUANTIZE_THREADS = 256
-"""Threads of a block."""
+"""Threads per block."""
 
 comptime WORD_CODES = 8
-"""Codes of a thread: 32 bits."""
+"""Codes per thread: 32 bits."""
 
 
 @inline(.always)
@@ -43,13 +43,13 @@ def dequantize_kernel[
     """Expands one word of codes.
 
     Parameters:
-        dtype: Of the output, float32 or bfloat16.
+        dtype: Type of the output, float32 or bfloat16.
 
     Args:
         y: [groups, 32].
         blocks: [groups, 16].
         scales: [groups].
-        groups: Groups of all rows.
+        groups: Number of groups in all rows.
     """
     comptime words_of_group = GROUP_SIZE // WORD_CODES
     var word = Int(block_idx.x) * DEQUANTIZE_THREADS + Int(thread_idx.x)
@@ -74,17 +74,17 @@ def enqueue_dequantize[
     """Expands groups on a device.
 
     Parameters:
-        dtype: Of the output, float32 or bfloat16.
+        dtype: Type of the output, float32 or bfloat16.
 
     Args:
         ctx: The device.
         y: [groups, 32].
         blocks: [groups, 16].
         scales: [groups].
-        groups: Groups of all rows.
+        groups: Number of groups in all rows.
 
     Raises:
-        The launch fails.
+        If the launch fails.
     """
     if groups == 0:
         return

@@ -1,4 +1,4 @@
-"""Routed rows sorted by expert, stably: a block for each expert, which needs nothing of the others."""
+"""Sorts routed rows by expert, stably, with a block for each expert that needs nothing from the others."""
 
 from std.math import ceildiv
 from std.utils import StaticTuple
@@ -11,8 +11,8 @@ from ..pointers import ConstPointer
 from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
 comptime GROUP_THREADS = 1024
-"""Threads of a block; each takes a run of consecutive rows. With 32 warps `block.prefix_sum` reads no slot of its own that
-no warp has written, which the emulator would refuse."""
+"""Threads per block; each takes a run of consecutive rows. With 32 warps `block.prefix_sum` reads no slot of its own
+that no warp has written, which the emulator would refuse."""
 
 
 @__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(GROUP_THREADS)))
@@ -25,15 +25,15 @@ def group_kernel(
     rows: Int32,
     experts: Int32,
 ):
-    """Counts the rows of lower experts, behind which this expert's begin, and places its own in their order.
+    """Counts the rows of lower experts, after which this expert's rows begin, and places its own rows in order.
 
-    A row whose id is no expert has the place -1 and is in no expert's rows.
+    A row whose id is no expert gets the place -1 and belongs to no expert.
 
     Args:
         order: [rows]; written up to the last row that has a place.
         places: [rows].
         offsets: [experts + 1].
-        counts: [experts], zeros, for `grouped_mlp_kernel` to count in.
+        counts: [experts], set to zero: the counters of `grouped_mlp_kernel`.
         ids: [rows].
         rows: P.
         experts: E.
@@ -86,13 +86,13 @@ def enqueue_group(
         order: [rows].
         places: [rows].
         offsets: [experts + 1].
-        counts: [experts], zeros, for `grouped_mlp_kernel` to count in.
+        counts: [experts], set to zero: the counters of `grouped_mlp_kernel`.
         ids: [rows].
         rows: P.
         experts: E.
 
     Raises:
-        The launch fails.
+        If the launch fails.
     """
     ctx.enqueue_function[group_kernel](
         order,

@@ -1,6 +1,6 @@
-"""Each expert's rows times its MXFP4 weights in the checkpoint's own layout: the reference on any GPU.
+"""Grouped matmul with MXFP4 weights in the checkpoint's own layout: the reference on any GPU.
 
-A thread for each output, which reads its row of weights from end to end: right for every scale byte, and slow.
+Each thread computes one output and reads its whole row of weights: correct for every scale byte, but slow.
 """
 
 from std.math import ceildiv
@@ -16,7 +16,7 @@ from ..swiglu import swiglu
 from .dequantize import WORD_CODES, decode_codes
 
 comptime STRIDED_THREADS = 128
-"""Threads of a block."""
+"""Threads per block."""
 
 
 @inline(.always)
@@ -26,7 +26,7 @@ def _dot(
     scales: ConstPointer[DType.uint8],
     groups: Int,
 ) -> Float32:
-    """Multiplies a row of activations with a row of weights; the scale multiplies a group's sum."""
+    """Multiplies a row of activations by a row of weights; the scale multiplies a group's sum."""
     comptime words = GROUP_SIZE // WORD_CODES
     var total = Float32(0)
     for group in range(groups):
@@ -73,13 +73,13 @@ def strided_kernel[
         scales: [E, N, K / 32].
         bias: [E, N].
         offsets: [E + 1].
-        order: [P]; not read where `top_k` is 0.
+        order: [P]; not read if `top_k` is 0.
         rows: P.
         experts: E.
         n: N.
         k: K, a multiple of 32.
-        top_k: Routed rows of a token, or 0 where x has rows in expert order.
-        limit: Clamp of SwiGLU.
+        top_k: Routed rows per token, or 0 if the rows of x are in expert order.
+        limit: SwiGLU's clamp.
     """
     comptime weight_rows = 2 if gated else 1
     var place = Int(block_idx.x)
@@ -134,17 +134,17 @@ def enqueue_strided[
     Args:
         ctx: The device.
         y: [P, n], or [P, n / 2] where gated.
-        activations: What is multiplied.
+        activations: The activations.
         blocks: [experts, n, k / 32, 16].
         scales: [experts, n, k / 32].
         bias: [experts, n].
         offsets: [experts + 1].
         experts: E.
         n: Weight rows of an expert.
-        limit: Clamp of SwiGLU.
+        limit: SwiGLU's clamp.
 
     Raises:
-        The launch fails.
+        If the launch fails.
     """
     var outputs = n // 2 if gated else n
     if activations.rows == 0 or outputs == 0:

@@ -1,8 +1,9 @@
-"""Kernels that begin while the one before still runs: CUDA's programmatic dependent launch, from Hopper on.
+"""Programmatic dependent launch, from Hopper on: a kernel may begin while the preceding one still runs.
 
-Each of ours waits before it writes anything, or reads what the kernel before writes, and lets the next one begin behind its
-own wait: whatever the next one finds begun has waited for all before it. A kernel waits if it was compiled for such a GPU,
-and overlaps if it runs on one, which is the same where MAX compiles for the device. Source: PTX ISA 9.0, "griddepcontrol".
+Each of our kernels waits before it writes anything or reads what the preceding kernel writes, and only then lets the
+next one begin. So any kernel still running when the next begins has already waited for all kernels before it. A kernel
+waits if it was compiled for such a GPU, and overlaps if it runs on one; these agree where MAX compiles for the device.
+Source: PTX ISA 9.0, "griddepcontrol".
 """
 
 from max.gpu.host import DeviceContext
@@ -21,9 +22,9 @@ comptime _FIRST = 90
 
 @inline(.always)
 def wait_for_kernels_before():
-    """Waits until the kernel before this one on its stream is over, and what it wrote is seen.
+    """Waits until the preceding kernel on the stream has finished and its writes are visible.
 
-    That one is over only when what it waited for was. Only a kernel that is launched to overlap has begun before that.
+    That kernel finishes only after those that it waited for. Only a kernel launched to overlap begins before that.
     """
     comptime if is_nvidia_gpu() and _is_sm_9x_or_newer():
         inlined_assembly["griddepcontrol.wait;", NoneType, constraints="~{memory}"]()
@@ -31,25 +32,26 @@ def wait_for_kernels_before():
 
 @inline(.always)
 def let_next_kernel_begin():
-    """Says that the next kernel on the stream, if launched to overlap with this one, may begin once all blocks said so.
+    """Lets the next kernel on the stream, if launched to overlap this one, begin once all blocks have called this.
 
-    Behind `wait_for_kernels_before`, so that whatever the next one finds begun has waited for all before it.
+    Call it after `wait_for_kernels_before`, so that a kernel still running when the next begins has waited for all
+    kernels before it.
     """
     comptime if is_nvidia_gpu() and _is_sm_9x_or_newer():
         inlined_assembly["griddepcontrol.launch_dependents;", NoneType, constraints="~{memory}"]()
 
 
 def overlap_attributes(ctx: DeviceContext) raises -> List[LaunchAttribute]:
-    """Has a kernel begin when the one before lets it, where the device can.
+    """Returns attributes with which a kernel begins as soon as the preceding one lets it, if the device supports that.
 
     Args:
         ctx: The device.
 
     Returns:
-        Attributes of the launch.
+        The launch attributes.
 
     Raises:
-        The device does not say what it is.
+        If the device's API or compute capability cannot be read.
     """
     var attributes: List[LaunchAttribute] = []
     if ctx.api() == "cuda" and ctx.compute_capability() >= _FIRST:

@@ -1,32 +1,37 @@
-"""Top-k of router logits and the softmax over those k: a block for each token, its logits in shared memory."""
+"""Top-k of router logits and the softmax over those k, with a warp for each token and its candidates in registers."""
 
-from std.math import align_up, exp
+from std.math import ceildiv, exp
 from std.memory import bitcast
+from std.sys import is_nvidia_gpu
+from std.sys._assembly import inlined_assembly
+from std.sys.info import _is_sm_8x_or_newer
 
-from max.gpu import barrier, block_idx, thread_idx
+from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
-from max.gpu.memory import AddressSpace, external_memory
-from max.gpu.sync import syncwarp
+from max.gpu.primitives import warp
 
 from ..pointers import ConstPointer
 from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 
-comptime ROUTE_THREADS = 128
-"""Threads of a block, and the most experts of a token."""
-
-comptime _KEYS_AT_ONCE = 4
-"""Keys that a thread loads at once."""
-
 comptime WARP = 32
-"""Threads of a warp."""
+"""Threads per warp, and the maximum experts per token."""
 
-comptime SHARED_BYTES = 48 * 1024
-"""What a block may have on any GPU without asking for more."""
+comptime _TOKENS_OF_BLOCK = 4
+"""Tokens per block, and warps."""
+
+comptime MAX_EXPERTS = 512
+"""Sixteen for each lane of a warp."""
+
+comptime _NO_KEY = Int32.MIN
+"""The key of an expert that does not exist or has been picked."""
+
+comptime _NO_ID = Int32.MAX
+"""Above all experts' ids."""
 
 
 @inline(.always)
 def sort_key(logit: Float32) -> Int32:
-    """Gives an integer that orders as logits do: zeros of both signs alike, and a NaN at one end.
+    """Returns an integer above `_NO_KEY` that orders like the logits: both zeros are equal, and NaN is at one end.
 
     Args:
         logit: The logit.
@@ -35,125 +40,126 @@ def sort_key(logit: Float32) -> Int32:
         The key.
     """
     var bits = bitcast[DType.int32, 1](logit + 0)  # -0 + 0 is +0
-    return bits ^ ((bits >> 31) & 0x7FFF_FFFF)
-
-
-comptime SharedInts = Pointer[
-    mut=True, Int32, MutUntrackedOrigin, address_space=AddressSpace.SHARED
-]
-"""Numbers in shared memory."""
+    return max(bits ^ ((bits >> 31) & 0x7FFF_FFFF), _NO_KEY + 1)
 
 
 @inline(.always)
-def _meet[threads: Int]():
-    comptime if threads == WARP:
-        syncwarp()
-    else:
-        barrier()
+def _largest(value: Int32) -> Int32:
+    """Returns the largest of a warp's values to all of its lanes."""
+    comptime if is_nvidia_gpu() and _is_sm_8x_or_newer():
+        return inlined_assembly["redux.sync.max.s32 $0, $1, -1;", Int32, constraints="=r,r"](value)
+    return warp.lane_group_max[num_lanes=WARP](value)
+
+
+@inline(.always)
+def _smallest(value: Int32) -> Int32:
+    """Returns the smallest of a warp's values to all of its lanes."""
+    return ~_largest(~value)
 
 
 @inline(.always)
 def route_token[
-    threads: Int
-](
-    shared: SharedInts,
-    logits: ConstPointer[DType.float32],
-    experts: Int,
-    top_k: Int,
-    thread: Int,
-) -> Tuple[Int32, Float32]:
-    """Ranks a token's experts by counting the better ones, largest first, ties to the lower id, and weighs the first k.
+    held: Int
+](logits: ConstPointer[DType.float32], experts: Int, top_k: Int, lane: Int) -> Tuple[
+    Int32, Float32
+]:
+    """Picks a token's experts, largest logit first, ties to the lower id, and computes their weights.
 
-    Ranks are of a total order, so ids stay valid and distinct whatever the logits.
+    Run by one warp, each lane with every 32nd expert: k times the warp takes the best of its lanes' best. The order is
+    total, so ids are valid and distinct whatever the logits.
 
     Parameters:
-        threads: That do it: a warp, or a block.
+        held: Experts per lane.
 
     Args:
-        shared: Room for `route_shared_bytes`.
         logits: [experts].
-        experts: E.
-        top_k: Experts per token, k, at most `threads`.
-        thread: Which one of them.
+        experts: E, at least k and at most `held * WARP`.
+        top_k: Experts per token, k, at most `WARP`.
+        lane: The lane.
 
     Returns:
-        For thread j < k, the expert of rank j and its weight.
+        For lane j < k, the expert of rank j and its weight.
     """
-    var keys = shared
-    var padded = align_up(experts, _KEYS_AT_ONCE)
-    for expert in range(thread, padded, threads):
-        # What fills up the last few ranks behind all experts.
-        var key = Int32.MIN
+    var keys = Array[Int32, held](fill=_NO_KEY)
+    comptime for i in range(held):
+        var expert = lane + i * WARP
         if expert < experts:
-            key = sort_key(logits[unsafe_offset=expert])
-        keys[unsafe_offset=expert] = key
-    _meet[threads]()
-    var ids = shared.unsafe_offset(padded)
-    var chosen = ids.unsafe_offset(top_k).unsafe_bitcast[Float32]()
-    for expert in range(thread, experts, threads):
-        var key = keys[unsafe_offset=expert]
-        var rank = Int32(0)
-        for first in range(Int32(0), Int32(padded), Int32(_KEYS_AT_ONCE)):
-            var others = keys.unsafe_load[width=_KEYS_AT_ONCE, alignment=16](Int(first))
-            var before = Int32(expert) - first
-            comptime for i in range(_KEYS_AT_ONCE):
-                rank += Int32(others[i] > key) + Int32(others[i] == key and Int32(i) < before)
-        if rank < Int32(top_k):
-            ids[unsafe_offset=Int(rank)] = Int32(expert)
-            chosen[unsafe_offset=Int(rank)] = logits[unsafe_offset=expert]
-    _meet[threads]()
-    if thread >= top_k:
-        return Int32(-1), Float32(0)
-    var largest = chosen[unsafe_offset=0]
+            keys[i] = sort_key(logits[unsafe_offset=expert])
+    var picked = Int32(0)
+    for j in range(top_k):
+        var key = keys[0]
+        var id = Int32(lane)
+        comptime for i in range(1, held):
+            if keys[i] > key:
+                key = keys[i]
+                id = Int32(lane + i * WARP)
+        var largest = _largest(key)
+        var best_id = _smallest(id if key == largest else _NO_ID)
+        if lane == j:
+            picked = best_id
+        comptime for i in range(held):
+            if Int32(lane + i * WARP) == best_id:
+                keys[i] = _NO_KEY
+    var logit = logits[unsafe_offset=Int(picked)]
+    var weight = exp(logit - warp.shuffle_idx(logit, 0))
     var total = Float32(0)
     for j in range(top_k):
-        total += exp(chosen[unsafe_offset=j] - largest)
-    return ids[unsafe_offset=thread], exp(chosen[unsafe_offset=thread] - largest) / total
+        total += warp.shuffle_idx(weight, UInt32(j))
+    return picked, weight / total
 
 
-def route_kernel(
+def route_kernel[
+    held: Int
+](
     ids: MutPointer[Int32, MutUntrackedOrigin],
     weights: MutPointer[Float32, MutUntrackedOrigin],
     logits: ConstPointer[DType.float32],
+    tokens: Int32,
     experts: Int32,
     top_k: Int32,
 ):
-    """Routes a token.
+    """Routes one token per warp.
+
+    Parameters:
+        held: Experts per lane.
 
     Args:
         ids: [T, k].
         weights: [T, k].
         logits: [T, experts].
-        experts: E.
-        top_k: Experts per token, k, at most `ROUTE_THREADS`.
+        tokens: T.
+        experts: E, at least k and at most `held * WARP`.
+        top_k: Experts per token, k, at most `WARP`.
     """
     wait_for_kernels_before()
     let_next_kernel_begin()
-    var token = Int(block_idx.x)
-    var thread = Int(thread_idx.x)
-    var expert, weight = route_token[ROUTE_THREADS](
-        external_memory[Int32, address_space=AddressSpace.SHARED, alignment=16](),
-        logits.unsafe_offset(token * Int(experts)),
-        Int(experts),
-        Int(top_k),
-        thread,
+    var of_block, lane = divmod(Int(thread_idx.x), WARP)
+    var token = Int(block_idx.x) * _TOKENS_OF_BLOCK + of_block
+    if token >= Int(tokens):
+        return
+    var expert, weight = route_token[held](
+        logits.unsafe_offset(token * Int(experts)), Int(experts), Int(top_k), lane
     )
-    if thread < Int(top_k):
-        ids[unsafe_offset=token * Int(top_k) + thread] = expert
-        weights[unsafe_offset=token * Int(top_k) + thread] = weight
+    if lane < Int(top_k):
+        ids[unsafe_offset=token * Int(top_k) + lane] = expert
+        weights[unsafe_offset=token * Int(top_k) + lane] = weight
 
 
-def route_shared_bytes(experts: Int, top_k: Int) -> Int:
-    """Gives the shared memory of a token: its keys, then its experts and their logits.
+def check_routing(op: String, experts: Int, top_k: Int) raises:
+    """Checks that a warp has room for all experts, and a lane for each of a token's experts.
 
     Args:
+        op: The op's name, for the error.
         experts: E.
         top_k: Experts per token, k.
 
-    Returns:
-        Bytes.
+    Raises:
+        If there are more.
     """
-    return 4 * align_up(align_up(experts, _KEYS_AT_ONCE) + 2 * top_k, _KEYS_AT_ONCE)
+    if experts > MAX_EXPERTS:
+        raise Error(op, ": on a GPU experts must be at most ", MAX_EXPERTS, ", got ", experts)
+    if top_k > WARP:
+        raise Error(op, ": on a GPU top_k must be at most ", WARP, ", got ", top_k)
 
 
 def enqueue_route(
@@ -173,27 +179,41 @@ def enqueue_route(
         weights: [tokens, top_k].
         logits: [tokens, experts].
         tokens: T.
-        experts: E.
-        top_k: Experts per token, k.
+        experts: E, at least top_k and at most `MAX_EXPERTS`.
+        top_k: Experts per token, k, at most `WARP`.
 
     Raises:
-        More experts of a token than a block has threads, or more experts than fit its shared memory.
+        If the launch fails.
     """
-    if top_k > ROUTE_THREADS:
-        raise Error("moe.route: top_k must be at most ", ROUTE_THREADS, ", got ", top_k)
-    if route_shared_bytes(experts, top_k) > SHARED_BYTES:
-        var most = (SHARED_BYTES // 4 - 2 * top_k) // _KEYS_AT_ONCE * _KEYS_AT_ONCE
-        raise Error("moe.route: experts must be at most ", most, ", got ", experts)
     if tokens == 0:
         return
-    ctx.enqueue_function[route_kernel](
+    if experts <= WARP:
+        _enqueue[1](ctx, ids, weights, logits, tokens, experts, top_k)
+    elif experts <= 4 * WARP:
+        _enqueue[4](ctx, ids, weights, logits, tokens, experts, top_k)
+    else:
+        _enqueue[MAX_EXPERTS // WARP](ctx, ids, weights, logits, tokens, experts, top_k)
+
+
+def _enqueue[
+    held: Int
+](
+    ctx: DeviceContext,
+    ids: MutPointer[Int32, MutUntrackedOrigin],
+    weights: MutPointer[Float32, MutUntrackedOrigin],
+    logits: ConstPointer[DType.float32],
+    tokens: Int,
+    experts: Int,
+    top_k: Int,
+) raises:
+    ctx.enqueue_function[route_kernel[held]](
         ids,
         weights,
         logits,
+        Int32(tokens),
         Int32(experts),
         Int32(top_k),
-        grid_dim=tokens,
-        block_dim=ROUTE_THREADS,
+        grid_dim=ceildiv(tokens, _TOKENS_OF_BLOCK),
+        block_dim=_TOKENS_OF_BLOCK * WARP,
         attributes=overlap_attributes(ctx),
-        shared_mem_bytes=route_shared_bytes(experts, top_k),
     )

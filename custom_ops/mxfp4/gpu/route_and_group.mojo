@@ -1,4 +1,4 @@
-"""Routing and grouping of few tokens by one block: a warp for a token, then a thread for an expert."""
+"""Routes and groups few tokens in one block, with a warp per token, then a thread per row."""
 
 from std.math import align_up
 from std.utils import StaticTuple
@@ -6,28 +6,44 @@ from std.utils import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, barrier, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.memory import AddressSpace, external_memory
-from max.gpu.primitives import block
-from max.gpu.sync import syncwarp
 
 from ..pointers import ConstPointer
-from .group import GROUP_THREADS, enqueue_group
+from .group import enqueue_group
 from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
-from .route import SHARED_BYTES, WARP, enqueue_route, route_shared_bytes, route_token
+from .route import MAX_EXPERTS, WARP, enqueue_route, route_token
+
+comptime _THREADS = 1024
+"""Threads of the block."""
 
 comptime _FEW_TOKENS = 64
-"""Two for each warp."""
+"""The most tokens that one block takes: two per warp."""
 
-comptime _AT_ONCE = 4
-"""Rows that a thread looks at together."""
+comptime _FEW_ROWS = 512
+"""The most rows that one block takes: each is compared with all others, so for more a block per expert is faster."""
 
-comptime _OF_PREFIX_SUM = 128
-"""Bytes of shared memory that `block.prefix_sum` takes beside what the launch asks for."""
+comptime _AT_ONCE = 8
+"""Rows that a thread loads at once."""
 
-comptime _WARPS = GROUP_THREADS // WARP
+comptime _SharedInts = Pointer[
+    mut=True, Int32, MutUntrackedOrigin, address_space=AddressSpace.SHARED
+]
 
 
-@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(GROUP_THREADS)))
-def route_and_group_kernel(
+@inline(.always)
+def _count_below(keys: _SharedInts, padded: Int32, bound: Int32) -> Int32:
+    """Counts the keys below a bound."""
+    var below = Int32(0)
+    for first in range(Int32(0), padded, Int32(_AT_ONCE)):
+        var found = keys.unsafe_load[width=_AT_ONCE, alignment=32](Int(first))
+        comptime for i in range(_AT_ONCE):
+            below += Int32(found[i] < bound)
+    return below
+
+
+@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(_THREADS)))
+def route_and_group_kernel[
+    held: Int
+](
     ids: MutPointer[Int32, MutUntrackedOrigin],
     weights: MutPointer[Float32, MutUntrackedOrigin],
     order: MutPointer[Int32, MutUntrackedOrigin],
@@ -39,7 +55,13 @@ def route_and_group_kernel(
     experts: Int32,
     top_k: Int32,
 ):
-    """Does what `route_kernel` and `group_kernel` do one after the other.
+    """Does the work of `route_kernel` and then of `group_kernel`.
+
+    A row's key is `expert * P + row`, with P rounded up to whole loads. Sorting by it sorts rows by expert, stably: a
+    row's place is the number of keys below its own, and an expert's offset the number of keys below `expert * P`.
+
+    Parameters:
+        held: Experts per lane.
 
     Args:
         ids: [T, k].
@@ -47,71 +69,51 @@ def route_and_group_kernel(
         order: [T * k].
         places: [T, k].
         offsets: [experts + 1].
-        counts: [experts], zeros, for `grouped_mlp_kernel` to count in.
+        counts: [experts], set to zero: the counters of `grouped_mlp_kernel`.
         logits: [T, experts].
         tokens: T.
-        experts: E, at most `GROUP_THREADS`.
+        experts: E, at least k and at most `held * WARP`.
         top_k: Experts per token, k, at most `WARP`.
     """
     wait_for_kernels_before()
     let_next_kernel_begin()
     var thread = Int(thread_idx.x)
     var warp, lane = divmod(thread, WARP)
-    var rows = Int(tokens * top_k)
-    var of_warp = route_shared_bytes(Int(experts), Int(top_k)) // 4
-    var shared = external_memory[Int32, address_space=AddressSpace.SHARED, alignment=16]()
-    var experts_of_rows = shared.unsafe_offset(_WARPS * of_warp)
-    for token in range(warp, Int(tokens), _WARPS):
-        var expert, weight = route_token[WARP](
-            shared.unsafe_offset(warp * of_warp),
-            logits.unsafe_offset(token * Int(experts)),
-            Int(experts),
-            Int(top_k),
-            lane,
+    var rows = tokens * top_k
+    var padded = align_up(rows, Int32(_AT_ONCE))
+    var keys = external_memory[Int32, address_space=AddressSpace.SHARED, alignment=32]()
+    for token in range(warp, Int(tokens), _THREADS // WARP):
+        var expert, weight = route_token[held](
+            logits.unsafe_offset(token * Int(experts)), Int(experts), Int(top_k), lane
         )
         if lane < Int(top_k):
             var row = token * Int(top_k) + lane
             ids[unsafe_offset=row] = expert
             weights[unsafe_offset=row] = weight
-            experts_of_rows[unsafe_offset=row] = expert
-        syncwarp()  # read before the next token's are written
-    var padded = align_up(rows, _AT_ONCE)
-    if thread < padded - rows:
-        experts_of_rows[unsafe_offset=rows + thread] = -1
+            keys[unsafe_offset=row] = expert * padded + Int32(row)
+    if thread < Int(padded - rows):
+        keys[unsafe_offset=Int(rows) + thread] = Int32.MAX
     barrier()
-    var own = Int32(0)
-    if thread < Int(experts):
-        for first in range(0, padded, _AT_ONCE):
-            var found = experts_of_rows.unsafe_load[width=_AT_ONCE, alignment=16](first)
-            comptime for i in range(_AT_ONCE):
-                own += Int32(found[i] == Int32(thread))
-    var place = block.prefix_sum[block_size=GROUP_THREADS, exclusive=True](own)
-    if thread < Int(experts):
-        offsets[unsafe_offset=thread] = place
-        counts[unsafe_offset=thread] = 0
-        for first in range(0, padded, _AT_ONCE):
-            var found = experts_of_rows.unsafe_load[width=_AT_ONCE, alignment=16](first)
-            comptime for i in range(_AT_ONCE):
-                if found[i] == Int32(thread):
-                    order[unsafe_offset=Int(place)] = Int32(first + i)
-                    places[unsafe_offset=first + i] = place
-                    place += 1
-    if thread == 0:
-        offsets[unsafe_offset=Int(experts)] = Int32(rows)
+    for row in range(thread, Int(rows), _THREADS):
+        var place = _count_below(keys, padded, keys[unsafe_offset=row])
+        places[unsafe_offset=row] = place
+        order[unsafe_offset=Int(place)] = Int32(row)
+    for expert in range(thread, Int(experts) + 1, _THREADS):
+        offsets[unsafe_offset=expert] = _count_below(keys, padded, Int32(expert) * padded)
+        if expert < Int(experts):
+            counts[unsafe_offset=expert] = 0
 
 
-def route_and_group_shared_bytes(tokens: Int, experts: Int, top_k: Int) -> Int:
-    """Gives the shared memory of the block: a token's for each warp, and the experts of all rows.
+def route_and_group_shared_bytes(rows: Int) -> Int:
+    """Returns the shared memory of the block: a key per row.
 
     Args:
-        tokens: T.
-        experts: E.
-        top_k: Experts per token, k.
+        rows: T * k.
 
     Returns:
         Bytes.
     """
-    return _WARPS * route_shared_bytes(experts, top_k) + 4 * align_up(tokens * top_k, _AT_ONCE)
+    return 4 * align_up(rows, _AT_ONCE)
 
 
 def enqueue_route_and_group(
@@ -127,7 +129,7 @@ def enqueue_route_and_group(
     experts: Int,
     top_k: Int,
 ) raises:
-    """Routes tokens on a device and sorts their rows, few of them in one kernel.
+    """Routes tokens on a device and sorts their rows, in one kernel if they are few.
 
     Args:
         ctx: The device.
@@ -139,19 +141,46 @@ def enqueue_route_and_group(
         counts: [experts].
         logits: [tokens, experts].
         tokens: T.
-        experts: E.
-        top_k: Experts per token, k.
+        experts: E, at least top_k and at most `MAX_EXPERTS`.
+        top_k: Experts per token, k, at most `WARP`.
 
     Raises:
-        As `enqueue_route`.
+        If a launch fails.
     """
-    var shared_bytes = route_and_group_shared_bytes(tokens, experts, top_k)
-    var few = tokens <= _FEW_TOKENS and experts <= GROUP_THREADS and top_k <= WARP
-    if not few or shared_bytes + _OF_PREFIX_SUM > SHARED_BYTES:
+    var rows = tokens * top_k
+    if tokens > _FEW_TOKENS or rows > _FEW_ROWS:
         enqueue_route(ctx, ids, weights, logits, tokens, experts, top_k)
-        enqueue_group(ctx, order, places, offsets, counts, ids, tokens * top_k, experts)
-        return
-    ctx.enqueue_function[route_and_group_kernel](
+        enqueue_group(ctx, order, places, offsets, counts, ids, rows, experts)
+    elif experts <= WARP:
+        _enqueue[1](
+            ctx, ids, weights, order, places, offsets, counts, logits, tokens, experts, top_k
+        )
+    elif experts <= 4 * WARP:
+        _enqueue[4](
+            ctx, ids, weights, order, places, offsets, counts, logits, tokens, experts, top_k
+        )
+    else:
+        _enqueue[MAX_EXPERTS // WARP](
+            ctx, ids, weights, order, places, offsets, counts, logits, tokens, experts, top_k
+        )
+
+
+def _enqueue[
+    held: Int
+](
+    ctx: DeviceContext,
+    ids: MutPointer[Int32, MutUntrackedOrigin],
+    weights: MutPointer[Float32, MutUntrackedOrigin],
+    order: MutPointer[Int32, MutUntrackedOrigin],
+    places: MutPointer[Int32, MutUntrackedOrigin],
+    offsets: MutPointer[Int32, MutUntrackedOrigin],
+    counts: MutPointer[Int32, MutUntrackedOrigin],
+    logits: ConstPointer[DType.float32],
+    tokens: Int,
+    experts: Int,
+    top_k: Int,
+) raises:
+    ctx.enqueue_function[route_and_group_kernel[held]](
         ids,
         weights,
         order,
@@ -163,7 +192,7 @@ def enqueue_route_and_group(
         Int32(experts),
         Int32(top_k),
         grid_dim=1,
-        block_dim=GROUP_THREADS,
+        block_dim=_THREADS,
         attributes=overlap_attributes(ctx),
-        shared_mem_bytes=shared_bytes,
+        shared_mem_bytes=route_and_group_shared_bytes(tokens * top_k),
     )

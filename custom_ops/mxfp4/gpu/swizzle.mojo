@@ -1,4 +1,4 @@
-"""Weights packed for Hopper on the device itself: a block for each tile, a thread for each word."""
+"""Packs weights for Hopper on the device itself, with a block for each tile and a thread for each word."""
 
 from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
@@ -15,7 +15,7 @@ def swizzle_kernel(
     rows: Int32,
     k: Int32,
 ):
-    """Packs one word and perhaps a scale of tile `block_idx.x`.
+    """Packs one word of codes of tile `block_idx.x` and, in the first threads, one word of scales.
 
     Args:
         packed: All tiles.
@@ -53,7 +53,7 @@ def enqueue_swizzle(
         experts: E.
 
     Raises:
-        The launch fails.
+        If the launch fails.
     """
     var count = experts * tiles.row_tiles() * tiles.k_tiles()
     if count == 0:

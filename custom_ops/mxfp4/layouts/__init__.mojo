@@ -1,1 +1,1 @@
-"""Where things lie: every index formula of the packed weights and of the tensor core's operands, and nothing else."""
+"""Memory layouts: every index formula of the packed weights and of the tensor core's operands, and nothing else."""

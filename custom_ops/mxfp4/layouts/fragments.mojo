@@ -1,28 +1,29 @@
 """Which element of a matrix each register of a warp holds in `wgmma.m64nNk16`, and where B lies in shared memory.
 
-A warpgroup's four warps own 16 of the 64 rows each. With q = lane / 4 and c = lane % 4 a lane holds, of A in bfloat16,
+Each of a warpgroup's four warps owns 16 of the 64 rows. With q = lane / 4 and c = lane % 4, a lane of warp w holds, of
+A in bfloat16,
 
     register   0           1               2               3
     row        16w + q     16w + q + 8     16w + q         16w + q + 8
     k          2c, 2c + 1  2c, 2c + 1      2c + 8, 2c + 9  2c + 8, 2c + 9
 
-and of D in float32 rows 16w + q and 16w + q + 8, two columns of each in every eight.
+and of D in float32, rows 16w + q and 16w + q + 8, two columns of each in every eight.
 
 Source: PTX ISA 9.0, "Register Fragments for wgmma.mma_async.m64nNk16" (A and D), "Swizzling modes" (128 bytes); CUTLASS
-says the same of A as `ALayout_64x16 = ((4,8,4),(2,2,2)):((128,1,16),(64,8,512))`. One warp's part of A, and of D in eight columns,
-is what `mma.m16n8k16` has: "Matrix Fragments for mma.m16n8k16 with floating point type".
+describes the same A as `ALayout_64x16 = ((4,8,4),(2,2,2)):((128,1,16),(64,8,512))`. One warp's part of A, and of eight
+columns of D, is that of `mma.m16n8k16`: "Matrix Fragments for mma.m16n8k16 with floating point type".
 """
 
 comptime LINE_BYTES = 128
-"""B's elements of one column n lie in lines of 128 bytes: 64 of bfloat16."""
+"""Bytes of a line: the elements of a column n of B lie in lines of 64 bfloat16."""
 
 
 @inline(.always)
 def fragment_row(warp: Int, lane: Int, lower: Int) -> Int:
-    """Gives a row of A and of D that a lane holds.
+    """Returns a row of A and of D that a lane holds.
 
     Args:
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
         lower: 0 for its first row, 1 for the one eight below.
 
@@ -34,7 +35,7 @@ def fragment_row(warp: Int, lane: Int, lower: Int) -> Int:
 
 @inline(.always)
 def a_lower(register: Int) -> Int:
-    """Gives which of a lane's two rows a register of A belongs to.
+    """Returns which of a lane's two rows a register of A belongs to.
 
     Args:
         register: The register, 0..3.
@@ -47,12 +48,12 @@ def a_lower(register: Int) -> Int:
 
 @inline(.always)
 def a_k(lane: Int, register: Int, half: Int) -> Int:
-    """Gives the k of an element of A.
+    """Returns the k of an element of A.
 
     Args:
         lane: The lane.
         register: The register, 0..3.
-        half: The 16-bit half of the register, 0 the low one.
+        half: The 16-bit half of the register, 0 for the low one.
 
     Returns:
         The k within the step of 16.
@@ -62,7 +63,7 @@ def a_k(lane: Int, register: Int, half: Int) -> Int:
 
 @inline(.always)
 def d_lower(i: Int) -> Int:
-    """Gives which of a lane's two rows an element of D belongs to.
+    """Returns which of a lane's two rows an element of D belongs to.
 
     Args:
         i: The register, 0..N/2-1.
@@ -75,7 +76,7 @@ def d_lower(i: Int) -> Int:
 
 @inline(.always)
 def d_column(lane: Int, i: Int) -> Int:
-    """Gives the column of an element of D.
+    """Returns the column of an element of D.
 
     Args:
         lane: The lane.
@@ -89,30 +90,30 @@ def d_column(lane: Int, i: Int) -> Int:
 
 @inline(.always)
 def swizzle_128b(byte: Int) -> Int:
-    """Exchanges the 16-byte parts of a 128-byte line by the line's number modulo 8.
+    """Permutes the 16-byte chunks of a 128-byte line by the line's number modulo 8.
 
-    Worked: line 3, part 5 -> part 5 ^ 3 = 6: byte 3 * 128 + 5 * 16 = 464 -> 480.
+    Worked: line 3, chunk 5 -> chunk 5 ^ 3 = 6: byte 3 * 128 + 5 * 16 = 464 -> 480.
 
     Args:
-        byte: The address, counted from a multiple of 1024.
+        byte: The address, relative to a multiple of 1024.
 
     Returns:
-        The address with bits 4..6 exclusive-ored by bits 7..9.
+        The address with bits 4..6 xored with bits 7..9.
     """
     return byte ^ (((byte >> 7) & 7) << 4)
 
 
 @inline(.always)
 def b_byte(n: Int, k: Int) -> Int:
-    """Gives where an element of B lies in its tile of 64 k: column by column, each a swizzled line.
+    """Returns the offset of an element of B in its tile of 64 k: column by column, each a swizzled line.
 
-    Worked: (n = 11, k = 20) -> line 11, byte 40 of it: 1448, part 2 ^ 3 = 1 -> 1408 + 16 + 8 = 1432.
+    Worked: (n = 11, k = 20) -> line 11, byte 40 of it: 1448, chunk 2 ^ 3 = 1 -> 1408 + 16 + 8 = 1432.
 
     Args:
         n: The column.
         k: The k, 0..63.
 
     Returns:
-        Bytes from the tile's beginning, which is a multiple of 1024.
+        Bytes from the start of the tile, which is a multiple of 1024.
     """
     return swizzle_128b(n * LINE_BYTES + 2 * k)

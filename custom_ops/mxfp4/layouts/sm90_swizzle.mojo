@@ -1,4 +1,4 @@
-"""Checkpoint order to `Sm90Tiles` and back, one word or scale at a time, so that any device's threads can share the work."""
+"""Converts checkpoint order to `Sm90Tiles` and back, word by word, so that any device's threads can share the work."""
 
 from ..pointers import ConstPointer
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
@@ -36,23 +36,22 @@ struct TilePlace(TrivialRegisterPassable):
 
 @fieldwise_init
 struct CheckpointRow(TrivialRegisterPassable):
-    """Where a lane's row of a tile lies in checkpoint order, [experts, rows, k / 32, 16] of codes.
-    """
+    """A lane's row of a tile in checkpoint order, where codes are [experts, rows, k / 32, 16]."""
 
     var row: Int
-    """The row among those of all experts."""
+    """The row, counted over all experts."""
     var exists: Bool
     """False for padding."""
     var groups: Int
-    """Groups of a row."""
+    """Groups per row."""
 
     def __init__(out self, tiles: Sm90Tiles, tile: TilePlace, warp: Int, lane: Int, lower: Int):
-        """Finds a row.
+        """Locates a row.
 
         Args:
             tiles: The weights' sizes.
             tile: The tile.
-            warp: The warp in its warpgroup.
+            warp: The index of the warp in its warpgroup.
             lane: The lane.
             lower: 0 for the lane's first row, 1 for the lower one.
         """
@@ -63,26 +62,26 @@ struct CheckpointRow(TrivialRegisterPassable):
         self.groups = tiles.k // GROUP_SIZE
 
     def code_byte(self, k: Int) -> Int:
-        """Gives the byte that holds the codes of an even k and the next.
+        """Returns the byte that holds the codes of an even k and the next.
 
         Args:
             k: The even k.
 
         Returns:
-            Its place, or -1 in padding.
+            Its index, or -1 in padding.
         """
         if not self.exists or k >= self.groups * GROUP_SIZE:
             return -1
         return self.row * self.groups * BYTES_PER_GROUP + k // 2
 
     def scale_byte(self, group: Int) -> Int:
-        """Gives the byte that holds a group's scale.
+        """Returns the byte that holds a group's scale.
 
         Args:
             group: The group of the row.
 
         Returns:
-            Its place, or -1 in padding.
+            Its index, or -1 in padding.
         """
         return self.row * self.groups + group if self.exists and group < self.groups else -1
 
@@ -101,7 +100,7 @@ def swizzle_word(
         blocks: [experts, rows, k / 32, 16].
         tiles: The weights' sizes.
         tile: The tile.
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
         step: The step of 16 k.
 
@@ -127,12 +126,12 @@ def swizzle_scales(
         scales: [experts, rows, k / 32].
         tiles: The weights' sizes.
         tile: The tile.
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
 
     Returns:
-        The word at `scales_byte`; zeros in padding. Scales above `MAX_SCALE` give the exponent of infinity: what they
-        would scale becomes infinite or NaN, and no finite weight is wrong.
+        The word at `scales_byte`; zeros in padding. Scales above `MAX_SCALE` are stored as the exponent of infinity:
+        their weights become infinite or NaN, never finite and wrong.
     """
     var groups = SIMD[DType.uint32, 2](0)
     comptime for lower in range(2):
@@ -146,7 +145,7 @@ def swizzle_scales(
 
 
 comptime PARTS = CODE_BYTES // 4
-"""Words of codes of a tile, the parts that threads can share its packing by."""
+"""Words of codes per tile: the parts into which its packing is divided among threads."""
 
 
 @inline(.always)
@@ -158,15 +157,15 @@ def swizzle_part(
     number: Int,
     part: Int,
 ):
-    """Packs one word of codes of a tile, and one of scales while there are any.
+    """Packs one word of codes of a tile and, for the first parts, one word of scales.
 
     Args:
         packed: All tiles, 4-byte aligned, written.
         blocks: [experts, rows, k / 32, 16].
         scales: [experts, rows, k / 32].
         tiles: The weights' sizes.
-        number: The tile, in the order in which they lie.
-        part: The word, 0..`PARTS` - 1, in the order in which they lie.
+        number: The tile's index in memory order.
+        part: The word's index in memory order, 0..`PARTS` - 1.
     """
     var tile = TilePlace(
         number // (tiles.row_tiles() * tiles.k_tiles()),
@@ -192,14 +191,14 @@ def unswizzle_word(
     lane: Int,
     step: Int,
 ):
-    """Unpacks one word of codes: four bytes of the checkpoint, which no other word has a part in.
+    """Unpacks one word of codes to four bytes of the checkpoint, which belong to no other word.
 
     Args:
         word: The word at `word_byte`.
         blocks: [experts, rows, k / 32, 16], written.
         tiles: The weights' sizes.
         tile: The tile.
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
         step: The step of 16 k.
     """

@@ -1,17 +1,18 @@
-"""Packed weights as Hopper's kernels read them: tiles of 64 rows by 64 k, in the order of the tensor core's registers.
+"""Packed weights as the Hopper kernels read them: tiles of 64 rows by 64 k, in the order of tensor core registers.
 
     [expert][row tile][k tile] of 2176 bytes:
         codes  [warp 4][lane 32][step 4] of 32-bit words, the 8 codes of a lane's A fragment in that step of 16 k
         scales [warp 4][lane / 4] of 32-bit words, the 4 scales of a lane's two rows in both groups of 32 k
 
-so that a lane's codes of a tile are one 16-byte load, its scales one 4-byte load that four lanes share, and a run of k
-tiles one bulk copy. Rows and k are padded to multiples of 64 with zero codes: `expert_bytes` counts them. gpt-oss needs
-no padding, 2880 = 45 * 64 and 5760 = 90 * 64.
+so that a lane's codes of a tile are one 16-byte load, its scales one 4-byte load shared by four lanes, and a run of k
+tiles one bulk copy. Rows and k are padded to multiples of 64 with zero codes, included in `expert_bytes`. gpt-oss needs
+no padding: 2880 = 45 * 64 and 5760 = 90 * 64.
 
-A word holds code (register R, half h), bits `s e1 e0 m`, where one rotation and one mask bring it to bits 15 and 8..6 of
-half h of register R (`spread_word`): there they are a bfloat16 of the code's value times 2^-126. A scale byte s is stored
-as s + 126, the exponent field of 2^(s - 1): their product is the weight. A word of scales has those of a group where one
-mask, for the second group after a rotation, leaves a bfloat16 in either half: of the lane's first row and of its lower one.
+A word stores the bits `s e1 e0 m` of the code for half h of register R where one rotation (for R = 3, one xor with a
+shift) and one mask bring them to bits 15 and 8..6 of that half (`spread_word`); there they are a bfloat16 of the code's
+value times 2^-126. A scale byte s is stored as s + 126, the exponent field of 2^(s - 1), so that the product of the two
+is the weight. A word of scales stores those of a group where one mask, for the second group after a rotation, leaves a
+bfloat16 in each half: of the lane's first row and of its lower row.
 """
 
 from std.bit import rotate_bits_left, rotate_bits_right
@@ -35,26 +36,26 @@ comptime SCALE_BYTES = TILE_ROWS * TILE_K // GROUP_SIZE
 """Bytes of a tile's scales."""
 
 comptime TILE_BYTES = CODE_BYTES + SCALE_BYTES
-"""Bytes of a tile, a multiple of 16 as bulk copies want it."""
+"""Bytes of a tile, a multiple of 16 as bulk copies require."""
 
 comptime SCALE_OFFSET = 126
-"""What is added to a scale byte s: s + 126 is the exponent field of the bfloat16 2^(s - 1)."""
+"""Added to a scale byte s: s + 126 is the exponent field of the bfloat16 2^(s - 1)."""
 
 comptime MAX_SCALE = 128
-"""The largest scale byte s for which 2^(s - 1) is a bfloat16 and the product with a code's value finite."""
+"""The largest scale byte s for which 2^(s - 1) is a bfloat16 and its product with every code is finite."""
 
 comptime _KEPT = UInt32(0x81C0_81C0)
-"""Where a code's bits stand in both halves of a register: 15, 8, 7 and 6."""
+"""Mask of a code's bits in both halves of a register: 15, 8, 7 and 6."""
 
 comptime _EXPONENTS = UInt32(0x7F80_7F80)
-"""Where a bfloat16 has its exponent, in both halves of a register: 14..7."""
+"""Mask of a bfloat16's exponent in both halves of a register: 14..7."""
 
 
 @fieldwise_init
 struct Sm90Tiles(TrivialRegisterPassable):
     """The tiles of all experts' [rows, k] weights.
 
-    Worked address, 2880 rows, k = 2880: expert 1, row tile 2, k tile 3 begins at ((1 * 45 + 2) * 45 + 3) * 2176 = 4608768.
+    Worked, 2880 rows, k = 2880: expert 1, row tile 2, k tile 3 begins at ((1 * 45 + 2) * 45 + 3) * 2176 = 4608768.
     """
 
     var rows: Int
@@ -64,7 +65,7 @@ struct Sm90Tiles(TrivialRegisterPassable):
 
     @inline(.always)
     def row_tiles(self) -> Int:
-        """Gives the tiles along an expert's rows.
+        """Returns the number of tiles along an expert's rows.
 
         Returns:
             Tiles, the last of which may be padded.
@@ -73,7 +74,7 @@ struct Sm90Tiles(TrivialRegisterPassable):
 
     @inline(.always)
     def k_tiles(self) -> Int:
-        """Gives the tiles along k.
+        """Returns the number of tiles along k.
 
         Returns:
             Tiles, the last of which may be padded.
@@ -82,7 +83,7 @@ struct Sm90Tiles(TrivialRegisterPassable):
 
     @inline(.always)
     def expert_bytes(self) -> Int:
-        """Gives the bytes of one expert.
+        """Returns the size of one expert.
 
         Returns:
             Bytes, padding included.
@@ -91,7 +92,7 @@ struct Sm90Tiles(TrivialRegisterPassable):
 
     @inline(.always)
     def tile_byte(self, expert: Int, row_tile: Int, k_tile: Int) -> Int:
-        """Gives where a tile begins.
+        """Returns the offset of a tile.
 
         Args:
             expert: The expert.
@@ -99,51 +100,51 @@ struct Sm90Tiles(TrivialRegisterPassable):
             k_tile: The tile along k.
 
         Returns:
-            Bytes from the beginning.
+            Bytes from the start of the weights.
         """
         return ((expert * self.row_tiles() + row_tile) * self.k_tiles() + k_tile) * TILE_BYTES
 
 
 @inline(.always)
 def word_byte(warp: Int, lane: Int, step: Int) -> Int:
-    """Gives where a word of codes lies in its tile; the four of a lane lie side by side.
+    """Returns the offset of a word of codes in its tile; a lane's four words are contiguous.
 
     Worked: warp 2, lane 5, step 3 -> ((2 * 32 + 5) * 4 + 3) * 4 = 1116.
 
     Args:
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
         step: The step of 16 k, 0..3.
 
     Returns:
-        Bytes from the tile's beginning.
+        Bytes from the start of the tile.
     """
     return ((warp * 32 + lane) * STEPS + step) * 4
 
 
 @inline(.always)
 def scales_byte(warp: Int, lane: Int) -> Int:
-    """Gives where a lane's word of scales lies in its tile.
+    """Returns the offset of a lane's word of scales in its tile.
 
     Worked: warp 2, lane 21 -> 2048 + (2 * 8 + 5) * 4 = 2132.
 
     Args:
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
 
     Returns:
-        Bytes from the tile's beginning.
+        Bytes from the start of the tile.
     """
     return CODE_BYTES + (warp * 8 + lane // 4) * 4
 
 
 @inline(.always)
 def source_row(tile_row: Int) -> Int:
-    """Gives which of 64 checkpoint rows stands in a tile's row.
+    """Returns which of 64 checkpoint rows is stored in a tile's row.
 
-    Tile rows 16w + q and 16w + q + 8, a lane's first and its lower one, are checkpoint rows 2 * (8w + q) and the next: a
-    lane's sums are of two neighbouring outputs. SwiGLU then has gate and up in one lane, and a matmul without it stores
-    both as one 4-byte word.
+    Tile rows 16w + q and 16w + q + 8, a lane's first and its lower row, are checkpoint rows 2 * (8w + q) and the next,
+    so that a lane's sums are of two adjacent outputs: SwiGLU finds gate and up in one lane, and a matmul without it
+    stores both as one 4-byte word.
 
     Worked: tile row 27 = 16 + 11 is the lower row of q = 3 in warp 1 -> 2 * (8 + 3) + 1 = 23.
 
@@ -159,13 +160,13 @@ def source_row(tile_row: Int) -> Int:
 
 @inline(.always)
 def spread_word(word: UInt32) -> SIMD[DType.uint32, 4]:
-    """Brings a word's codes to where a bfloat16 has its sign and the low bits of its exponent and its mantissa.
+    """Moves a word's codes to the sign, the low exponent bits and the top mantissa bit of bfloat16 numbers.
 
-        word bit of register 0: 6 below where it goes, of register 1: 2 below, of register 2: 12 below (all modulo 32);
-        of register 3: where it goes, or 8 above for the lowest bit of a code, xor what stands in the other of the two
+        word bit for register 0: 6 below its target, for register 1: 2 below, for register 2: 12 below (all modulo 32);
+        for register 3: at its target, or 8 above for the lowest bit of a code, xored with the other of these two bits
 
-    A linear bijection of 32 bits, in eight instructions: four rotations or shifts, four masks, of which the last takes the
-    exclusive or along. No four rotations of the mask fill a word, so two bits of register 3 have no place where they go.
+    A linear bijection of 32 bits in eight instructions: four rotations or shifts and four masks, the last of which
+    includes the xor. No four rotations of the mask fill a word, so two bits of register 3 cannot be at their targets.
 
     Args:
         word: Eight codes.
@@ -182,7 +183,7 @@ def spread_word(word: UInt32) -> SIMD[DType.uint32, 4]:
 
 
 def gather_word(registers: SIMD[DType.uint32, 4]) -> UInt32:
-    """Packs what `spread_word` spreads.
+    """Inverts `spread_word`.
 
     Args:
         registers: Four registers, zero but for bits 15 and 8..6 of their halves.
@@ -195,7 +196,7 @@ def gather_word(registers: SIMD[DType.uint32, 4]) -> UInt32:
         | rotate_bits_right[2](registers[1])
         | rotate_bits_right[12](registers[2])
     )
-    # From the highest down: each bit of register 3 settles one of the word's that is as high or higher.
+    # From the highest down: each bit of register 3 determines one bit of the word, as high or higher.
     comptime places = [31, 24, 23, 22, 15, 8, 7, 6]
     comptime for i in range(8):
         comptime place = UInt32(places[i])
@@ -205,7 +206,7 @@ def gather_word(registers: SIMD[DType.uint32, 4]) -> UInt32:
 
 
 def spread_code(code: UInt32) -> UInt32:
-    """Brings a code to where `spread_word` leaves it in the low half of a register.
+    """Moves a code to where `spread_word` leaves it in the low half of a register.
 
     Args:
         code: The code `s e1 e0 m`.
@@ -217,7 +218,7 @@ def spread_code(code: UInt32) -> UInt32:
 
 
 def gather_code(half: UInt32) -> UInt32:
-    """Takes back what `spread_code` gives.
+    """Inverts `spread_code`.
 
     Args:
         half: A register's half.
@@ -230,11 +231,11 @@ def gather_code(half: UInt32) -> UInt32:
 
 @inline(.always)
 def spread_scales[group: Int](word: UInt32) -> UInt32:
-    """Brings a group's two scales to where a bfloat16 has its exponent.
+    """Moves a group's two scales to where a bfloat16 has its exponent.
 
-        word bit of group 0: where it goes, of group 1: 8 below (modulo 32)
+        word bit for group 0: at its target, for group 1: 8 above (modulo 32)
 
-    A bijection of 32 bits: a rotation, two masks.
+    A bijection of 32 bits over both groups: a rotation, two masks.
 
     Parameters:
         group: The group of 32 k, 0..1.
@@ -243,7 +244,7 @@ def spread_scales[group: Int](word: UInt32) -> UInt32:
         word: A lane's four scales.
 
     Returns:
-        At bits 14..7 the stored byte of the lane's first row, at bits 30..23 that of its lower one.
+        At bits 14..7 the stored byte of the lane's first row, at bits 30..23 that of its lower row.
     """
     comptime if group == 0:
         return word & _EXPONENTS
@@ -251,11 +252,11 @@ def spread_scales[group: Int](word: UInt32) -> UInt32:
 
 
 def gather_scales(group0: UInt32, group1: UInt32) -> UInt32:
-    """Packs what `spread_scales` spreads.
+    """Inverts `spread_scales`.
 
     Args:
-        group0: Of the first group.
-        group1: Of the second.
+        group0: The scales of the first group.
+        group1: The scales of the second.
 
     Returns:
         The word.

@@ -50,13 +50,13 @@ def _check_pages[
     sequences: Int,
     pages: Int,
 ) raises:
-    """Refuses a table that would make a kernel read outside of the cache: pages before the window may be anything.
+    """Refuses a table that would make a kernel read outside the cache; pages before the window may be anything.
     """
     var cache = attention.cache
     for i in range(sequences):
         var before = Int(cache_lengths[unsafe_offset=i])
         var end = before + Int(row_offsets[unsafe_offset=i + 1] - row_offsets[unsafe_offset=i])
-        if end == before:  # no query, so that no page is read
+        if end == before:  # no query, so no page is read
             continue
         for slot in range(
             attention.first_seen(before) // cache.page_size, ceildiv(end, cache.page_size)
@@ -97,10 +97,10 @@ struct PagedAttention:
         window: Int32,
         ctx: DeviceContext,
     ) raises:
-        """Attends each query to the keys of its sequence, which are in the cache already.
+        """Computes the attention of each query to the keys of its sequence, which are already in the cache.
 
         Parameters:
-            cache_dtype: What the cache holds, and queries are rounded to: float32 or bfloat16.
+            cache_dtype: Type of the cache, to which queries are rounded: float32 or bfloat16.
             target: Where the op runs.
 
         Args:
@@ -109,16 +109,16 @@ struct PagedAttention:
             row_offsets: [B + 1] uint32.
             sinks: [heads] float32.
             pages: [pages, 2, layers, page_size, kv_heads, head_dim]; read only.
-            page_stride: [1] int64, elements from page to page, or -1 where they are packed.
+            page_stride: [1] int64, elements from one page to the next, or -1 if they are contiguous.
             cache_lengths: [B] uint32.
             table: [B, pages of the longest sequence] uint32.
-            layer: The layer's place in the cache.
-            scale: What scores are multiplied by.
-            window: Positions a query sees, itself included; below 1 for all.
+            layer: The layer's index in the cache.
+            scale: Factor on the scores.
+            window: Positions a query attends to, its own included; below 1 for all.
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or that the kernel cannot cut into registers; sequences or pages that are not there.
+            If shapes disagree or do not divide into the kernel's tiles, or if sequences or pages are out of range.
         """
         comptime op = "attention.paged"
         comptime assert (
@@ -182,7 +182,7 @@ struct PagedAttention:
 
 @extensibility.register("attention.paged_sm90")
 struct PagedAttentionSm90:
-    """Causal attention with sinks over MAX's paged KV cache: ours for single tokens, MAX's own for the rest.
+    """Causal attention with sinks over MAX's paged KV cache: our kernel for decode steps, MAX's own for the rest.
     """
 
     @staticmethod
@@ -204,38 +204,38 @@ struct PagedAttentionSm90:
         dispatch_metadata: InputTensor[dtype=DType.int64, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        """Attends each query to the keys of its sequence, which are in the cache already.
+        """Computes the attention of each query to the keys of its sequence, which are already in the cache.
 
-        Inputs are those of MAX's `mo.mha.ragged.paged.sink_weights`, in its order.
+        The inputs are those of MAX's `mo.mha.ragged.paged.sink_weights`, in the same order.
 
         Parameters:
             target: Where the op runs.
             mask_str: MAX's name for the mask.
-            local_window_size: Positions a query sees, itself included; -1 for all.
+            local_window_size: Positions a query attends to, its own included; -1 for all.
 
         Args:
             out_heads: [T, heads, 64].
             q: [T, heads, 64], rotated.
             row_offsets: [B + 1].
             pages: [pages, 2, layers, page_size, kv_heads, 64]; read only.
-            page_stride: [1] on the CPU, elements from page to page, or -1 where they are packed.
+            page_stride: [1] on the CPU, elements from one page to the next, or -1 if they are contiguous.
             cache_lengths: [B].
             table: [B, pages of the longest sequence].
             max_prompt_length: [1] on the CPU.
             max_cache_length: [1] on the CPU.
-            layer: The layer's place in the cache.
-            scale: What scores are multiplied by.
+            layer: The layer's index in the cache.
+            scale: Factor on the scores.
             sinks: [heads].
             dispatch_metadata: [n], for MAX's kernel.
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or that the kernel has no lanes for.
+            If shapes disagree, or the kernel does not support them.
         """
         comptime op = "attention.paged_sm90"
         require_gpu[op, target]()
         var sequences = cache_lengths.shape()[0]
-        if q.shape()[0] != sequences:  # a prompt, as a step that generates has a token of each
+        if q.shape()[0] != sequences:  # a prompt: a decode step has one token per sequence
             MaxAttention.execute[
                 target=target, mask_str=mask_str, local_window_size=local_window_size
             ](
@@ -305,7 +305,7 @@ def _cache[
     table: InputTensor[dtype=DType.uint32, rank=2, ...],
     layer: UInt32,
 ) -> PagedCache[dtype]:
-    """Says where a layer's keys and values lie."""
+    """Describes where a layer's keys and values are stored."""
     var shape = pages.shape()
     var page_elements = Int(data(page_stride)[])
     if page_elements < 0:

@@ -18,7 +18,7 @@ def _dense[
     w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
     finish: Finish,
 ) raises:
-    """Checks what both ops take, and multiplies."""
+    """Checks the inputs that both ops have, and multiplies."""
     require_equal("dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1])
     var k = x.shape()[1]
     dense_matmul[round_to_bf16=activations == DType.bfloat16](
@@ -48,7 +48,7 @@ struct DenseMatmul:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first: bfloat16 or float32.
+            activations: Type to which x is rounded first: bfloat16 or float32.
 
         Args:
             y: [T, N] float32.
@@ -57,7 +57,7 @@ struct DenseMatmul:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         require_cpu["dense.matmul", target]()
         # Without a bias its pointer is never read; any valid one will do.
@@ -82,7 +82,7 @@ struct DenseMatmulBias:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first: bfloat16 or float32.
+            activations: Type to which x is rounded first: bfloat16 or float32.
 
         Args:
             y: [T, N] float32.
@@ -92,7 +92,7 @@ struct DenseMatmulBias:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         require_cpu["dense.matmul_bias", target]()
         require_equal(

@@ -13,7 +13,7 @@ from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from .tensors import data, require_equal
 
 comptime _GROUPS_PER_TASK = 4096
-"""Groups worth a thread of their own: 70 KB read."""
+"""Groups that are worth a thread of their own: 70 KB read."""
 
 
 @extensibility.register("mxfp4.dequantize")
@@ -33,7 +33,7 @@ struct Dequantize:
 
         Parameters:
             target: Where the op runs.
-            dtype: Of the output.
+            dtype: Type of the output.
 
         Args:
             y: [rows, K].
@@ -42,7 +42,7 @@ struct Dequantize:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "mxfp4.dequantize"
         comptime for axis in range(2):

@@ -123,8 +123,8 @@ struct GroupedMatmul:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first on a CPU: bfloat16, float32 or, by groups of 32, int8.
-            dtype: Of x and y: float32 on a CPU, bfloat16 on a GPU.
+            activations: Type to which x is rounded first on a CPU: bfloat16, float32 or, in groups of 32, int8.
+            dtype: Type of x and y: float32 on a CPU, bfloat16 on a GPU.
 
         Args:
             y: [P, N].
@@ -136,7 +136,7 @@ struct GroupedMatmul:
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or on the CPU offsets that do not ascend from 0 to P; on a GPU what they leave out is
+            If shapes disagree or, on the CPU, offsets do not ascend from 0 to P; on a GPU rows that they leave out are
             not written.
         """
         comptime op = "mxfp4.grouped_matmul"
@@ -198,8 +198,8 @@ struct GroupedMatmulSwiglu:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first on a CPU: bfloat16, float32 or, by groups of 32, int8.
-            dtype: Of x and y: float32 on a CPU, bfloat16 on a GPU.
+            activations: Type to which x is rounded first on a CPU: bfloat16, float32 or, in groups of 32, int8.
+            dtype: Type of x and y: float32 on a CPU, bfloat16 on a GPU.
 
         Args:
             y: [P, I], rows in expert order.
@@ -213,8 +213,8 @@ struct GroupedMatmulSwiglu:
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or on the CPU offsets that do not ascend from 0 to P, or an order that leaves 0..P-1; on
-            a GPU what they leave out is not written.
+            If shapes disagree or, on the CPU, offsets do not ascend from 0 to P or the order leaves 0..P-1; on a GPU
+            rows that they leave out are not written.
         """
         comptime op = "mxfp4.grouped_matmul_swiglu"
         require_dtype[op, target, dtype]()

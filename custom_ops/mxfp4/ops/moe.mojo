@@ -8,7 +8,7 @@ from std.runtime import parallelism_level
 
 from ..gpu.combine import enqueue_combine
 from ..gpu.group import enqueue_group
-from ..gpu.route import enqueue_route
+from ..gpu.route import check_routing, enqueue_route
 from ..gpu.route_and_group import enqueue_route_and_group
 from ..moe.combine import combine_token
 from ..moe.group import group_rows
@@ -17,7 +17,7 @@ from ..pointers import ConstPointer
 from .tensors import data, require_dtype, require_equal
 
 comptime _TOKENS_PER_TASK = 16
-"""Tokens worth a thread of their own in `moe.combine`."""
+"""Tokens that are worth a thread of their own in `moe.combine`."""
 
 
 @extensibility.register("moe.route")
@@ -45,7 +45,7 @@ struct Route:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         var tokens = logits.shape()[0]
         var experts = logits.shape()[1]
@@ -59,6 +59,7 @@ struct Route:
         comptime if target == "cpu":
             route_tokens(logits_data, tokens, experts, top_k, ids_data, weights_data)
         else:
+            check_routing("moe.route", experts, top_k)
             enqueue_route(ctx, ids_data, weights_data, logits_data, tokens, experts, top_k)
 
 
@@ -86,12 +87,12 @@ struct Group:
             order: [P] int32.
             places: [T, k] int32.
             offsets: [E + 1] int32.
-            counts: [E] int32, zeros.
+            counts: [E] int32, set to zero.
             ids: [T, k] int32.
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or on the CPU an id out of range; on a GPU such a row gets no place.
+            If shapes disagree or, on the CPU, an id is out of range; on a GPU such a row gets no place.
         """
         var rows = ids.shape()[0] * ids.shape()[1]
         var experts = offsets.shape()[0] - 1
@@ -120,7 +121,7 @@ struct Group:
 
 @extensibility.register("moe.route_and_group")
 struct RouteAndGroup:
-    """Both of the above one behind the other."""
+    """Both of the above, one after the other."""
 
     @staticmethod
     def execute[
@@ -146,12 +147,12 @@ struct RouteAndGroup:
             order: [P] int32.
             places: [T, k] int32.
             offsets: [E + 1] int32.
-            counts: [E] int32, zeros.
+            counts: [E] int32, set to zero.
             logits: [T, E] float32.
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "moe.route_and_group"
         var tokens = logits.shape()[0]
@@ -178,6 +179,7 @@ struct RouteAndGroup:
                 data(counts),
             )
         else:
+            check_routing(op, experts, top_k)
             enqueue_route_and_group(
                 ctx,
                 data(ids),
@@ -212,7 +214,7 @@ struct Combine:
 
         Parameters:
             target: Where the op runs.
-            dtype: Of y, the residual and the result.
+            dtype: Type of y, the residual and the result.
 
         Args:
             result: [T, H].
@@ -223,7 +225,7 @@ struct Combine:
             ctx: The device.
 
         Raises:
-            Shapes that disagree, or on the CPU a place outside of 0..P-1; on a GPU such a row is left out.
+            If shapes disagree or, on the CPU, a place is outside 0..P-1; on a GPU such a row is left out.
         """
         comptime op = "moe.combine"
         require_dtype[op, target, dtype]()

@@ -1,4 +1,4 @@
-"""Registers `mxfp4.grouped_matmul_packed`, `mxfp4.grouped_matmul_swiglu_packed` and `mxfp4.grouped_mlp_packed`, on
+"""Registers `mxfp4.grouped_matmul_packed`, `mxfp4.grouped_matmul_swiglu_packed` and `mxfp4.grouped_mlp_packed`, for
 weights packed for Hopper."""
 
 import extensibility
@@ -52,8 +52,8 @@ struct GroupedMatmulPacked:
 
         Parameters:
             target: Where the op runs.
-            x_follows_offsets: Whether x comes straight from `GroupedMatmulSwigluPacked` with the same offsets, and tiles and
-                bias are weights: offsets and tiles are then read while that one still runs.
+            x_follows_offsets: Whether x comes straight from `GroupedMatmulSwigluPacked` with the same offsets, and
+                tiles and bias are weights: offsets, tiles and bias are then read while that op still runs.
 
         Args:
             y: [P, N] bfloat16.
@@ -64,7 +64,7 @@ struct GroupedMatmulPacked:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "mxfp4.grouped_matmul_packed"
         require_gpu[op, target]()
@@ -114,12 +114,12 @@ struct GroupedMatmulSwigluPacked:
             tiles: [E, ceil(2I / 64), ceil(K / 64), 2176] uint8, see `Sm90Tiles`.
             bias: [E, 2I] bfloat16, gates and ups interleaved.
             offsets: [E + 1] int32; rows that they leave out are not written.
-            order: [P] int32, the routed row at each place in expert order; one outside of 0..P-1 takes a row of zeros.
+            order: [P] int32, the routed row at each place in expert order; one outside 0..P-1 takes a row of zeros.
             limit: The clamp.
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "mxfp4.grouped_matmul_swiglu_packed"
         require_gpu[op, target]()
@@ -145,7 +145,7 @@ struct GroupedMatmulSwigluPacked:
 
 @extensibility.register("mxfp4.grouped_mlp_packed")
 struct GroupedMlpPacked:
-    """Both of the above one behind the other: each token's row through its experts, on Hopper."""
+    """Both of the above, one after the other: each token's row through its experts, on Hopper."""
 
     @staticmethod
     def execute[
@@ -171,20 +171,20 @@ struct GroupedMlpPacked:
 
         Args:
             y: [P, H] bfloat16, rows in expert order.
-            inner: [P, I] bfloat16, what is between the two.
+            inner: [P, I] bfloat16, the intermediate result.
             x: [T, H] bfloat16, rows in token order.
             gate_up_tiles: [E, ceil(2I / 64), ceil(H / 64), 2176] uint8, see `Sm90Tiles`.
             gate_up_bias: [E, 2I] bfloat16, gates and ups interleaved.
             down_tiles: [E, ceil(H / 64), ceil(I / 64), 2176] uint8.
             down_bias: [E, H] bfloat16, H even.
             offsets: [E + 1] int32; rows that they leave out are not written.
-            order: [P] int32, the routed row at each place in expert order; one outside of 0..P-1 takes a row of zeros.
-            counts: [E] int32, zeros, which no other op reads: blocks count in it.
+            order: [P] int32, the routed row at each place in expert order; one outside 0..P-1 takes a row of zeros.
+            counts: [E] int32, zeros, read by no other op: the kernel's counters.
             limit: The clamp.
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "mxfp4.grouped_mlp_packed"
         require_gpu[op, target]()

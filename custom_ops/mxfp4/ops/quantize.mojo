@@ -11,7 +11,7 @@ from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from .tensors import data, require_cpu, require_equal
 
 comptime _GROUPS_PER_TASK = 4096
-"""Groups worth a thread of their own: 512 KB of float32 read."""
+"""Groups that are worth a thread of their own: 512 KB of float32 read."""
 
 
 @extensibility.register("mxfp4.quantize")
@@ -31,7 +31,7 @@ struct Quantize:
 
         Parameters:
             target: Where the op runs.
-            dtype: Of the input.
+            dtype: Type of the input.
 
         Args:
             blocks: [rows, K/32, 16] uint8.
@@ -40,7 +40,7 @@ struct Quantize:
             ctx: The device.
 
         Raises:
-            A K that is no multiple of 32, or shapes that disagree.
+            If K is not a multiple of 32, or shapes disagree.
         """
         comptime op = "mxfp4.quantize"
         require_cpu[op, target]()

@@ -16,11 +16,11 @@ from ..format import GROUP_SIZE
 from .tensors import data, require_cpu, require_equal
 
 comptime _GROUPS_PER_TASK = 4096
-"""Groups worth a thread of their own."""
+"""Groups that are worth a thread of their own."""
 
 
 def _element(dtype: DType) -> DType:
-    """What bytes are: int8 says so itself, and E4M3 travels as uint8."""
+    """The element type of stored bytes: int8 as it is; E4M3 is stored as uint8."""
     return DType.int8 if dtype == DType.int8 else DType.float8_e4m3fn
 
 
@@ -41,8 +41,8 @@ struct DenseQuantize:
 
         Parameters:
             target: Where the op runs.
-            dtype: Of values: int8, or uint8 for E4M3.
-            scale: Of scales: bfloat16 for int8, uint8 for E4M3.
+            dtype: Type of values: int8, or uint8 for E4M3.
+            scale: Type of scales: bfloat16 for int8, uint8 for E4M3.
 
         Args:
             values: [N, K].
@@ -51,7 +51,7 @@ struct DenseQuantize:
             ctx: The device.
 
         Raises:
-            A K that is no multiple of 32, or shapes that disagree.
+            If K is not a multiple of 32, or shapes disagree.
         """
         comptime op = "dense.quantize"
         comptime element = _element(dtype)
@@ -96,7 +96,7 @@ def _multiply[
     scales: InputTensor[dtype=scale, rank=2, ...],
     finish: Finish,
 ) raises:
-    """Checks what both ops take, and multiplies."""
+    """Checks the inputs that both ops have, and multiplies."""
     comptime element = _element(dtype)
     comptime assert scale == scale_dtype(element), "int8 has bfloat16 scales, E4M3 uint8"
     var k = x.shape()[1]
@@ -119,7 +119,7 @@ def _multiply[
 
 @extensibility.register("dense.matmul_quantized")
 struct DenseMatmulQuantized:
-    """A matmul with weights of 8 bits that stay so in memory."""
+    """A matmul with 8-bit weights that stay 8-bit in memory."""
 
     @staticmethod
     def execute[
@@ -135,9 +135,9 @@ struct DenseMatmulQuantized:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first: bfloat16, float32 or, by groups of 32, int8.
-            dtype: Of values: int8, or uint8 for E4M3.
-            scale: Of scales: bfloat16 for int8, uint8 for E4M3.
+            activations: Type to which x is rounded first: bfloat16, float32 or, in groups of 32, int8.
+            dtype: Type of values: int8, or uint8 for E4M3.
+            scale: Type of scales: bfloat16 for int8, uint8 for E4M3.
 
         Args:
             y: [T, N] float32.
@@ -147,7 +147,7 @@ struct DenseMatmulQuantized:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "dense.matmul_quantized"
         require_cpu[op, target]()
@@ -159,7 +159,7 @@ struct DenseMatmulQuantized:
 
 @extensibility.register("dense.matmul_quantized_bias")
 struct DenseMatmulQuantizedBias:
-    """A matmul with weights of 8 bits that stay so in memory, and a BF16 bias."""
+    """A matmul with 8-bit weights that stay 8-bit in memory, and a BF16 bias."""
 
     @staticmethod
     def execute[
@@ -176,9 +176,9 @@ struct DenseMatmulQuantizedBias:
 
         Parameters:
             target: Where the op runs.
-            activations: What x is rounded to first: bfloat16, float32 or, by groups of 32, int8.
-            dtype: Of values: int8, or uint8 for E4M3.
-            scale: Of scales: bfloat16 for int8, uint8 for E4M3.
+            activations: Type to which x is rounded first: bfloat16, float32 or, in groups of 32, int8.
+            dtype: Type of values: int8, or uint8 for E4M3.
+            scale: Type of scales: bfloat16 for int8, uint8 for E4M3.
 
         Args:
             y: [T, N] float32.
@@ -189,7 +189,7 @@ struct DenseMatmulQuantizedBias:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "dense.matmul_quantized_bias"
         require_cpu[op, target]()

@@ -38,7 +38,7 @@ struct Swizzle:
             ctx: The device.
 
         Raises:
-            Shapes that disagree.
+            If shapes disagree.
         """
         comptime op = "mxfp4.swizzle"
         require_equal(op, "blocks.shape[3]", blocks.shape()[3], BYTES_PER_GROUP)

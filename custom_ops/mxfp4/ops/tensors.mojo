@@ -1,4 +1,4 @@
-"""How ops hand tensors to kernels, and the messages for targets and dtypes without a kernel."""
+"""How ops pass tensors to kernels, and the messages for targets and dtypes without a kernel."""
 
 from extensibility import InputTensor, OutputTensor
 
@@ -6,7 +6,7 @@ from ..pointers import ConstPointer
 
 
 def require_cpu[op: StaticString, target: StaticString]():
-    """Refuses, while the graph is compiled, targets whose kernel does not exist yet.
+    """Refuses, while the graph is compiled, targets that have no kernel yet.
 
     Parameters:
         op: The op's name.
@@ -28,7 +28,7 @@ def require_gpu[op: StaticString, target: StaticString]():
 
 
 def require_dtype[op: StaticString, target: StaticString, got: DType]():
-    """Refuses, while the graph is compiled, activations that a target's kernels do not take.
+    """Refuses, while the graph is compiled, activations of a dtype that the target's kernels do not take.
 
     Parameters:
         op: The op's name.
@@ -44,7 +44,7 @@ def require_dtype[op: StaticString, target: StaticString, got: DType]():
 def data[
     dtype: DType, rank: Int, //
 ](tensor: InputTensor[dtype=dtype, rank=rank, ...]) -> ConstPointer[dtype]:
-    """Gives the address of an input's first element; MAX keeps the tensor alive while the op runs.
+    """Returns the address of an input's first element; MAX keeps the tensor alive while the op runs.
 
     Parameters:
         dtype: Element type.
@@ -64,7 +64,7 @@ def data[
 ](tensor: OutputTensor[dtype=dtype, rank=rank, ...]) -> MutPointer[
     Scalar[dtype], MutUntrackedOrigin
 ]:
-    """Gives the address of an output's first element.
+    """Returns the address of an output's first element.
 
     Parameters:
         dtype: Element type.
@@ -80,7 +80,7 @@ def data[
 
 
 def require_equal(op: StaticString, what: StaticString, got: Int, want: Int) raises:
-    """Refuses a size that is not what the other tensors say.
+    """Refuses a size that does not agree with the other tensors.
 
     Args:
         op: The op's name.
@@ -89,14 +89,14 @@ def require_equal(op: StaticString, what: StaticString, got: Int, want: Int) rai
         want: What it must be.
 
     Raises:
-        The two differ.
+        If the two differ.
     """
     if got != want:
         raise Error(op, ": ", what, " must be ", want, ", got ", got)
 
 
 def require_row_order(op: StaticString, order: ConstPointer[DType.int32], rows: Int) raises:
-    """Refuses a row order that would make a kernel on the CPU read outside of its rows.
+    """Refuses a row order that would make a CPU kernel read outside its rows.
 
     Args:
         op: The op's name.
@@ -104,7 +104,7 @@ def require_row_order(op: StaticString, order: ConstPointer[DType.int32], rows: 
         rows: P.
 
     Raises:
-        A row outside of 0..P-1.
+        If a row is outside 0..P-1.
     """
     for place in range(rows):
         var row = Int(order[unsafe_offset=place])
@@ -113,7 +113,7 @@ def require_row_order(op: StaticString, order: ConstPointer[DType.int32], rows: 
 
 
 def tokens_top_k(op: StaticString, rows: Int, tokens: Int) raises -> Int:
-    """Gives how many routed rows each token has.
+    """Returns how many routed rows each token has.
 
     Args:
         op: The op's name.
@@ -121,10 +121,10 @@ def tokens_top_k(op: StaticString, rows: Int, tokens: Int) raises -> Int:
         tokens: T.
 
     Returns:
-        Routed rows of a token, k.
+        Routed rows per token, k.
 
     Raises:
-        P is no multiple of T.
+        If P is not a multiple of T.
     """
     if tokens == 0 or rows % tokens != 0:
         raise Error(

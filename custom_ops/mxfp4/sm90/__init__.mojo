@@ -1,1 +1,1 @@
-"""Hopper's kernels: weights decoded in registers, multiplied by wgmma or mma."""
+"""Hopper kernels: matmuls with weights decoded in registers, multiplied by wgmma or mma, and decode attention."""

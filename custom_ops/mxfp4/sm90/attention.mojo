@@ -1,20 +1,20 @@
-"""Attention of single tokens over a paged KV cache: memory to the registers of `mma`, parts joined in a cluster.
+"""Decode attention over a paged KV cache: `mma` operands straight from global memory, split along the keys.
 
-A step that generates reads every key and value of a sequence once, and 8 key-value heads are too few blocks to read
-them fast. So a cluster of blocks shares a head: its warps take tiles of 16 keys in turn, each with a softmax of its
-own; a block joins its warps', and the cluster its blocks', through each other's shared memory, where the sink counts
-once.
+A decode step reads every key and value of a sequence once, and one block for each of 8 key-value heads is too few
+blocks to saturate memory bandwidth. So a cluster of blocks shares a head: its warps take tiles of 16 keys in turn, each
+with its own online softmax. A block merges the partial results of its warps, and the cluster those of its blocks,
+through distributed shared memory; only there is the sink added, so it counts once.
 
-A tile needs no shared memory: which k of a product stands for which dimension, and which of its rows, is free as long
-as both factors and the result agree, so a lane asks for 16 bytes of a row and has fragments.
+Tiles bypass shared memory: which dimension an index k or a row of a product stands for is arbitrary, as long as both
+operands and the result agree, so each lane loads 16 contiguous bytes of a row and already holds fragments.
 
-- Scores^T = K Q^T [16 keys, 8 heads]. Lane l has keys l / 4 and l / 4 + 8, and dimensions 8 (l % 4) to + 7 of each 32;
-  of Q, head l / 4, the same dimensions.
-- Output^T = V^T weights^T [16 dimensions, 8 heads]. Lane l has dimensions 8 (l / 4) to + 7, of the keys 2 (l % 4), + 1,
-  + 8 and + 9: rows l / 4 and l / 4 + 8 of product i are the dimensions 2i and 2i + 1 of its eight.
+- Scores^T = K Q^T [16 keys, 8 heads]. Lane l holds keys l / 4 and l / 4 + 8, dimensions 8 (l % 4) to + 7 of each 32,
+  and the same dimensions of head l / 4 of Q.
+- Output^T = V^T weights^T [16 dimensions, 8 heads]. Lane l holds dimensions 8 (l / 4) to + 7 of keys 2 (l % 4), + 1,
+  + 8 and + 9: rows l / 4 and l / 4 + 8 of product i are dimensions 2i and 2i + 1 of these eight.
 
-Source: PTX ISA 9.0, "Matrix Fragments for mma.m16n8k16 with floating point type", "movmatrix", "mapa"; the joining of
-parts: FlashDecoding, Dao et al. 2023.
+Sources: PTX ISA 9.0, "Matrix Fragments for mma.m16n8k16 with floating point type", "movmatrix", "mapa"; for merging
+partial results, FlashDecoding, Dao et al. 2023.
 """
 
 from std.bit import log2_floor
@@ -42,79 +42,78 @@ from .ptx import (
 )
 
 comptime ATTENTION_THREADS = 256
-"""Threads of a block."""
+"""Threads per block."""
 
 comptime HEAD_DIM = 64
-"""D, dimensions of a head, as both published models have."""
+"""D, dimensions of a head in both published models."""
 
 comptime MAX_GROUP = 8
-"""Query heads of a key-value head, at most: the columns of a product."""
+"""Maximum query heads per key-value head: the columns of a product."""
 
 comptime TILE_KEYS = 16
-"""Keys of a tile; a page holds whole ones."""
+"""Keys per tile; a page holds a whole number of tiles."""
 
 comptime _KEY_WORDS = HEAD_DIM // 8
-"""Words of a key that a lane has, and of a query."""
+"""Words of each key, and of the query, that a lane holds."""
 
 comptime _VALUE_WORDS = HEAD_DIM // 16
-"""Words of a value that a lane has."""
+"""Words of each value that a lane holds."""
 
 comptime _SHARES = 8
-"""Warps of a block, and blocks of a cluster at most, on any GPU that has clusters."""
+"""Warps per block, and the most blocks per cluster that every GPU with clusters supports."""
 
 comptime _WARPS = ATTENTION_THREADS // 32
 
 
 @fieldwise_init
 struct _Tile(TrivialRegisterPassable):
-    """A lane's words of 16 keys and their values, two dimensions to a word."""
+    """A lane's words of 16 keys and their values, two dimensions per word."""
 
     var keys: SIMD[DType.uint32, 2 * _KEY_WORDS]
-    """Of keys l / 4 and l / 4 + 8, dimensions 8 (l % 4) to + 7 of each 32."""
+    """Dimensions 8 (l % 4) to + 7 of each 32, of keys l / 4 and l / 4 + 8."""
     var values: SIMD[DType.uint32, 4 * _VALUE_WORDS]
-    """Of keys 2 (l % 4), + 1, + 8 and + 9, dimensions 8 (l / 4) to + 7."""
+    """Dimensions 8 (l / 4) to + 7, of keys 2 (l % 4), + 1, + 8 and + 9."""
 
 
 @fieldwise_init
 struct _Sequence(TrivialRegisterPassable):
-    """What one query sees of the cache, of one key-value head."""
+    """The part of the cache that one query attends to, for one key-value head."""
 
     var keys: ConstPointer[DType.bfloat16]
     """The head's first key in the layer's first page."""
     var values: ConstPointer[DType.bfloat16]
-    """Its first value there."""
+    """The head's first value there."""
     var table: ConstPointer[DType.uint32]
-    """Pages, [length / page size]."""
+    """The sequence's pages, [length / page size]."""
     var page_stride: Int
-    """Elements from page to page."""
+    """Elements from one page to the next."""
     var row_stride: Int32
-    """Elements from key to key."""
+    """Elements from one key to the next."""
     var last_page: UInt32
-    """What is beyond the cache reads this page."""
+    """The cache's last page, read in place of any beyond it."""
     var page_shift: Int32
-    """The page size's logarithm."""
+    """Binary logarithm of the page size."""
     var begin: Int32
-    """The first position that is seen."""
+    """The first position attended to."""
     var end: Int32
-    """The position behind the query's own."""
+    """One past the last position attended to."""
 
     @inline(.always)
     def page(self, tile: Int32) -> UInt32:
-        """Asks for the page of a tile, or of the last one."""
+        """Loads the page of a tile, or of the last tile if there are no more."""
         var position = min(tile * TILE_KEYS, self.end - 1)
         return self.table[unsafe_offset=Int(position >> self.page_shift)]
 
     @inline(.always)
     def load(self, tile: Int32, page: UInt32, lane: Int32) -> _Tile:
-        """Asks for a tile; behind the last value, whose weights are zero, that one is read instead, which is a number.
-        """
+        """Loads a tile; values past the end, of weight 0, must be finite: the last is repeated."""
         var position = tile * TILE_KEYS
         var start = Int(min(page, self.last_page)) * self.page_stride
         var slot = position & ((1 << self.page_shift) - 1)
         var last = self.end - 1 - position
         var words = _Tile(0, 0)
         comptime for i in range(2):
-            # A key behind the last one may be anything: its score is not looked at.
+            # A key past the end may be anything: its score is masked.
             var row = slot + lane // 4 + Int32(8 * i)
             var key = self.keys.unsafe_offset(start).unsafe_offset(
                 Int(row * self.row_stride + lane % 4 * 8)
@@ -144,7 +143,7 @@ def _pack(low: Float32, high: Float32) -> UInt32:
 
 @inline(.always)
 def _a(w0: UInt32, w1: UInt32, w2: UInt32, w3: UInt32) -> SIMD[DType.bfloat16, 8]:
-    """Makes a fragment of A: rows l / 4 and l / 4 + 8 of the lower 8 k, then of the upper."""
+    """Builds a fragment of A: rows l / 4 and l / 4 + 8 of the lower 8 k, then of the upper 8."""
     return bitcast[DType.bfloat16, 8](SIMD[DType.uint32, 4](w0, w1, w2, w3))
 
 
@@ -155,20 +154,20 @@ def _b(w0: UInt32, w1: UInt32) -> SIMD[DType.bfloat16, 4]:
 
 @inline(.always)
 def _from_lane(x: SIMD[DType.float32, 2], distance: UInt32) -> SIMD[DType.float32, 2]:
-    """Gives the numbers of the lane whose number differs in one bit."""
+    """Returns the values of the lane whose index differs in the bit `distance`."""
     return SIMD[DType.float32, 2](shuffle_xor(x[0], distance), shuffle_xor(x[1], distance))
 
 
 @fieldwise_init
 struct _Softmax(TrivialRegisterPassable):
-    """A warp's softmax so far, of heads 2 (l % 4) and + 1."""
+    """A warp's online softmax, for heads 2 (l % 4) and + 1."""
 
     var largest: SIMD[DType.float32, 2]
-    """The largest score, times log2(e); the same in all lanes of a head."""
+    """Running maximum of the scores, times log2(e); the same in all lanes of a head."""
     var totals: SIMD[DType.float32, 2]
-    """Sums of the weights of this lane's keys, as shares of the largest."""
+    """Sums of the weights of this lane's keys, relative to the maximum."""
     var sums: SIMD[DType.float32, 4 * _VALUE_WORDS]
-    """Weighted values: four of each product, dimensions 2i and 2i + 1 by both heads."""
+    """Sums of weighted values: four per product, dimensions 2i and 2i + 1 for both heads."""
 
     @inline(.always)
     def add(
@@ -178,7 +177,7 @@ struct _Softmax(TrivialRegisterPassable):
         scale: Float32,
         seen: SIMD[DType.bool, 2],
     ):
-        """Takes in a tile, in which keys l / 4 and l / 4 + 8 are seen or not, at least one of all 16.
+        """Adds a tile, in which `seen` selects keys l / 4 and l / 4 + 8; at least one of all 16 is selected.
         """
         var scores = SIMD[DType.float32, 4](0)
         comptime for i in range(0, _KEY_WORDS, 2):
@@ -196,7 +195,7 @@ struct _Softmax(TrivialRegisterPassable):
         comptime for i in range(4):
             scores[i] = scores[i] * scale if seen[i // 2] else neg_inf[DType.float32]()
         var largest = max(scores.slice[2](), scores.slice[2, offset=2]())
-        comptime for i in range(3):  # over the lanes of a head
+        comptime for i in range(3):  # across the lanes of a head
             largest = max(largest, _from_lane(largest, UInt32(4 << i)))
         largest = max(largest, self.largest)
         var factors = exp2(self.largest - largest)
@@ -229,10 +228,10 @@ struct _Softmax(TrivialRegisterPassable):
 
 @fieldwise_init
 struct _Shares(TrivialRegisterPassable):
-    """One dimension of one head as several saw it, each of whom has a softmax of its own."""
+    """Partial softmaxes of several warps or blocks, for one dimension of one head."""
 
     var largest: SIMD[DType.float32, _SHARES]
-    """The largest scores, times log2(e); -inf of who saw no key."""
+    """Maximum scores, times log2(e); -inf for a warp without keys or a block that does not exist."""
     var totals: SIMD[DType.float32, _SHARES]
     """Sums of weights."""
     var sums: SIMD[DType.float32, _SHARES]
@@ -240,7 +239,7 @@ struct _Shares(TrivialRegisterPassable):
 
     @inline(.always)
     def join(self, least: Float32) -> Tuple[Float32, Float32, Float32]:
-        """Gives what one would have who saw all: a largest score, which is no less than another one, sum, value.
+        """Merges the shares; returns the maximum score (`least` or more), the sum of weights and the weighted value.
         """
         var largest = max(self.largest.reduce_max(), least)
         var weights = exp2(self.largest - largest)
@@ -253,8 +252,8 @@ struct _Shares(TrivialRegisterPassable):
 
 @fieldwise_init
 struct _Parts(TrivialRegisterPassable):
-    """What a block's warps leave of each head, and behind that what the block leaves: the largest score, the sum of
-    weights, weighted values.
+    """Partial results of each head in shared memory, those of the warps and then the block's: the maximum score, the
+    sum of weights and the weighted values.
     """
 
     comptime head_floats = 2 + HEAD_DIM
@@ -266,9 +265,9 @@ struct _Parts(TrivialRegisterPassable):
 
     @inline(.always)
     def leave(self, softmax: _Softmax, warp: Int, lane: Int):
-        """Writes a warp's softmax."""
+        """Stores a warp's softmax."""
         var totals = softmax.totals
-        comptime for i in range(3):  # over the lanes of a head
+        comptime for i in range(3):  # across the lanes of a head
             totals += _from_lane(totals, UInt32(4 << i))
         comptime for i in range(2):
             var head = 2 * (lane % 4) + i
@@ -284,7 +283,7 @@ struct _Parts(TrivialRegisterPassable):
 
     @inline(.always)
     def join_warps(self, head: Int, dimension: Int):
-        """Joins what the warps left of one head's dimension."""
+        """Merges the warps' results for one dimension of a head."""
         var of_head = self.floats.unsafe_offset(head * Self.head_floats)
         var shares = _Shares(0, 0, 0)
         comptime for warp in range(_WARPS):
@@ -292,7 +291,7 @@ struct _Parts(TrivialRegisterPassable):
             shares.largest[warp] = of_warp[unsafe_offset=0]
             shares.totals[warp] = of_warp[unsafe_offset=1]
             shares.sums[warp] = of_warp[unsafe_offset=2 + dimension]
-        # A block may have seen no key: what it leaves is to differ from others' by a number.
+        # A block may have seen no key: a finite maximum avoids -inf - -inf, which is NaN.
         var largest, total, sum = shares.join(least=min_finite[DType.float32]())
         var of_block = of_head.unsafe_offset(_WARPS * Self.warp_floats)
         if dimension == 0:
@@ -302,7 +301,7 @@ struct _Parts(TrivialRegisterPassable):
 
     @inline(.always)
     def join_parts(self, parts: Int, head: Int, dimension: Int, sink: Float32) -> Float32:
-        """Joins what a cluster's blocks left of one head's dimension, and the sink; all are asked before any is joined.
+        """Merges the blocks' results and the sink for one dimension of a head; all remote loads are issued first.
         """
         var of_block = self.floats.unsafe_offset(
             _WARPS * Self.warp_floats + head * Self.head_floats
@@ -321,7 +320,7 @@ struct _Parts(TrivialRegisterPassable):
         return sum / (total + exp2(sink - largest))
 
 
-# Two blocks to a multiprocessor, so that one's loads hide behind the other's arithmetic.
+# Two resident blocks per multiprocessor, so that one's loads overlap the other's arithmetic.
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(ATTENTION_THREADS)),
     `nvvm.minctasm`=SIMDLength(2),
@@ -343,26 +342,27 @@ def attention_kernel(
     scale: Float32,
     window: Int32,
 ):
-    """Attends from each token of sequence z by the query heads of key-value head y; the blocks along x are a cluster.
+    """Computes attention for the tokens of sequence z and the query heads of key-value head y, by block index.
 
-    Any ragged batch is right; with many tokens a sequence it is slow, as each reads all keys for itself.
+    The blocks along x form a cluster. Correct for any ragged batch, but slow with many tokens per sequence, as each of
+    them reads all keys again.
 
     Args:
         output: [T, heads, D].
-        q: [T, heads, D], rotated; 16-byte aligned.
+        q: [T, heads, D], already rotated; 16-byte aligned.
         row_offsets: [B + 1], ascending.
         sinks: [heads].
-        keys: The layer's in the first page, [page size, kv_heads, D]; 16-byte aligned.
-        values: Its values there.
-        cache_lengths: [B], tokens before this step's.
-        table: [B, table_width], pages of a sequence.
-        page_stride: Elements from page to page, a multiple of 8.
-        pages: Pages of the cache; what lies beyond in the table is read as the last.
-        page_shift: Logarithm of the page size, which is `TILE_KEYS` or more.
-        table_width: Pages that a sequence may have; what it is longer is not seen.
-        group: Query heads of a key-value head, at most `MAX_GROUP`.
-        scale: What scores are multiplied by, times log2(e).
-        window: Positions a query sees, itself included; below 1 for all.
+        keys: The layer's keys in the first page, [page size, kv_heads, D]; 16-byte aligned.
+        values: The layer's values there.
+        cache_lengths: [B], tokens before those of this step.
+        table: [B, table_width], the pages of each sequence.
+        page_stride: Elements from one page to the next, a multiple of 8.
+        pages: Pages of the cache; a larger page number in the table reads the last page.
+        page_shift: Binary logarithm of the page size, which is at least `TILE_KEYS`.
+        table_width: Maximum pages per sequence; positions beyond them are ignored.
+        group: Query heads per key-value head, at most `MAX_GROUP`.
+        scale: Factor on the scores, times log2(e).
+        window: Positions a query attends to, its own included; below 1 for all.
     """
     var floats = stack_allocation[
         _Parts.size, Float32, alignment=8, address_space=AddressSpace.SHARED
@@ -416,7 +416,7 @@ def attention_kernel(
             output[
                 unsafe_offset=(first_head + of_group) * HEAD_DIM + item % HEAD_DIM
             ] = joined.cast[DType.bfloat16]()
-        cluster_sync()  # others may still read what this block is to write again, or to leave behind
+        cluster_sync()  # others may still read the shared memory that this block overwrites next, or frees on exit
 
 
 @inline(.always)
@@ -428,7 +428,7 @@ def _attend(
     turns: Int32,
     lane: Int32,
 ) -> _Softmax:
-    """Takes one tile of so many; before it is multiplied the next one is asked for, and the page of the one after.
+    """Processes every `turns`-th tile, prefetching the next one, and the page of the one after, before each.
     """
     var of_q = SIMD[DType.uint32, _KEY_WORDS](0)
     comptime for j in range(0, _KEY_WORDS, 4):
@@ -455,16 +455,16 @@ def _attend(
 
 
 def choose_parts(sequences: Int, kv_heads: Int, window: Int, multiprocessors: Int) -> Int:
-    """Gives how many blocks share a key-value head: as many as give each multiprocessor one, two at least where each has
-    room for both, and none that a window leaves no tile.
+    """Returns how many blocks share a key-value head.
 
-    As measured on an H200: more blocks have less to do and as much to join.
+    The largest power of two that gives each multiprocessor at most one block, or two blocks if it is 2, and each warp a
+    tile of the window. Measured on an H200: with more blocks, each has less to do but as much to merge.
 
     Args:
         sequences: B.
         kv_heads: Key-value heads.
-        window: Positions a query sees; below 1 for all.
-        multiprocessors: Of the device.
+        window: Positions a query attends to; below 1 for all.
+        multiprocessors: Multiprocessors of the device.
 
     Returns:
         A power of two, at most 8.
@@ -492,7 +492,7 @@ def enqueue_attention(
     scale: Float32,
     window: Int,
 ) raises:
-    """Attends on a device.
+    """Launches attention on a device.
 
     Args:
         ctx: The device.
@@ -500,16 +500,16 @@ def enqueue_attention(
         q: [T, heads, D].
         row_offsets: [sequences + 1].
         sinks: [heads].
-        cache: Keys and values, this step's among them.
+        cache: Keys and values, including those of this step.
         pages: Pages of the cache.
-        cache_lengths: [sequences], tokens before this step's.
+        cache_lengths: [sequences], tokens before those of this step.
         sequences: B.
-        group: Query heads of a key-value head.
-        scale: What scores are multiplied by.
-        window: Positions a query sees, itself included; below 1 for all.
+        group: Query heads per key-value head.
+        scale: Factor on the scores.
+        window: Positions a query attends to, its own included; below 1 for all.
 
     Raises:
-        The launch fails.
+        If the launch fails.
     """
     if sequences == 0:
         return
@@ -533,6 +533,6 @@ def enqueue_attention(
         Int32(window),
         grid_dim=(parts, cache.kv_heads, sequences),
         block_dim=ATTENTION_THREADS,
-        # A cluster of one would wait at barriers of clusters all the same.
+        # Without this attribute a block is a cluster of one, for which cluster barriers work all the same.
         cluster_dim=Optional(Dim(parts)) if parts > 1 else None,
     )

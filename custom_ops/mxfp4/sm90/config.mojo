@@ -1,4 +1,4 @@
-"""How a grouped matmul is cut for Hopper: a pure function of its sizes."""
+"""Tiling configurations of the grouped matmul for Hopper, chosen by a pure function of its sizes."""
 
 from std.math import ceildiv, gcd
 
@@ -6,7 +6,7 @@ from ..layouts.fragments import LINE_BYTES
 from ..layouts.sm90_tiles import TILE_BYTES, TILE_ROWS
 
 comptime SHARED_BYTES = 232_448
-"""Shared memory a block can have. Source: CUDA programming guide, compute capability 9.0."""
+"""Maximum shared memory of a block. Source: CUDA programming guide, compute capability 9.0."""
 
 comptime WARPGROUP = 128
 """Threads of a warpgroup."""
@@ -15,45 +15,45 @@ comptime SM_REGISTERS = 65_536
 """Registers of a multiprocessor. Source: CUDA programming guide, compute capability 9.0."""
 
 comptime PRODUCER_REGISTERS = 56
-"""Registers that a loading thread keeps where it gives others up."""
+"""Registers that a producer thread keeps where producers release the others."""
 
 comptime BARRIER_BYTES = 8
 """Bytes of an mbarrier."""
 
 comptime MAX_EXPERTS = 510
-"""Experts that a block's list has room for."""
+"""Experts that fit in a block's list."""
 
 
 @fieldwise_init
 struct Sm90Config(Equatable, TrivialRegisterPassable):
-    """A block's share of the work: warpgroups multiply, and the warps behind them load."""
+    """Tiling of a block: consumer warpgroups multiply, the producer warps after them load."""
 
     var tokens: Int
-    """Rows of activations in a tile: 8, 16, 64 or 128."""
+    """Rows of activations per output tile: 8, 16, 64 or 128."""
     var row_tiles: Int
-    """Tiles of 64 weight rows in a tile of outputs."""
+    """Tiles of 64 weight rows per output tile."""
     var warpgroups: Int
-    """Warpgroups that multiply."""
+    """Consumer warpgroups."""
     var split_k: Bool
-    """Whether the two warpgroups take turns along k, each with all row tiles, by a warp's own instruction (`mma`): where decoding
-    takes longer than products. Otherwise each has a row tile, and multiplies by a warpgroup's instruction (`wgmma`)."""
+    """Whether the two warpgroups split k: they take stages in turn, each with all row tiles, by the warp-level `mma`;
+    used where decoding takes longer than the products. Otherwise each warpgroup multiplies one row tile by `wgmma`."""
     var k_tiles: Int
-    """Tiles of 64 k in a stage."""
+    """Tiles of 64 k per stage."""
     var stages: Int
-    """Stages in flight."""
+    """Pipeline stages: slots of the ring buffer."""
     var loading_threads: Int
-    """Threads that load a stage together, whole warps."""
+    """Threads of a loader, which load a stage together; whole warps."""
     var loaders: Int
-    """Those that take turns to load."""
+    """Loaders, which take stages in turn."""
     var blocks: Int
-    """Blocks to a multiprocessor."""
+    """Resident blocks per multiprocessor."""
 
     def loaded_by(self, *, threads: Int, loaders: Int) -> Self:
-        """Gives the same with other threads to load.
+        """Returns this configuration with different producers.
 
         Args:
-            threads: Those that load a stage together.
-            loaders: Those that take turns.
+            threads: Threads of a loader.
+            loaders: Loaders, which take stages in turn.
 
         Returns:
             The configuration.
@@ -64,23 +64,23 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return other
 
     def threads(self) -> Int:
-        """Gives the threads of a block.
+        """Returns the threads of a block.
 
         Returns:
-            Threads, those that load included.
+            Threads, including the producers.
         """
         return WARPGROUP * self.warpgroups + self.loading_threads * self.loaders
 
     def sharers(self) -> Int:
-        """Gives the warpgroups that take turns along k.
+        """Returns the number of warpgroups among which k is split.
 
         Returns:
-            How many have the same rows.
+            Warpgroups that have the same rows.
         """
         return self.warpgroups if self.split_k else 1
 
     def b_bytes(self) -> Int:
-        """Gives the bytes of activations in a stage.
+        """Returns the bytes of activations in a stage.
 
         Returns:
             Bytes, a multiple of 1024.
@@ -88,7 +88,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return self.k_tiles * self.tokens * LINE_BYTES
 
     def a_bytes(self) -> Int:
-        """Gives the bytes of weights in a stage.
+        """Returns the bytes of weights in a stage.
 
         Returns:
             Bytes.
@@ -96,7 +96,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return self.k_tiles * self.row_tiles * TILE_BYTES
 
     def sums_bytes(self) -> Int:
-        """Gives the bytes in which the warpgroups that split k hand sums to each other.
+        """Returns the bytes through which the warpgroups that split k exchange sums.
 
         Returns:
             Bytes.
@@ -106,18 +106,18 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return self.row_tiles * TILE_ROWS * self.tokens * 4
 
     def list_bytes(self) -> Int:
-        """Gives the bytes of the list of experts.
+        """Returns the bytes of the list of experts.
 
         Returns:
-            Bytes: 16 for each expert, twice where narrow tiles come last, and for each of two at the end.
+            Bytes: 16 per entry; an entry per expert, or two where narrow tiles come last, and two at the end.
         """
         return 16 * (MAX_EXPERTS * (2 if self.narrow_last() else 1) + 2)
 
     def shared_bytes(self) -> Int:
-        """Gives the shared memory of a block.
+        """Returns the shared memory of a block.
 
         Returns:
-            Bytes: stages of activations, stages of weights, the list of experts, sums, two barriers a stage.
+            Bytes: stages of activations, stages of weights, the list of experts, sums, two barriers per stage.
         """
         return (
             self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES)
@@ -126,7 +126,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         )
 
     def launch_registers(self) -> Int:
-        """Gives the registers that each thread of a block begins with.
+        """Returns the registers per thread at launch.
 
         Returns:
             Registers, a multiple of 8.
@@ -134,9 +134,9 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return SM_REGISTERS // (self.threads() * self.blocks) // 8 * 8
 
     def consumer_registers(self) -> Int:
-        """Gives the registers that a multiplying thread may have.
+        """Returns the registers that a consumer thread may use.
 
-        Where a warpgroup that loads gives some up, no more than a block has in all: `setmaxnreg` would wait for them for ever.
+        Where producers release some, no more than the block has in all: `setmaxnreg` would wait forever for the rest.
 
         Returns:
             Registers, a multiple of 8.
@@ -149,32 +149,32 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         )
 
     def moves_registers(self) -> Bool:
-        """Tells whether loading threads give registers to the others.
+        """Returns whether producer threads release registers to the consumers.
 
         Returns:
-            Whether they do: where they are a warpgroup, which alone can, and what they give is of use.
+            True where they form a whole warpgroup, as `setmaxnreg` requires, and consumers can use the registers.
         """
         var whole = self.loading_threads * self.loaders == WARPGROUP
         return whole and not (self.split_k and self.row_tiles == 1)
 
     def narrow_tokens(self) -> Int:
-        """Gives the rows of activations up to which a tile is multiplied as a narrow one.
+        """Returns the rows of activations up to which a tile is multiplied as a narrow one.
 
         Returns:
-            Half of `tokens`, or all where one instruction has no fewer.
+            Half of `tokens`, but no fewer than the 8 of one instruction.
         """
         return max(self.tokens // 2, 8)
 
     def narrow_last(self) -> Bool:
-        """Tells whether narrow tiles come after all others, where they even out what blocks have to do.
+        """Returns whether narrow tiles come after all others, where they balance the load of the blocks.
 
         Returns:
-            Whether they do: where the tensor core is the limit, as an expert's weights then come from memory twice.
+            True only where the tensor core is the bottleneck: an expert in both parts has its weights read twice.
         """
         return self.tokens > 64
 
     def row_blocks(self, n: Int) -> Int:
-        """Gives the blocks along an expert's weight rows.
+        """Returns the blocks along an expert's weight rows.
 
         Args:
             n: Weight rows.
@@ -185,7 +185,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         return ceildiv(n, TILE_ROWS * self.row_tiles)
 
     def most_items(self, rows: Int, experts: Int, n: Int) -> Int:
-        """Gives the most tiles of outputs that any routing makes.
+        """Returns the maximum number of output tiles over all routings.
 
         Args:
             rows: Routed rows, P.
@@ -193,12 +193,12 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
             n: Weight rows.
 
         Returns:
-            Tiles: each expert with rows may have one that is not full.
+            Tiles: each expert with rows may have one partial tile.
         """
         return (rows // self.tokens + min(rows, experts)) * self.row_blocks(n)
 
     def most_items_listed(self, rows: Int, experts: Int, n: Int) -> Int:
-        """Gives the most tiles of outputs that any offsets make, such as no routing has.
+        """Returns the maximum number of output tiles over all offsets, even those that no routing produces.
 
         Args:
             rows: Routed rows, P.
@@ -212,17 +212,18 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
 
 
 def check_config[config: Sm90Config]():
-    """Refuses to compile what would not fit a multiprocessor, or would wait for ever.
+    """Rejects at compile time what would not fit on a multiprocessor, or would deadlock.
 
     Parameters:
-        config: How a matmul is cut.
+        config: The tiling configuration.
     """
-    # Each block's shared memory costs another KiB of the multiprocessor's.
+    # Each resident block takes another KiB of the multiprocessor's shared memory.
     comptime fits = config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
     comptime assert fits, "the stages of all blocks must fit shared memory"
     comptime assert config.b_bytes() % 1024 == 0, "a stage must be whole swizzled tiles"
-    # A wait tells rounds apart by parity, so nobody may ask for a round while the one before the last is not over. Who
-    # multiplies has been through the slot's last round itself; who loads has waited for a later stage of the same warpgroup.
+    # A wait distinguishes rounds only by parity, so no thread may wait for a slot's round before the previous round is
+    # complete. A consumer has been through that round itself; a producer has already waited for the same warpgroup to
+    # release a stage at least as late.
     comptime assert config.stages % config.sharers() == 0, "a slot must stay with one warpgroup"
     comptime turns = config.loaders * config.sharers() // gcd(config.loaders, config.sharers())
     comptime assert (
@@ -232,7 +233,7 @@ def check_config[config: Sm90Config]():
     comptime assert config.split_k or shared_out, "each warpgroup must have a row tile"
     comptime two = config.warpgroups == 2 and config.row_tiles <= 2
     comptime assert two or not config.split_k, "two warpgroups split k, and finish a row tile each"
-    # Where products are a warpgroup's, a slot is given back when the next stage's have begun.
+    # With wgmma a slot is released only after the next stage's products have been issued.
     comptime assert config.split_k or config.stages >= 2, "a warpgroup must have two slots"
     comptime of_block = config.launch_registers() * (config.warpgroups + 1)
     comptime moved = config.consumer_registers() * config.warpgroups + PRODUCER_REGISTERS
@@ -251,7 +252,7 @@ comptime DECODE_8 = Sm90Config(
     loaders=4,
     blocks=3,
 )
-"""Up to four rows to an expert."""
+"""For up to four rows per expert."""
 
 comptime DECODE_16 = Sm90Config(
     tokens=16,
@@ -264,13 +265,13 @@ comptime DECODE_16 = Sm90Config(
     loaders=2,
     blocks=2,
 )
-"""Up to twelve rows to an expert."""
+"""For up to twelve rows per expert."""
 
 comptime MLP_8 = DECODE_8.loaded_by(threads=32, loaders=2)
-"""Both matmuls in one kernel, where `DECODE_8` is chosen: fewer threads load, as what both need takes registers."""
+"""For both matmuls in one kernel, where `DECODE_8` is chosen; fewer producers, as that kernel needs more registers."""
 
 comptime MLP_16 = DECODE_16.loaded_by(threads=32, loaders=2)
-"""Where `DECODE_16` is."""
+"""The same where `DECODE_16` is chosen."""
 
 comptime MIDDLE_64 = Sm90Config(
     tokens=64,
@@ -283,7 +284,7 @@ comptime MIDDLE_64 = Sm90Config(
     loaders=1,
     blocks=1,
 )
-"""Up to 64 rows to an expert."""
+"""For up to 64 rows per expert."""
 
 comptime PREFILL_128 = Sm90Config(
     tokens=128,
@@ -296,14 +297,14 @@ comptime PREFILL_128 = Sm90Config(
     loaders=1,
     blocks=1,
 )
-"""More."""
+"""For more rows per expert."""
 
 
 def choose_config(rows: Int, experts: Int) -> Sm90Config:
-    """Chooses by the rows that an expert gets if all get the same.
+    """Chooses a configuration by the rows per expert if all experts get the same number.
 
-    A tile too wide multiplies zeros, one too narrow decodes weights again for the next rows. Where one begins to win was
-    measured on an H200 (NOTES F73, F80).
+    A tile that is too wide multiplies zeros; one that is too narrow decodes weights again for the next rows. The
+    thresholds were measured on an H200 (NOTES F73, F80).
 
     Args:
         rows: Routed rows, P.

@@ -1,4 +1,4 @@
-"""A word of codes to the A fragment of a step of 16 k: spread the bits, then one exact multiplication by the scale."""
+"""Decodes a word of codes to the A fragment of 16 k: spreads the bits, then multiplies once, exactly, by the scale."""
 
 from std.memory import bitcast
 
@@ -13,19 +13,19 @@ comptime Fragment = SIMD[DType.bfloat16, 8]
 
 @inline(.always)
 def decode_scales[group: Int](scales: UInt32) -> Pair:
-    """Gives what a lane's codes of a group are multiplied by.
+    """Returns the factors of a lane's codes in a scale group.
 
-    The stored byte s + 126 is the exponent field of the bfloat16 2^(s - 1): times 2^-126, in which `spread_word` leaves
-    codes, that is 2^(s - 127).
+    The stored byte s + 126 is the exponent field of the bfloat16 2^(s - 1); times the 2^-126 by which `spread_word`
+    leaves codes scaled, that is 2^(s - 127).
 
     Parameters:
         group: The group of 32 k, 0..1.
 
     Args:
-        scales: A lane's word of scales in a tile, as `scales_byte` says.
+        scales: A lane's word of scales in a tile, see `scales_byte`.
 
     Returns:
-        The factors of the lane's first row and of its lower one.
+        The factors of the lane's first row and of its lower row.
     """
     return bitcast[DType.bfloat16, 2](spread_scales[group](scales))
 
@@ -34,18 +34,18 @@ def decode_scales[group: Int](scales: UInt32) -> Pair:
 def decode_word(word: UInt32, factors: Pair) -> Fragment:
     """Decodes eight codes.
 
-    Exact for scale bytes 0..128, as a bfloat16 multiplication rounds a product only if it has more than eight bits, which
-    two or fewer bits times a power of two have not; results below 2^-126 are subnormals, which PTX keeps.
+    Exact for scale bytes 0..128: a bfloat16 product is rounded only if it has more than eight significant bits, and at
+    most two bits times a power of two never do. Results below 2^-126 are subnormals, which PTX keeps.
 
     Args:
         word: The codes.
-        factors: Of the lane's first row and of its lower one.
+        factors: Those of the lane's first row and of its lower row.
 
     Returns:
         The weights.
     """
     var spread = spread_word(word)
-    # Either factor twice is no instruction: a multiplication takes one half of a register for both.
+    # Duplicating a factor costs no instruction: a multiplication can use one register half for both products.
     var first = Pair(factors[0])
     var lower = Pair(factors[1])
     var a0 = bitcast[DType.bfloat16, 2](spread[0]) * first

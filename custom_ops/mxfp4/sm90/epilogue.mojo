@@ -1,4 +1,4 @@
-"""What happens to a lane's sums on their way to the output: bias, and for the experts' first half SwiGLU."""
+"""The epilogue: adds the bias to a lane's sums, applies SwiGLU in the experts' first matmul, and stores the output."""
 
 from ..layouts.fragments import d_column, d_lower, fragment_row
 from ..layouts.sm90_tiles import TILE_ROWS, source_row
@@ -8,17 +8,17 @@ from .ptx import multiply_wide, prefetch, store_if
 from .schedule import Work
 
 comptime Bf16Pointer = MutPointer[BFloat16, MutUntrackedOrigin]
-"""The output tensor."""
+"""A pointer into the output tensor."""
 
 
 @fieldwise_init
 struct Output[gated: Bool](TrivialRegisterPassable):
-    """The output tensor and what is applied before it.
+    """The output tensor and what is applied before it is stored.
 
-    A lane has two neighbouring weight rows of a tile, the first of which is even: what belongs to both is one word.
+    A lane has two adjacent weight rows of a tile, the first of which is even, so two values for them share one word.
 
     Parameters:
-        gated: Whether rows are gates and ups, and SwiGLU makes one output of two.
+        gated: Whether rows alternate between gate and up, and SwiGLU turns two into one output.
     """
 
     var y: Bf16Pointer
@@ -32,12 +32,12 @@ struct Output[gated: Bool](TrivialRegisterPassable):
 
     @inline(.always)
     def prefetch_bias(self, work: Work, row_tile: Int32, warp: Int):
-        """Has the bias of a warp's 16 rows, a sector of memory, in the second-level cache by the time it is asked for.
+        """Prefetches the bias of a warp's 16 rows, one sector of memory, into L2.
 
         Args:
-            work: The tile of outputs.
+            work: The output tile.
             row_tile: The tile of 64 weight rows.
-            warp: The warp in its warpgroup.
+            warp: The index of the warp in its warpgroup.
         """
         var row = min(Int(row_tile) * TILE_ROWS + 16 * warp, self.n - 1)
         prefetch(self.bias.unsafe_offset(Int(work.expert) * self.n + row))
@@ -54,25 +54,25 @@ struct Output[gated: Bool](TrivialRegisterPassable):
         warp: Int,
         lane: Int,
     ):
-        """Finishes and stores a lane's sums of one tile.
+        """Applies the epilogue to a lane's sums of one tile and stores the results.
 
         Parameters:
             columns: Rows of activations in the tile.
 
         Args:
-            sums: D's registers.
+            sums: The lane's registers of D.
             bias_of_rows: From `load_bias`.
-            work: The tile of outputs.
+            work: The output tile.
             row_tile: The tile of 64 weight rows.
-            warp: The warp in its warpgroup.
+            warp: The index of the warp in its warpgroup.
             lane: The lane.
         """
         comptime rows = 2 if Self.gated else 1
         var row = _row(row_tile, warp, lane)
         if row >= self.n:
             return
-        # In bytes, a place is one instruction, a wide multiplication with an addition. Multiples of `row_bytes` alone would
-        # be the same for all items, and ptxas keeps such things in registers that it does not have.
+        # In bytes, an address takes one instruction, a wide multiply-add. Multiples of `row_bytes` by themselves would
+        # be the same for all items, and ptxas would keep them in registers that it does not have.
         var row_bytes = UInt32(self.n // rows * 2)
         var y = self.y.unsafe_offset(row // rows).unsafe_bitcast[UInt8]()
         var bias = bias_of_rows.cast[DType.float32]()
@@ -81,8 +81,8 @@ struct Output[gated: Bool](TrivialRegisterPassable):
                 var token = UInt32(work.first_row) + UInt32(d_column(lane, i))
                 var at = y.unsafe_offset(multiply_wide(token, row_bytes)).unsafe_bitcast[BFloat16]()
                 var both = SIMD[DType.float32, 2](sums[i], sums[i + 2]) + bias
-                # Of all columns, those without a token, too: behind branches, one output's exponential and reciprocal
-                # would wait for those of the one before.
+                # Computed even for columns without a token: with branches, each output's exponential and reciprocal
+                # would wait for those of the previous output.
                 var take = token < UInt32(work.end_row)
                 comptime if Self.gated:
                     var one = swiglu(both[0], both[1], self.limit)
@@ -100,13 +100,13 @@ def load_bias(
     Args:
         bias: Bias, [experts, n]; 4-byte aligned.
         n: Weight rows of an expert, an even number.
-        work: The tile of outputs.
+        work: The output tile.
         row_tile: The tile of 64 weight rows.
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
 
     Returns:
-        The bias, for rows past the expert's its last ones'.
+        The bias; for rows past the expert's end, that of its last two rows.
     """
     var row = min(_row(row_tile, warp, lane), n - 2)
     return bias.unsafe_offset(Int(work.expert) * n + row).unsafe_load[width=2, alignment=4]()
@@ -114,5 +114,5 @@ def load_bias(
 
 @inline(.always)
 def _row(row_tile: Int32, warp: Int, lane: Int) -> Int:
-    """Gives the first of a lane's two weight rows of a tile."""
+    """Returns the first of a lane's two weight rows of a tile."""
     return Int(row_tile) * TILE_ROWS + source_row(fragment_row(warp, lane, 0))

@@ -1,21 +1,22 @@
-"""Each expert's rows times its MXFP4 weights on Hopper: `y[p, :] = x[row(p), :] @ W[e(p)].T`, then bias or SwiGLU.
+"""Grouped matmul with MXFP4 weights on Hopper: `y[p, :] = x[row(p), :] @ W[e(p)].T` plus bias, then SwiGLU if gated.
 
-Transposed, so that weights are the operand in registers: D[weight rows, tokens] = W @ x.T.
+It is computed transposed, D[weight rows, tokens] = W @ x.T, so that the weights are the operand in registers.
 
     one warp:       list the experts that have rows
-    warps behind:   for each work item, for each stage of k (they take turns, where few lines make a stage):
-                        wait until the stage is empty
-                        weights: one bulk copy a row tile       -> the stage's full barrier counts bytes
-                        activations: 16 bytes a thread and copy, gathered, swizzled -> and one arrival a thread
-    warpgroups:     for each work item, for each stage of k (they take turns, where they split k):
-                        wait until it is full
+    producer warps: for each work item, for each stage of k (loaders take turns where a stage has few lines):
+                        wait until the slot is empty
+                        weights: one bulk copy per row tile -> the slot's full barrier counts bytes
+                        activations: 16-byte copies by each thread, gathered, swizzled -> one arrival per thread
+    consumers:      for each work item, for each stage of k (warpgroups take turns where they split k):
+                        wait until the slot is full
                         for each k tile, for each half (32 k, one scale group):
-                            decode 2 words of a row tile into fragments; 2 mma for each 8 tokens (`mma`), or 2 wgmma (`wgmma`)
-                        it is empty
-                    sums through shared memory to one warpgroup a row tile, where they split k
+                            decode 2 words per row tile into fragments
+                            2 mma for each 8 tokens (`mma.mojo`), or 2 wgmma (`wgmma.mojo`)
+                        release the slot
+                    where they split k, reduce the sums through shared memory, to one warpgroup per row tile
                     epilogue
 
-Tiles with rows for half their width or less are multiplied as narrow ones; in prefill they come behind all others.
+Tiles with rows for at most half their width are multiplied as narrow ones; in prefill those come after all others.
 
 | tensor | shape | dtype, layout |
 |---|---|---|
@@ -23,7 +24,7 @@ Tiles with rows for half their width or less are multiplied as narrow ones; in p
 | weights | Sm90Tiles | uint8 |
 | bias | [E, N] | bfloat16 |
 | offsets | [E + 1] | int32 |
-| order | [P] | int32, the routed row at each place; token = order // top_k |
+| order | [P] | int32, the routed row at each place in expert order; token = order // top_k |
 | y | [P, N] or [P, N / 2] | bfloat16 |
 """
 
@@ -68,11 +69,11 @@ def grouped_matmul_kernel[
 ):
     """Works through items `block_idx.x`, `block_idx.x + grid_dim.x`, ... of the schedule.
 
-    Launched to overlap with the kernel before it, it loads weights while that one still runs. Gated, it waits for it
-    before all else; otherwise before it reads x, but not before it reads `offsets`.
+    If launched to overlap the preceding kernel, a gated one waits for that kernel before it reads any global memory;
+    one that is not gated reads `offsets`, `weights` and `bias` without waiting, and waits only before it reads x.
 
     Parameters:
-        config: How the matmul is cut.
+        config: The tiling configuration.
         gated: Whether SwiGLU follows.
 
     Args:
@@ -81,13 +82,13 @@ def grouped_matmul_kernel[
         weights: Packed, see `Sm90Tiles`.
         bias: [E, N].
         offsets: [E + 1].
-        order: [P]; not read where `top_k` is 0.
+        order: [P]; not read if `top_k` is 0.
         rows: P.
         experts: E.
         n: N.
         k: K, a multiple of 32.
-        top_k: Routed rows of a token, or 0 where x has rows in expert order.
-        limit: Clamp of SwiGLU.
+        top_k: Routed rows per token, or 0 if the rows of x are in expert order.
+        limit: SwiGLU's clamp.
     """
     check_config[config]()
     var stages = Stages[config](
@@ -99,7 +100,7 @@ def grouped_matmul_kernel[
     if thread == 32:
         stages.init_barriers()
     comptime if gated:
-        # Routing is what the kernel before writes.
+        # The preceding kernel writes the routing.
         wait_for_kernels_before()
         let_next_kernel_begin()
     if thread < 32:
@@ -124,7 +125,7 @@ def grouped_matmul_kernel[
                 stages, turns, Rows[config](weights, tiles, schedule.work(item))
             )
         comptime if not gated:
-            # x is what the kernel before writes, and routing what that one has waited for.
+            # The preceding kernel writes x; the routing is older, as that kernel has waited for it.
             wait_for_kernels_before()
             let_next_kernel_begin()
         while schedule.has(item):
@@ -142,7 +143,7 @@ def grouped_matmul_kernel[
         var warp = in_group // 32
         var turns = Turns[config.stages, config.sharers()](sharer if config.split_k else 0)
         var k_tiles = Int32(tiles.k_tiles())
-        # Its row tile, once sums are added up.
+        # The row tile that this warpgroup finishes.
         var of_group = min(sharer, Int32(config.row_tiles) - 1)
         while schedule.has(item):
             var coming = schedule.work(item)
@@ -151,7 +152,7 @@ def grouped_matmul_kernel[
                 bias_of_rows = load_bias(
                     bias, Int(n), coming, coming.row_tile[config](of_group), warp, lane
                 )
-            else:  # which has no register left
+            else:  # no register is left to hold the bias
                 output.prefetch_bias(coming, coming.row_tile[config](of_group), warp)
 
             @inline(.always)

@@ -1,12 +1,13 @@
-"""Each expert's rows through both of its matmuls on Hopper, for few tokens: weights of the second are on their way while
-the first's are multiplied, so that memory has no pause between.
+"""Both matmuls of the experts in one kernel on Hopper, for few tokens: weights of the second matmul are loaded while
+the first is still being multiplied, so that memory does not idle in between.
 
     h[p, :] = swiglu(x[token(p), :] @ gate_up[e(p)].T + bias), y[p, :] = h[p, :] @ down[e(p)].T + bias
 
-A block works through its items of the first matmul, then of the second, as `grouped_matmul_kernel` does. Who has stored a
-tile of h counts it at its expert; who wants an expert's h waits until all of its tiles are counted. All blocks run at
-once, each does its items of the first matmul first, and none waits there: so what is waited for comes. That holds for one
-stream: two such kernels side by side could each have half of the GPU and wait for the other half for ever.
+Each block works through its items of the first matmul, then of the second, as `grouped_matmul_kernel` does. A warp that
+has stored its rows of a tile of h increments the expert's counter (release); a producer that needs the expert's h waits
+until the counter shows all tiles stored (acquire). This cannot deadlock: all blocks are resident at once, and each
+first finishes its items of the first matmul, in which nothing waits for a counter. That holds for one stream only: two
+such kernels at the same time could each occupy half of the GPU and wait forever for blocks that cannot start.
 """
 
 from std.utils import StaticTuple
@@ -31,12 +32,12 @@ comptime _STORING_WARPS = 4
 """Warps that store a row tile."""
 
 comptime Counts = MutPointer[Int32, MutUntrackedOrigin]
-"""Warps that have stored their rows of a tile of h, by expert."""
+"""By expert, how many warps have stored their rows of a tile of h."""
 
 
 @inline(.always)
 def _tiles(second: Bool, hidden: Int32, inner: Int32) -> Sm90Tiles:
-    """Gives the sizes of a matmul's weights."""
+    """Returns the sizes of the first or second matmul's weights."""
     return Sm90Tiles(Int(hidden if second else 2 * inner), Int(inner if second else hidden))
 
 
@@ -64,15 +65,15 @@ def grouped_mlp_kernel[
     top_k: Int32,
     limit: Float32,
 ):
-    """Works through items `block_idx.x`, `block_idx.x + grid_dim.x`, ... of both matmuls' schedules, one behind the other.
+    """Works through items `block_idx.x`, `block_idx.x + grid_dim.x`, ... of both matmuls' schedules, concatenated.
 
     Parameters:
-        config: How the matmuls are cut.
+        config: The tiling configuration.
 
     Args:
         y: [P, hidden].
         h: [P, inner].
-        stored: [E], zeros, and numbers afterwards.
+        stored: [E], zeros at launch; holds the counts afterwards.
         x: [T, hidden].
         gate_up: Packed [E, 2 inner, hidden], see `Sm90Tiles`.
         gate_up_bias: [E, 2 inner].
@@ -84,8 +85,8 @@ def grouped_mlp_kernel[
         experts: E.
         hidden: A multiple of 32.
         inner: A multiple of 32.
-        top_k: Routed rows of a token.
-        limit: Clamp of SwiGLU.
+        top_k: Routed rows per token.
+        limit: SwiGLU's clamp.
     """
     check_config[config]()
     comptime assert config.split_k and not config.moves_registers(), "for few tokens"

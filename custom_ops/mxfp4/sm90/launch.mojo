@@ -1,4 +1,4 @@
-"""Puts grouped matmuls for Hopper on a device's stream."""
+"""Enqueues the grouped matmuls for Hopper on a device's stream."""
 
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
 from max.gpu.host.launch_attribute import LaunchAttribute
@@ -23,10 +23,10 @@ from .grouped_mlp import Counts, grouped_mlp_kernel
 
 
 comptime MAX_ELEMENTS = 1 << 34
-"""Of x: the kernel counts eight at a time, in 32 bits with a sign."""
+"""Limit on the elements of x: the kernel counts them in units of eight, in signed 32-bit integers."""
 
 comptime MAX_ITEMS = 1 << 30
-"""Tiles of outputs: the kernel counts them, and up to a round of blocks more, in 32 bits with a sign."""
+"""Limit on output tiles: the kernel counts them, and up to one grid more, in signed 32-bit integers."""
 
 
 def enqueue_grouped_matmul[
@@ -40,23 +40,24 @@ def enqueue_grouped_matmul[
     experts: Int,
     overlapping: Bool,
 ) raises:
-    """Multiplies with the configuration that `choose_config` gives.
+    """Launches the grouped matmul in the configuration that `choose_config` returns.
 
     Parameters:
         gated: Whether SwiGLU follows.
 
     Args:
         ctx: The device.
-        output: Where to, and what comes before it.
-        activations: What is multiplied.
+        output: The output tensor and its epilogue.
+        activations: The activations.
         weights: Packed, see `Sm90Tiles`.
         offsets: [experts + 1].
         experts: E.
-        overlapping: Whether to begin while the kernel before still runs. Weights and bias must be older than that one; and
-            where not gated so must be `offsets`: it must have waited for what wrote them before it let this one begin.
+        overlapping: Whether to begin while the preceding kernel still runs. Weights and bias must be older than that
+            kernel. If not gated, so must `offsets`: that kernel must have waited for what wrote them before it let this
+            one begin.
 
     Raises:
-        There are too many experts, the activations are too large, offsets could make too many tiles of outputs, or the
+        If there are too many experts, the activations are too large, offsets could make too many output tiles, or the
         launch fails.
     """
     if activations.rows == 0 or output.n == 0 or experts == 0:
@@ -104,7 +105,7 @@ def _enqueue[
 ) raises:
     _check_items(config.most_items_listed(activations.rows, experts, output.n))
     var attributes: List[LaunchAttribute] = []
-    # Without k nothing would be waited for before y is written.
+    # With k = 0 there is no stage to wait for, so y could be written before the preceding kernel has finished.
     if overlapping and activations.k > 0:
         attributes = overlap_attributes(ctx)
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
@@ -154,15 +155,15 @@ def enqueue_grouped_mlp(
     offsets: ConstPointer[DType.int32],
     experts: Int,
 ) raises:
-    """Multiplies by both matrices: of few tokens in one kernel, where the second's weights are loaded behind the first's.
+    """Launches both matmuls: for few tokens as one kernel, which loads the second's weights right after the first's.
 
-    Both begin while the kernel before still runs, which may write all but weights and bias.
+    Either way the launch overlaps the preceding kernel, which may write every input but weights and biases.
 
     Args:
         ctx: The device.
         output: [P, hidden], and its bias.
-        inner: [P, inner], which is written on the way, its bias and limit.
-        stored: [E], zeros, in which blocks count.
+        inner: [P, inner], the intermediate result, with its bias and limit.
+        stored: [E], zeros: the counters of `grouped_mlp_kernel`.
         activations: [T, hidden].
         gate_up: Packed [E, 2 inner, hidden], see `Sm90Tiles`.
         down: Packed [E, hidden, inner].
@@ -181,7 +182,7 @@ def enqueue_grouped_mlp(
         inner.n // 2,
         0,
     )
-    # Without k, or with nothing to multiply, nobody would come to count.
+    # Sizes with nothing to multiply are left to the separate launches.
     if not few or activations.rows == 0 or activations.k == 0 or inner.n == 0 or experts == 0:
         enqueue_grouped_matmul(ctx, inner, activations, gate_up, offsets, experts, overlapping=True)
         enqueue_grouped_matmul(ctx, output, between, down, offsets, experts, overlapping=True)
@@ -212,7 +213,7 @@ def _enqueue_mlp[
     experts: Int,
 ) raises:
     var rows = activations.rows
-    # Counted behind each other.
+    # The kernel numbers the items of both matmuls consecutively.
     _check_items(
         config.most_items_listed(rows, experts, inner.n)
         + config.most_items_listed(rows, experts, output.n)
@@ -220,7 +221,7 @@ def _enqueue_mlp[
     var items = config.most_items(rows, experts, inner.n) + config.most_items(
         rows, experts, output.n
     )
-    # Blocks wait for each other, so all are to be there at once.
+    # Blocks wait for each other, so the whole grid must be resident at once.
     var there = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT)) * config.blocks
     ctx.enqueue_function[grouped_mlp_kernel[config]](
         output.y,

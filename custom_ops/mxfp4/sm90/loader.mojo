@@ -1,4 +1,4 @@
-"""Who fills the stages of a work item: weights by bulk copies, activations gathered row by row."""
+"""The producer side: fills the stages of a work item, weights by bulk copies, activations gathered row by row."""
 
 from std.math import ceildiv
 
@@ -14,33 +14,33 @@ from .schedule import Work
 from .stages import Stages, Turns
 
 comptime _COPY_ELEMENTS = 8
-"""Elements that one thread copies at once: 16 bytes."""
+"""Elements per copy of a thread: 16 bytes."""
 comptime _CHUNKS = TILE_K // _COPY_ELEMENTS
-"""Copies to a line of 64 k."""
+"""Copies per line of 64 k."""
 
 
 @fieldwise_init
 struct Rows[config: Sm90Config](TrivialRegisterPassable):
-    """The weight rows of a work item, in tiles.
+    """The weight rows of a work item, as tiles.
 
     Parameters:
-        config: How the matmul is cut.
+        config: The tiling configuration.
     """
 
     var first: ConstPointer[DType.uint8]
     """The first tile."""
     var last: Int32
-    """The item's last row tile that the expert has: it comes again in the place of those past it, whose products are
-    computed and not stored."""
+    """The item's last row tile that exists in the expert, counted from the first. It is loaded again in place of those
+    past it, whose products are computed but not stored."""
     var k_tiles: Int32
     """Tiles along k."""
 
     def __init__(out self, weights: ConstPointer[DType.uint8], tiles: Sm90Tiles, work: Work):
-        """Finds them.
+        """Locates the tiles.
 
         Args:
-            weights: Packed.
-            tiles: Their sizes.
+            weights: The packed weights.
+            tiles: The sizes of the weights.
             work: The item.
         """
         var row_tile = work.row_tile[Self.config](0)
@@ -50,7 +50,7 @@ struct Rows[config: Sm90Config](TrivialRegisterPassable):
 
     @inline(.always)
     def stages(self) -> Int32:
-        """Gives the stages of the item.
+        """Returns the number of stages of the item.
 
         Returns:
             Stages, the last of which may have fewer k tiles.
@@ -59,12 +59,12 @@ struct Rows[config: Sm90Config](TrivialRegisterPassable):
 
     @inline(.always)
     def load(self, stages: Stages[Self.config], slot: Int32, stage: Int32):
-        """Begins to load a stage's weights, whose bytes its full barrier is told to expect.
+        """Starts loading a stage's weights, and tells the full barrier how many bytes to expect.
 
         Args:
             stages: Shared memory.
-            slot: Where to.
-            stage: Which one of the item.
+            slot: The slot to fill.
+            stage: The stage of the item.
         """
         var k_tile = stage * Int32(Self.config.k_tiles)
         var here = min(Int32(Self.config.k_tiles), self.k_tiles - k_tile)
@@ -89,19 +89,19 @@ def load_ahead[
     var turns: Turns[config.stages, config.loaders],
     rows: Rows[config],
 ) -> Int32:
-    """Begins to load a work item's weights into all slots: they need not wait for its activations, or the tokens' places.
+    """Starts loading a work item's weights into all slots: weights need not wait for activations or the row order.
 
     Parameters:
-        config: How the matmul is cut.
-        first: Whether it is the block's first item: all slots are empty.
+        config: The tiling configuration.
+        first: Whether it is the block's first item, when all slots are empty.
 
     Args:
         stages: Shared memory.
-        turns: The loader's.
+        turns: The loader's turns.
         rows: The item's weights.
 
     Returns:
-        The first stage that is left.
+        The loader's first stage that has not been started.
     """
     while turns.stage < min(Int32(config.stages), rows.stages()):
         comptime if not first:
@@ -123,38 +123,38 @@ def load[
     begun: Int32,
     thread: Int32,
 ):
-    """Loads the stages of one work item whose turn it is.
+    """Loads the loader's stages of one work item.
 
     Parameters:
-        config: How the matmul is cut.
+        config: The tiling configuration.
 
     Args:
         stages: Shared memory.
-        turns: The loader's, left at the next work item's.
+        turns: The loader's turns, advanced to the next work item.
         work: The item.
-        activations: What is multiplied.
+        activations: The activations.
         rows: The item's weights.
-        begun: The first stage whose weights are not on their way already.
-        thread: Of those that load a stage together.
+        begun: The first stage whose weights are not being loaded already.
+        thread: The thread within the loader.
     """
-    # A thread copies the same chunk of k of several lines; a line is one row of one k tile.
+    # Each thread copies the same chunk of k for several lines; a line is one row of one k tile.
     comptime lines_at_once = config.loading_threads // _CHUNKS
     comptime lines = config.tokens // lines_at_once
     comptime assert lines * lines_at_once == config.tokens, "a k tile's lines must be whole rounds"
     var chunk = thread % _CHUNKS
     var first_line = thread // _CHUNKS
     var row_chunks = Int32(activations.k // _COPY_ELEMENTS)
-    # In chunks, so that 32 bits hold them: registers are scarce here. Below 0, and so all along k, for rows that are none.
+    # In chunks, so that 32 bits suffice: registers are scarce here. Negative for missing rows, and so for every k.
     var sources = Array[Int32, lines](fill=Int32.MIN)
     comptime for i in range(lines):
         var place = work.first_row + first_line + Int32(i * lines_at_once)
-        # Unsigned: lying offsets may make more items than 32 bits count.
+        # Unsigned, as invalid offsets may make more items than 32 bits can count.
         var within = UInt32(place) < UInt32(work.end_row)
         var token = activations.row(Int(place)) if within else -1
         if token >= 0:
             sources[i] = Int32(token) * row_chunks + chunk
     var narrow = work.rows() <= Int32(config.narrow_tokens())
-    # Lines eight apart are swizzled alike.
+    # Lines eight apart have the same swizzle.
     comptime alike = max(1, 8 // lines_at_once)
     var targets = Array[Int32, alike](fill=0)
     comptime for i in range(alike):
@@ -164,12 +164,12 @@ def load[
         stages.empty(turns.slot)[].wait(turns.parity ^ 1)
         if thread == 0 and turns.stage >= begun:
             rows.load(stages, turns.slot, turns.stage)
-        syncwarp()  # nothing else says that the warp copies together again, with thread 0
+        syncwarp()  # nothing else guarantees that thread 0 has reconverged with its warp before the copies
         var b = stages.b(turns.slot)
         var k_chunk = turns.stage * Int32(config.k_tiles * _CHUNKS)
         var left = row_chunks - chunk - k_chunk
         comptime for i in range(lines):
-            # A narrow tile's products read no lines past its own.
+            # The products of a narrow tile read no lines beyond its width.
             comptime if i * lines_at_once >= config.narrow_tokens():
                 if narrow:
                     break

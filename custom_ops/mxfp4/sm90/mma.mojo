@@ -1,8 +1,8 @@
-"""Products with few tokens: a warp's own instruction, weights and activations in registers.
+"""Products for few tokens: warp-level `mma`, with weights and activations in registers.
 
-`mma.m16n8k16` has the fragments of `wgmma.m64n8k16`, a warp's 16 rows at a time (`layouts.fragments`), so a tile's words
-are the same. It needs no descriptors, no fences and nobody to wait for, a fifth of the instructions of a stage of 8
-tokens; its lower rate does not matter where memory is the limit.
+`mma.m16n8k16` has the fragments of `wgmma.m64n8k16`, one warp's 16 rows at a time (`layouts.fragments`), so the packed
+words are the same. It needs no descriptors, fences or waits, which saves a fifth of the instructions of a stage of 8
+tokens; its lower throughput does not matter where memory bandwidth is the bottleneck.
 """
 
 from std.math import ceildiv
@@ -17,9 +17,9 @@ from .decode import Fragment, decode_scales, decode_word
 from .stages import Stages, Turns
 
 comptime _COLUMNS = 8
-"""Tokens of one instruction."""
+"""Tokens per instruction."""
 comptime _SUMS = 4
-"""D's registers of one instruction."""
+"""Registers of D per instruction."""
 
 
 @inline(.always)
@@ -32,14 +32,14 @@ def _multiply_k_tile[
     warp: Int,
     lane: Int,
 ):
-    """Multiplies 64 k of all row tiles, of each of which the warp has 16 rows."""
+    """Multiplies one k tile (64 k) of all row tiles; the warp has 16 rows of each."""
     var words = Array[SIMD[DType.uint32, STEPS], config.row_tiles](fill={})
     var scales = Array[UInt32, config.row_tiles](fill=0)
     comptime for row_tile in range(config.row_tiles):
         words[row_tile], scales[row_tile] = stages.weights(
             slot, Int32(row_tile), k_tile, warp, lane
         )
-    # One instruction loads four matrices of 8 tokens by 8 k; each lane says where one line of one lies.
+    # One instruction loads four matrices of 8 tokens by 8 k; each lane gives the address of one row of one of them.
     var line = swizzle_128b(lane % 8 * LINE_BYTES + lane // 8 * 16)
     comptime for half in range(2):
         var a = Array[Fragment, 2 * config.row_tiles](fill={})
@@ -47,7 +47,7 @@ def _multiply_k_tile[
             var factors = decode_scales[half](scales[row_tile])
             comptime for step in range(2):
                 a[2 * row_tile + step] = decode_word(words[row_tile][2 * half + step], factors)
-        # The swizzle of the upper 32 k differs in one bit.
+        # The swizzled address of the upper 32 k differs in one bit.
         var b = stages.b(slot).unsafe_offset(line ^ (64 * half)).unsafe_bitcast[BFloat16]()
         comptime for column in range(tokens // _COLUMNS):
             comptime before = (k_tile * config.tokens + column * _COLUMNS) * LINE_BYTES
@@ -70,21 +70,21 @@ def multiply_mma[
     warp: Int,
     lane: Int,
 ) -> SIMD[DType.float32, tokens // 2 * config.row_tiles]:
-    """Multiplies the stages of one work item whose turn it is.
+    """Multiplies the warpgroup's stages of one work item.
 
     Parameters:
-        config: How the matmul is cut.
-        tokens: Rows of activations that are multiplied, from the first on: all, or the half of a narrow tile.
+        config: The tiling configuration.
+        tokens: Rows of activations to multiply, from the first on: all, or the half of a narrow tile.
 
     Args:
         stages: Shared memory.
-        turns: The stages, left at the next work item's.
+        turns: The warpgroup's turns, advanced to the next work item.
         k_tiles: Tiles along k.
-        warp: The warp in its warpgroup.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
 
     Returns:
-        D's registers, as `layouts.fragments` has them, of one row tile after the other.
+        The lane's registers of D, see `layouts.fragments`, row tile by row tile.
     """
     var sums = SIMD[DType.float32, tokens // 2 * config.row_tiles](0)
     while True:
@@ -92,7 +92,7 @@ def multiply_mma[
         if here <= 0:
             break
         stages.full(turns.slot)[].wait(turns.parity)
-        # A whole stage is one run without branches: what is loaded for the next tile hides behind this one's products.
+        # A full stage is straight-line code, so that loads for the next tile overlap the products of this one.
         if here >= Int32(config.k_tiles):
             comptime for k_tile in range(config.k_tiles):
                 _multiply_k_tile[config, tokens, k_tile](stages, turns.slot, sums, warp, lane)
@@ -100,7 +100,7 @@ def multiply_mma[
             comptime for k_tile in range(config.k_tiles - 1):
                 if Int32(k_tile) < here:
                     _multiply_k_tile[config, tokens, k_tile](stages, turns.slot, sums, warp, lane)
-        syncwarp()  # all lanes have read
+        syncwarp()  # all lanes have read the slot
         if lane == 0:
             _ = stages.empty(turns.slot)[].arrive()
         turns.advance()
@@ -117,10 +117,10 @@ def add_up[
     group: Int32,
     thread: Int,
 ) -> SIMD[DType.float32, tokens // 2]:
-    """Hands one warpgroup's sums of each row tile to the other, that of the tile's number, which adds them to its own.
+    """Reduces the sums of the two warpgroups: warpgroup i receives the other's sums of row tile i and adds its own.
 
     Parameters:
-        config: How the matmul is cut.
+        config: The tiling configuration.
         tokens: Rows of activations that were multiplied.
 
     Args:
@@ -130,7 +130,7 @@ def add_up[
         thread: The thread in its warpgroup.
 
     Returns:
-        For such a warpgroup its row tile's.
+        In a warpgroup that has a row tile, the total sums of that tile.
     """
     comptime registers = tokens // 2
     var own = SIMD[DType.float32, registers](0)
@@ -147,5 +147,5 @@ def add_up[
         if group == Int32(row_tile):
             comptime for i in range(registers):
                 own[i] += handed[unsafe_offset=(row_tile * registers + i) * WARPGROUP]
-    named_barrier[Int32(2 * WARPGROUP)](2)  # read before the next item's are written
+    named_barrier[Int32(2 * WARPGROUP)](2)  # read before the next item's sums overwrite them
     return own

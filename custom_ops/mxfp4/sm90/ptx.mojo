@@ -1,4 +1,4 @@
-"""The PTX instructions that the kernels use and Mojo's library does not have in this form."""
+"""PTX instructions that the kernels use and that Mojo's library lacks in this form."""
 
 from layout.tma_async import SharedMemBarrier
 from max.gpu.memory import AddressSpace
@@ -8,26 +8,26 @@ from std.sys._assembly import inlined_assembly
 comptime SharedBytes = Pointer[
     mut=True, UInt8, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""Shared memory."""
+"""Bytes in shared memory."""
 
 comptime SharedFloats = Pointer[
     mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""Numbers in shared memory."""
+"""Floats in shared memory."""
 
 comptime SharedBarrier = Pointer[
     mut=True, SharedMemBarrier, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""An mbarrier, or several."""
+"""One or more mbarriers."""
 
 
 @inline(.always)
 def copy_bulk(target: SharedBytes, source: ImmPointer[UInt8, _], size: Int, barrier: SharedBarrier):
-    """Copies a run of bytes to shared memory; a barrier counts them when they are there.
+    """Starts a bulk copy to shared memory; a barrier counts the bytes when they have arrived.
 
     Args:
-        target: Where to, 16-byte aligned.
-        source: Where from, in global memory, 16-byte aligned.
+        target: The destination, 16-byte aligned.
+        source: The source in global memory, 16-byte aligned.
         size: Bytes, a multiple of 16.
         barrier: The barrier.
     """
@@ -40,11 +40,11 @@ def copy_bulk(target: SharedBytes, source: ImmPointer[UInt8, _], size: Int, barr
 
 @inline(.always)
 def copy_16_bytes(target: SharedBytes, source: ImmPointer[BFloat16, _], take: Bool):
-    """Copies 16 bytes to shared memory, or writes zeros; past the first-level cache.
+    """Starts copying 16 bytes to shared memory, bypassing L1, or writing zeros there.
 
     Args:
-        target: Where to.
-        source: Where from, in global memory; not read where nothing is taken.
+        target: The destination.
+        source: The source in global memory; not read unless `take`.
         take: Whether to copy.
     """
     inlined_assembly[
@@ -56,10 +56,10 @@ def copy_16_bytes(target: SharedBytes, source: ImmPointer[BFloat16, _], take: Bo
 
 @inline(.always)
 def arrive_behind_copies(barrier: SharedBarrier):
-    """Arrives at a barrier, for this thread, when all `copy_16_bytes` that it began so far are done.
+    """Arrives at a barrier once every `copy_16_bytes` that this thread has started so far is complete.
 
     Args:
-        barrier: The barrier, which counts this arrival like any other.
+        barrier: The barrier, whose expected count must include this arrival.
     """
     inlined_assembly[
         "cp.async.mbarrier.arrive.noinc.shared.b64 [$0];", NoneType, constraints="r,~{memory}"
@@ -68,10 +68,10 @@ def arrive_behind_copies(barrier: SharedBarrier):
 
 @inline(.always)
 def prefetch(source: ImmPointer[BFloat16, _]):
-    """Has a line of global memory brought to the second-level cache.
+    """Prefetches a line of global memory into L2.
 
     Args:
-        source: Where it lies.
+        source: An address in the line.
     """
     inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l"](Int64(Int(source)))
 
@@ -84,13 +84,13 @@ def store_if[
     values: SIMD[DType.bfloat16, width],
     take: Bool,
 ):
-    """Stores values to global memory or does not, without a branch, so that what comes next need not wait for them.
+    """Stores values to global memory under a predicate, not a branch, so that later code need not wait for them.
 
     Parameters:
-        width: How many, one or two.
+        width: Number of values, one or two.
 
     Args:
-        target: Where to; not written where nothing is taken.
+        target: The destination; not written unless `take`.
         values: The values.
         take: Whether to store.
     """
@@ -111,7 +111,7 @@ def store_if[
 
 @inline(.always)
 def multiply_wide(a: UInt32, b: UInt32) -> Int:
-    """Multiplies to 64 bits in one instruction, where a compiler that has lost sight of the factors' 32 bits makes several.
+    """Multiplies to 64 bits in one instruction; a compiler that has lost track of the 32-bit factors emits several.
 
     Args:
         a: A factor.
@@ -129,10 +129,10 @@ def multiply_wide(a: UInt32, b: UInt32) -> Int:
 
 @inline(.always)
 def pin(word: UInt32) -> UInt32:
-    """Gives a word back, but not before what stands above has happened.
+    """Returns a word unchanged, and keeps what depends on it below this point.
 
-    Decoding is arithmetic without side effects, which a compiler may move up across a wait, into registers that a
-    product in flight still reads.
+    Decoding has no side effects, so a compiler could hoist it above a wait, into registers that a product in flight
+    still reads.
 
     Args:
         word: The word.
@@ -145,10 +145,10 @@ def pin(word: UInt32) -> UInt32:
 
 @inline(.always)
 def select_bytes[selector: Int](low: UInt32, high: UInt32) -> UInt32:
-    """Makes a word of any of the bytes of two.
+    """Builds a word from any four bytes of two words.
 
     Parameters:
-        selector: Which, a nibble each from the lowest on: 0 to 3 of the first word, 4 to 7 of the second.
+        selector: A nibble per byte, lowest first: 0 to 3 select from the first word, 4 to 7 from the second.
 
     Args:
         low: The first word.
@@ -164,13 +164,13 @@ def select_bytes[selector: Int](low: UInt32, high: UInt32) -> UInt32:
 
 @inline(.always)
 def transpose_8_by_8(word: UInt32) -> UInt32:
-    """Transposes a warp's matrix of 8 by 8 elements of 16 bits, of which lane l has two of row l / 4.
+    """Transposes a warp's 8 by 8 matrix of 16-bit elements, of which lane l holds two of row l / 4.
 
     Args:
-        word: A lane's two elements.
+        word: The lane's two elements.
 
     Returns:
-        Its two of the transposed matrix.
+        Its two elements of the transposed matrix.
     """
     return inlined_assembly[
         "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", UInt32, constraints="=r,r"
@@ -179,11 +179,11 @@ def transpose_8_by_8(word: UInt32) -> UInt32:
 
 @inline(.always)
 def address_in_cluster(here: SharedFloats, block: Int) -> UInt32:
-    """Gives where the same lies in the shared memory of one of the cluster's blocks.
+    """Maps an address in this block's shared memory to the same place in that of another block of the cluster.
 
     Args:
-        here: Where it lies in this block's.
-        block: The other's place in the cluster.
+        here: The address in this block.
+        block: The other block's rank in the cluster.
 
     Returns:
         An address for `read_cluster`.
@@ -198,10 +198,10 @@ def address_in_cluster(here: SharedFloats, block: Int) -> UInt32:
 
 @inline(.always)
 def read_cluster[offset: Int](there: UInt32) -> Float32:
-    """Reads a number from the shared memory of one of the cluster's blocks, which has met with this one since it wrote it.
+    """Reads a float from another block's shared memory; a cluster barrier must come between its write and this read.
 
     Parameters:
-        offset: Numbers from the address on.
+        offset: Floats from the address on.
 
     Args:
         there: From `address_in_cluster`.
@@ -216,10 +216,12 @@ def read_cluster[offset: Int](there: UInt32) -> Float32:
 
 @inline(.always)
 def add_release(counter: MutPointer[Int32, _], amount: Int32):
-    """Adds to a number in global memory, behind all that this thread wrote or knows to be written, for all of the GPU.
+    """Adds to a counter in global memory, with release semantics at GPU scope.
+
+    What this thread wrote before, or has synchronized with, is visible to whoever acquires the counter.
 
     Args:
-        counter: The number.
+        counter: The counter.
         amount: What to add.
     """
     inlined_assembly[
@@ -229,13 +231,15 @@ def add_release(counter: MutPointer[Int32, _], amount: Int32):
 
 @inline(.always)
 def load_acquire(counter: MutPointer[Int32, _]) -> Int32:
-    """Loads a number from global memory; what was written before it was is seen by all that comes later.
+    """Loads a counter from global memory, with acquire semantics at GPU scope.
+
+    What was written before the matching releases is visible to everything after this load.
 
     Args:
-        counter: The number.
+        counter: The counter.
 
     Returns:
-        The number.
+        Its value.
     """
     return inlined_assembly[
         "ld.acquire.gpu.global.s32 $0, [$1];",
@@ -247,6 +251,5 @@ def load_acquire(counter: MutPointer[Int32, _]) -> Int32:
 
 @inline(.always)
 def pause():
-    """Has a thread do nothing for up to 100 ns or so, so that those which ask memory over and over leave it some time.
-    """
+    """Suspends a thread for up to 100 ns or so, so that polling leaves memory some time."""
     inlined_assembly["nanosleep.u32 50;", NoneType, constraints="~{memory}", has_side_effect=True]()

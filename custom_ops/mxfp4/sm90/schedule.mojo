@@ -1,4 +1,4 @@
-"""Which tile of outputs comes next: a list of the experts that have rows, which each block makes for itself."""
+"""The tile scheduler: each block lists the experts that have rows, and finds its output tiles in that list."""
 
 from std.math import ceildiv
 
@@ -10,21 +10,21 @@ from .config import Sm90Config
 
 comptime _LANES = 32
 comptime _AT_ONCE = 4
-"""Experts of a lane whose offsets are asked for together: up to 128 experts all of them."""
+"""Experts per lane whose offsets are loaded together: with up to 128 experts, all of them."""
 comptime _Entry = SIMD[DType.int32, 4]
-"""An expert: its first item (or tile of rows, in a list of those), its number, where its rows begin and end."""
+"""An expert: its first item (or tile of rows, in a list of those), its index, where its rows begin and end."""
 comptime SharedList = Pointer[
     mut=True, _Entry, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""Entries as `list_experts` orders them, then one with all further items and expert -1, then one that no item reaches."""
+"""Entries in the order of `list_experts`, one with expert -1 for all further items, and one that no item reaches."""
 
 
 @fieldwise_init
 struct Work(TrivialRegisterPassable):
-    """A tile of outputs."""
+    """An output tile."""
 
     var expert: Int32
-    """Whose weights."""
+    """The expert."""
     var first_row: Int32
     """First row of activations."""
     var end_row: Int32
@@ -34,49 +34,48 @@ struct Work(TrivialRegisterPassable):
 
     @inline(.always)
     def rows(self) -> Int32:
-        """Gives the rows of activations from the first on.
+        """Returns the number of rows of activations from the first on.
 
         Returns:
-            How many the expert has left, which may be more than a tile has.
+            The expert's remaining rows, which may be more than a tile has.
         """
         return self.end_row - self.first_row
 
     @inline(.always)
     def row_tile[config: Sm90Config](self, of_block: Int32) -> Int32:
-        """Gives which of an expert's row tiles is one of a block's.
+        """Returns the expert's row tile for one of the block's row tiles.
 
         Parameters:
-            config: How the matmul is cut.
+            config: The tiling configuration.
 
         Args:
-            of_block: Which one of the block's.
+            of_block: Index among the block's row tiles.
 
         Returns:
-            Which one of the expert's.
+            Index among the expert's row tiles.
         """
         return self.row_block * Int32(config.row_tiles) + of_block
 
 
 @fieldwise_init
 struct _Offsets[waited: Bool](TrivialRegisterPassable):
-    """Where experts' rows begin, for who has waited for the kernel before, or has not yet."""
+    """Where experts' rows begin, read after waiting for the preceding kernel or before."""
 
     var offsets: ConstPointer[DType.int32]
     var rows: Int32
 
     @inline(.always)
     def __getitem__(self, expert: Int32) -> Int32:
-        """Gives where an expert's rows begin, inside of 0..P whatever the tensor says.
+        """Returns where an expert's rows begin, clamped to 0..P.
 
-        Past the first-level cache while the kernel before may not be over: nothing says what lies there then.
+        Bypasses L1 while the preceding kernel may still run, as no document says what L1 holds then.
         """
         var start = self.offsets.unsafe_load[volatile=not Self.waited, invariant=False](Int(expert))
         return min(max(Int32(0), start), self.rows)
 
     @inline(.always)
     def several(self, first: Int32, end: Int32) -> Array[Int32, _AT_ONCE + 1]:
-        """Gives where the rows of some experts and of the one behind begin, those past the end as the end's.
-        """
+        """Returns where rows of several experts and the next one begin, clamped to expert `end`."""
         var starts = Array[Int32, _AT_ONCE + 1](fill=0)
         comptime for i in range(_AT_ONCE + 1):
             starts[i] = self[min(first + Int32(i), end)]
@@ -94,21 +93,21 @@ def list_experts[
     items_of_tile: Int32,
     lane: Int32,
 ):
-    """Lists the experts that have rows; one warp does it, each lane for its share of the experts.
+    """Lists the experts that have rows, by one warp, each lane for its share of the experts.
 
-    Where narrow tiles come last, an expert may be listed twice: with its other rows, and behind all of those with its
-    narrow tile's. Up to 128 experts memory is waited for once, where a walk from one to the next would wait at each step.
+    Where narrow tiles come last, an expert may be listed twice: with its other rows, and after all of those with the
+    rows of its narrow tile. With up to 128 experts there is one wait for memory; a serial walk would wait at each step.
 
     Parameters:
-        config: How the matmul is cut.
-        waited: Whether the kernel before is over.
+        config: The tiling configuration.
+        waited: Whether the preceding kernel has been waited for.
 
     Args:
-        entries: Room for `list_bytes`.
-        offsets: Expert offsets, [experts + 1]; where they do not ascend, experts have no rows.
+        entries: Shared memory of `list_bytes`.
+        offsets: Expert offsets, [experts + 1]; experts whose offsets do not ascend have no rows.
         experts: E, up to `MAX_EXPERTS`.
-        rows: P: no row at or past it is listed.
-        items_of_tile: What an entry counts for a tile of rows: an expert's blocks of weight rows, or 1 for a list in tiles.
+        rows: P; rows from P on are never listed.
+        items_of_tile: Items per tile of rows: an expert's blocks of weight rows, or 1 for a list in tiles.
         lane: The lane.
     """
     var starts = _Offsets[waited](offsets, rows)
@@ -120,7 +119,7 @@ def list_experts[
     var item = Int32(0)
     comptime for narrow in range(2 if config.narrow_last() else 1):
         comptime if narrow == 1:
-            # Behind the last lane's other tiles.
+            # After the last lane's other tiles.
             place = shuffle_idx(place, UInt32(_LANES - 1))
             item = shuffle_idx(item, UInt32(_LANES - 1))
         var listed = Int32(0)
@@ -154,7 +153,7 @@ def list_experts[
 def _listed_rows[
     config: Sm90Config, narrow: Bool
 ](first: Int32, end: Int32) -> SIMD[DType.int32, 2]:
-    """Gives where the rows of an expert's narrow tile begin and end, or its others: where narrow tiles do not come last, all.
+    """Returns the range of an expert's rows in its narrow tile, or outside it: all, unless narrow tiles come last.
     """
     var rows = max(Int32(0), end - first)
     var last = Int32(0)
@@ -169,23 +168,23 @@ def _listed_rows[
 
 
 struct Schedule[config: Sm90Config, in_tiles: Bool = False](TrivialRegisterPassable):
-    """Work items in order of list entry, rows of activations, weight rows: neighbours share activations, then weights.
+    """Work items ordered by list entry, rows of activations, weight rows: neighbours share activations, then weights.
 
-    Items are asked for in ascending order, so each warp goes through the list once. What there is to know of an item is
-    read from the list whenever it is needed: registers are scarcer than time between items.
+    Items are requested in ascending order, so each warp walks the list once. An item's properties are read from the
+    list whenever they are needed: registers are scarcer than time between items.
 
     Parameters:
-        config: How the matmul is cut.
-        in_tiles: Whether the list is one of tiles, that matmuls of other weight rows have too, and not of items.
+        config: The tiling configuration.
+        in_tiles: Whether the list counts tiles of rows, so that matmuls with different weight rows share it, not items.
     """
 
     var entry: SharedList
-    """That of the last item asked for, or the first one."""
+    """The entry of the last item requested; the first one initially."""
     var row_blocks: UInt32
     """Blocks of weight rows."""
 
     def __init__(out self, entries: SharedList, n: Int32):
-        """Begins at the first expert.
+        """Starts at the first expert.
 
         Args:
             entries: From `list_experts`.
@@ -196,13 +195,13 @@ struct Schedule[config: Sm90Config, in_tiles: Bool = False](TrivialRegisterPassa
 
     @inline(.always)
     def has(mut self, item: Int32) -> Bool:
-        """Goes on to an item's expert.
+        """Advances to an item's expert.
 
         Args:
-            item: The item's number, not below that of an earlier call.
+            item: The item's index, not below that of an earlier call.
 
         Returns:
-            Whether there are so many items.
+            Whether the item exists.
         """
         while self._is_past(item):
             self.entry = self.entry.unsafe_offset(1)
@@ -212,7 +211,7 @@ struct Schedule[config: Sm90Config, in_tiles: Bool = False](TrivialRegisterPassa
     def _is_past(self, item: Int32) -> Bool:
         var next = self.entry.unsafe_offset(1).unsafe_bitcast[Int32]()[]
         comptime if Self.in_tiles:
-            # The last entry's tile is too large to multiply.
+            # The last entry's tile would overflow the multiplication.
             return self._load()[1] >= 0 and UInt32(item) >= self._first_item(next)
         else:
             return item >= next
@@ -226,29 +225,29 @@ struct Schedule[config: Sm90Config, in_tiles: Bool = False](TrivialRegisterPassa
 
     @inline(.always)
     def items(self) -> Int32:
-        """Gives the number of all items.
+        """Returns the total number of items.
 
         Returns:
-            How many, once `has` was asked for one that there is not.
+            Items; valid only after `has` has returned False.
         """
         return Int32(self._first_item(self._load()[0]))
 
     @inline(.always)
     def tiles_of_expert(self) -> Int32:
-        """Gives the tiles of rows of the expert that was gone on to.
+        """Returns the number of tiles of rows of the current expert.
 
         Returns:
-            How many: where narrow tiles come last, without those.
+            Tiles; where narrow tiles come last, without those.
         """
         var entry = self._load()
         return ceildiv(entry[3] - entry[2], Int32(Self.config.tokens))
 
     @inline(.always)
     def work(self, item: Int32) -> Work:
-        """Gives a work item.
+        """Returns a work item.
 
         Args:
-            item: Its number, which there is.
+            item: Its index, for which `has` has returned True.
 
         Returns:
             The item.

@@ -1,4 +1,4 @@
-"""A block's shared memory, in stages that are filled and multiplied in turn."""
+"""A block's shared memory: a ring buffer of stages that producers fill and consumers multiply."""
 
 from layout.tma_async import SharedMemBarrier
 from max.gpu.memory import AddressSpace, fence_mbarrier_init
@@ -11,43 +11,43 @@ from .schedule import SharedList
 comptime SharedSums = Pointer[
     mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED
 ]
-"""Sums that one warpgroup hands to another."""
+"""Sums that one warpgroup passes to another."""
 
 
 @fieldwise_init
 struct Stages[config: Sm90Config](TrivialRegisterPassable):
-    """Shared memory: activations, weights, the list of experts, barriers, sums.
+    """Layout of shared memory: activations, weights, the list of experts, barriers, sums.
 
     Parameters:
-        config: How the matmul is cut.
+        config: The tiling configuration.
     """
 
     var base: SharedBytes
-    """Where it begins."""
+    """Start of the shared memory."""
 
     @inline(.always)
     def b(self, slot: Int32) -> SharedBytes:
-        """Gives a stage's activations: [k tile][token] lines of 64 k, swizzled.
+        """Returns a stage's activations: [k tile][token] lines of 64 k, swizzled.
 
         Args:
             slot: The stage's slot.
 
         Returns:
-            Where they lie.
+            Their address.
         """
         return self.base.unsafe_offset(Int(slot * Int32(Self.config.b_bytes())))
 
     @inline(.always)
     def a(self, slot: Int32, row_tile: Int32, k_tile: Int) -> SharedBytes:
-        """Gives a tile of a stage's weights.
+        """Returns a tile of a stage's weights.
 
         Args:
             slot: The stage's slot.
-            row_tile: The row tile of the block.
-            k_tile: The k tile of the stage.
+            row_tile: The row tile within the block.
+            k_tile: The k tile within the stage.
 
         Returns:
-            Where it lies.
+            Its address.
         """
         return self.base.unsafe_offset(
             Int(
@@ -62,17 +62,17 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
     def weights(
         self, slot: Int32, row_tile: Int32, k_tile: Int, warp: Int, lane: Int
     ) -> Tuple[SIMD[DType.uint32, STEPS], UInt32]:
-        """Loads what a lane multiplies of a tile.
+        """Loads a lane's codes and scales of a tile.
 
         Args:
             slot: The stage's slot.
-            row_tile: The row tile of the block.
-            k_tile: The k tile of the stage.
-            warp: The warp in its warpgroup.
+            row_tile: The row tile within the block.
+            k_tile: The k tile within the stage.
+            warp: The index of the warp in its warpgroup.
             lane: The lane.
 
         Returns:
-            Its words of codes, one for each step of 16 k, and its word of scales.
+            The words of codes, one per step of 16 k, and the word of scales.
         """
         var tile = self.a(slot, row_tile, k_tile)
         var words = tile.unsafe_offset(word_byte(warp, lane, 0)).unsafe_bitcast[UInt32]()
@@ -81,17 +81,17 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
 
     @inline(.always)
     def entries(self) -> SharedList:
-        """Gives the list of experts.
+        """Returns the list of experts.
 
         Returns:
-            Where it lies.
+            Its address.
         """
         comptime before = Self.config.stages * (Self.config.b_bytes() + Self.config.a_bytes())
         return self.base.unsafe_offset(before).unsafe_bitcast[SIMD[DType.int32, 4]]()
 
     @inline(.always)
     def full(self, slot: Int32) -> SharedBarrier:
-        """Gives the barrier of a stage that is being filled.
+        """Returns the full barrier of a slot, on which consumers wait.
 
         Args:
             slot: The stage's slot.
@@ -106,7 +106,7 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
 
     @inline(.always)
     def empty(self, slot: Int32) -> SharedBarrier:
-        """Gives the barrier of a stage that is being multiplied.
+        """Returns the empty barrier of a slot, on which producers wait.
 
         Args:
             slot: The stage's slot.
@@ -118,9 +118,9 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
 
     @inline(.always)
     def init_barriers(self):
-        """Makes the barriers ready; one thread does it, before all others come to them."""
+        """Initializes the barriers, by one thread before any other uses them."""
         comptime for slot in range(Self.config.stages):
-            # Each loading thread arrives behind its copies, and one says how many bytes of weights there will be.
+            # Each loading thread arrives after its copies, and one also when it announces the bytes of weights.
             self.full(Int32(slot))[].init(Int32(Self.config.loading_threads + 1))
             self.empty(Int32(slot))[].init(
                 Int32(4 * Self.config.warpgroups // Self.config.sharers())
@@ -129,36 +129,36 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
 
     @inline(.always)
     def sums(self) -> SharedSums:
-        """Gives where warpgroups that split k hand over their sums.
+        """Returns where warpgroups that split k exchange their sums.
 
         Returns:
-            Where they lie.
+            Their address.
         """
         return self.full(Int32(2 * Self.config.stages)).unsafe_bitcast[Float32]()
 
 
 struct Turns[stages: Int, step: Int](TrivialRegisterPassable):
-    """The stages of one of `step` that take turns: which slot its next one has, and in which round.
+    """The stages of one of `step` participants that take turns: the slot of its next stage, and the round's parity.
 
-    Turns go on from one work item to the next, whatever the number of stages an item has.
+    Turns continue from one work item to the next, whatever the number of stages of an item.
 
     Parameters:
-        stages: Slots.
-        step: How many take turns.
+        stages: Slots of the ring buffer.
+        step: Participants that take turns.
     """
 
     var slot: Int32
-    """Where the next stage lies."""
+    """Slot of the next stage."""
     var parity: UInt32
-    """Of the round."""
+    """Parity of the round."""
     var stage: Int32
-    """Which one of the work item it is."""
+    """Index of the next stage in the work item."""
 
     def __init__(out self, place: Int32):
-        """Begins with the first round.
+        """Starts in the first round.
 
         Args:
-            place: Whose turns these are, 0..step-1.
+            place: The participant, 0..step-1.
         """
         comptime assert Self.step <= Self.stages, "a turn must be over within a round"
         self.slot = place
@@ -167,7 +167,7 @@ struct Turns[stages: Int, step: Int](TrivialRegisterPassable):
 
     @inline(.always)
     def advance(mut self):
-        """Goes on to the next turn."""
+        """Advances to the next turn."""
         self.stage += Int32(Self.step)
         self.slot += Int32(Self.step)
         if self.slot >= Int32(Self.stages):

@@ -1,6 +1,6 @@
-"""Products with many tokens: a warpgroup's instruction, weights in registers and activations in shared memory.
+"""Products for many tokens: `wgmma`, with weights in registers and activations in shared memory.
 
-One half's products run while the next half is decoded.
+The products of one half of a tile (32 k) run while the next half is decoded.
 """
 
 from std.math import ceildiv
@@ -30,10 +30,10 @@ comptime _HALF_STEPS = STEPS // 2
 
 @inline(.always)
 def _describe(lines: SharedBytes) -> SIMD[DType.uint32, 2]:
-    """Describes activations to the tensor core, the address in the low word.
+    """Builds the tensor core's descriptor of activations, with the address in the low word.
 
-    As a broadcast word it is known to be the same in all lanes: it goes to a uniform register once, and the steps of k are
-    added there.
+    The broadcast tells the compiler that this word is the same in all lanes: it moves to a uniform register once, and
+    the steps of k are added there.
     """
     var described = WGMMADescriptor[DType.bfloat16].create[64, 1, TensorMapSwizzle.SWIZZLE_128B](
         lines.unsafe_bitcast[BFloat16]()
@@ -45,8 +45,7 @@ def _describe(lines: SharedBytes) -> SIMD[DType.uint32, 2]:
 
 @inline(.always)
 def _behind[bytes: Int](described: SIMD[DType.uint32, 2]) -> WGMMADescriptor[DType.bfloat16]:
-    """Describes what lies some bytes behind: the address counts 16 of them, and its sum stays in 14 bits.
-    """
+    """Advances a descriptor: the address is in units of 16 bytes, and stays within 14 bits."""
     var words = described
     words[0] += UInt32(bytes // 16)
     return WGMMADescriptor[DType.bfloat16](bitcast[DType.int64, 1](words))
@@ -65,11 +64,11 @@ def _multiply_tile[
     warp: Int,
     lane: Int,
 ):
-    """Decodes a tile of 64 rows by 64 k and starts its products; in a stage's first tile also gives back the stage
-    before, once its products are done."""
+    """Decodes a tile of 64 rows by 64 k and issues its products; in a stage's first tile it also releases the previous
+    stage, once that stage's products are complete."""
     var words, scales = stages.weights(slot, row_tile, k_tile, warp, lane)
     comptime for half in range(2):
-        # All but the last half's products are done: the registers of the half before it are free.
+        # All products but those of the last half are complete, so the registers of the half before it are free.
         wgmma_wait_group_sync[1]()
         comptime if k_tile == 0 and half == 1:
             if before >= 0 and lane == 0:
@@ -105,33 +104,33 @@ def multiply_wgmma[
     warp: Int,
     lane: Int,
 ) -> SIMD[DType.float32, tokens // 2]:
-    """Multiplies the stages of one work item whose turn it is.
+    """Multiplies the stages of one work item.
 
     Parameters:
-        config: How the matmul is cut.
-        tokens: Rows of activations that are multiplied, from the first on: all, or the half of a narrow tile.
+        config: The tiling configuration.
+        tokens: Rows of activations to multiply, from the first on: all, or the half of a narrow tile.
 
     Args:
         stages: Shared memory.
-        turns: The stages, left at the next work item's.
+        turns: The warpgroup's turns, advanced to the next work item.
         k_tiles: Tiles along k.
-        row_tile: The row tile of the block.
-        warp: The warp in its warpgroup.
+        row_tile: The row tile within the block.
+        warp: The index of the warp in its warpgroup.
         lane: The lane.
 
     Returns:
-        D's registers, as `layouts.fragments` has them.
+        The lane's registers of D, see `layouts.fragments`.
     """
     var sums = SIMD[DType.float32, tokens // 2](0)
-    var before = Int32(-1)  # the slot whose last products may still be running
+    var before = Int32(-1)  # the slot whose last products may still be in flight
     while True:
         var here = k_tiles - turns.stage * Int32(config.k_tiles)
         if here <= 0:
             break
         stages.full(turns.slot)[].wait(turns.parity)
-        fence_async_view_proxy()  # copied through the generic proxy, read through the async one
+        fence_async_view_proxy()  # written through the generic proxy, read through the async proxy
         var b = _describe(stages.b(turns.slot))
-        # A whole stage is one run without branches, which would move descriptors out of uniform registers.
+        # A full stage is straight-line code: branches would move descriptors out of uniform registers.
         if here >= Int32(config.k_tiles):
             comptime for k_tile in range(config.k_tiles):
                 _multiply_tile[config, tokens, k_tile](

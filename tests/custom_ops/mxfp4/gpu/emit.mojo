@@ -7,7 +7,7 @@ from mxfp4.gpu.combine import combine_kernel
 from mxfp4.gpu.dequantize import dequantize_kernel
 from mxfp4.gpu.group import group_kernel
 from mxfp4.gpu.grouped_matmul import strided_kernel
-from mxfp4.gpu.route import route_kernel, route_shared_bytes
+from mxfp4.gpu.route import route_kernel
 from mxfp4.gpu.route_and_group import route_and_group_kernel, route_and_group_shared_bytes
 from mxfp4.gpu.swizzle import swizzle_kernel
 
@@ -21,9 +21,14 @@ def _emit[
 
 
 def main():
-    _emit[route_kernel]("route", route_shared_bytes(256, 8))
+    _emit[route_kernel[1]]("route_1")
+    _emit[route_kernel[4]]("route_4")
+    _emit[route_kernel[16]]("route_16")
     _emit[group_kernel]("group")
-    _emit[route_and_group_kernel]("route_and_group", route_and_group_shared_bytes(64, 256, 8))
+    comptime bytes = route_and_group_shared_bytes(512)
+    _emit[route_and_group_kernel[1]]("route_and_group_1", bytes)
+    _emit[route_and_group_kernel[4]]("route_and_group_4", bytes)
+    _emit[route_and_group_kernel[16]]("route_and_group_16", bytes)
     _emit[combine_kernel[1]]("combine_1")
     _emit[combine_kernel[8]]("combine_8")
     _emit[dequantize_kernel[DType.float32]]("dequantize_float32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,9 @@ from numpy.typing import NDArray
 
 from tests import tolerances
 from tests.custom_ops.mxfp4.launch import launch, needs_emulator
-from tests.custom_ops.mxfp4.ptx import ROOT
 from tests.measure import RelativeError, relative_error
 from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
-from tests.ptx_emulator.program import parse_program
 from tests.reference import moe, mxfp4, sm90_tiles
 
 LIMIT = 7.0
@@ -38,17 +35,24 @@ def assert_close(got: Any, want: Any, bound: RelativeError) -> None:
     assert error.rms <= bound.rms, error
 
 
-def route(ptx: str, logits: NDArray[np.float32], top_k: int) -> tuple[Any, Any]:
+def held(experts: int) -> int:
+    """Experts of a lane in the kernel that is launched for so many."""
+    return next(count for count in (1, 4, 16) if experts <= 32 * count)
+
+
+def route(kernels: dict[str, str], logits: NDArray[np.float32], top_k: int) -> tuple[Any, Any]:
     tokens, experts = logits.shape
+    ptx = kernels[f"route_{held(experts)}"]
     ids = np.full((tokens, top_k), -7, np.int32)
     weights = np.full((tokens, top_k), np.nan, np.float32)
-    arguments = [ids, weights, logits, experts, top_k]
-    launch(ptx, arguments, grid=(tokens, 1, 1), threads=128, unfinished=range(3))
+    arguments = [ids, weights, logits, tokens, experts, top_k]
+    launch(ptx, arguments, grid=(-(-tokens // 4), 1, 1), threads=128, unfinished=range(3))
     return ids, weights
 
 
 @pytest.mark.parametrize(
-    ("experts", "top_k"), [(4, 4), (6, 4), (32, 4), (128, 4), (129, 5), (160, 1), (256, 8)]
+    ("experts", "top_k"),
+    [(4, 4), (6, 4), (32, 4), (128, 4), (129, 5), (160, 1), (256, 8), (40, 32), (512, 3)],
 )
 def test_route(kernels: dict[str, str], experts: int, top_k: int, rng: np.random.Generator) -> None:
     logits = np.stack(
@@ -59,7 +63,7 @@ def test_route(kernels: dict[str, str], experts: int, top_k: int, rng: np.random
             np.full(experts, -1e30),
         ]
     ).astype(np.float32)
-    ids, weights = route(kernels["route"], logits, top_k)
+    ids, weights = route(kernels, logits, top_k)
     want_ids, want_weights = moe.route(logits, top_k)
     np.testing.assert_array_equal(ids, want_ids)
     assert_close(weights, want_weights, tolerances.ROUTING_WEIGHTS)
@@ -72,7 +76,7 @@ def test_route_survives_nan_and_infinity(kernels: dict[str, str]) -> None:
     logits[2, ::2] = -np.float32(np.nan)
     logits[3, 0] = np.inf
     logits[3, 1:3] = np.array(2**32 - 1, np.uint32).view(np.float32)  # the lowest key there is
-    ids, _ = route(kernels["route"], logits, 4)
+    ids, _ = route(kernels, logits, 4)
     assert ((ids >= 0) & (ids < 32)).all()
     assert all(len(set(row)) == 4 for row in ids.tolist())
 
@@ -111,8 +115,9 @@ def test_group_gives_ids_of_no_expert_no_place(kernels: dict[str, str]) -> None:
     assert order[:4].tolist() == [0, 5, 1, 7]
 
 
-def route_and_group(ptx: str, logits: NDArray[np.float32], top_k: int) -> list[Any]:
+def route_and_group(kernels: dict[str, str], logits: NDArray[np.float32], top_k: int) -> list[Any]:
     tokens, experts = logits.shape
+    ptx = kernels[f"route_and_group_{held(experts)}"]
     outputs: list[Any] = [np.full((tokens, top_k), -7, np.int32)]
     outputs += [np.full((tokens, top_k), np.nan, np.float32)]
     outputs += [np.full(shape, -7, np.int32) for shape in (tokens * top_k, (tokens, top_k))]
@@ -124,28 +129,24 @@ def route_and_group(ptx: str, logits: NDArray[np.float32], top_k: int) -> list[A
 
 @pytest.mark.parametrize(
     ("tokens", "experts", "top_k"),
-    [(0, 4, 2), (1, 32, 4), (4, 128, 4), (33, 6, 4), (64, 32, 4), (5, 129, 5), (3, 256, 8)],
+    [
+        *((0, 4, 2), (1, 32, 4), (4, 128, 4), (33, 6, 4), (64, 32, 4), (5, 129, 5), (3, 256, 8)),
+        *((16, 40, 32), (1, 512, 1)),
+    ],
 )
 def test_few_tokens_are_routed_and_grouped_at_once(
     kernels: dict[str, str], tokens: int, experts: int, top_k: int, rng: np.random.Generator
 ) -> None:
     """As by the two kernels, to the bit; more tokens than warps, and ties."""
     logits = (rng.integers(-8, 9, (tokens, experts)) / 4).astype(np.float32)
-    ids, weights, *grouped, counts = route_and_group(kernels["route_and_group"], logits, top_k)
+    ids, weights, *grouped, counts = route_and_group(kernels, logits, top_k)
     want_ids, _ = moe.route(logits, top_k)
     np.testing.assert_array_equal(ids, want_ids)
     if tokens:
-        np.testing.assert_array_equal(weights, route(kernels["route"], logits, top_k)[1])
+        np.testing.assert_array_equal(weights, route(kernels, logits, top_k)[1])
     for got, want in zip(grouped, moe.group(want_ids, experts), strict=True):
         np.testing.assert_array_equal(got, want)
     assert not counts.any()
-
-
-def test_shared_memory_that_a_prefix_sum_takes_is_counted(kernels: dict[str, str]) -> None:
-    """A launch that asks for all that is left without it fails."""
-    source = (ROOT / "custom_ops/mxfp4/gpu/route_and_group.mojo").read_text()
-    taken = parse_program(kernels["route_and_group"]).shared_bytes
-    assert re.findall(r"^comptime _OF_PREFIX_SUM = (\d+)$", source, re.M) == [str(taken)]
 
 
 def combine(
@@ -193,9 +194,11 @@ def test_combine_leaves_out_what_has_no_place(kernels: dict[str, str], bad: int)
 
 
 ONE_TOKEN: dict[str, Callable[[str], Any]] = {
-    "route": lambda ptx: route(ptx, np.zeros((1, 4), np.float32), 1),
+    "route_1": lambda ptx: route({"route_1": ptx}, np.zeros((1, 4), np.float32), 1),
     "group": lambda ptx: group(ptx, np.zeros((1, 1), np.int32), 4),
-    "route_and_group": lambda ptx: route_and_group(ptx, np.zeros((1, 4), np.float32), 1),
+    "route_and_group_1": lambda ptx: route_and_group(
+        {"route_and_group_1": ptx}, np.zeros((1, 4), np.float32), 1
+    ),
     "combine_8": lambda ptx: combine(
         ptx,
         bfloat16([[0] * 8]),
