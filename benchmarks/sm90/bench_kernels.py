@@ -112,7 +112,10 @@ class Variant:
         """Gives the blocks of a launch, as `sm90/launch.mojo` does, for matmuls of so many weight rows."""
         row_blocks = sum(-(-n // self.facts["block_rows"]) for n in of_matmuls)
         items = (rows // self.facts["tokens"] + min(rows, experts)) * row_blocks
-        return min(items, self.kernel.driver.multiprocessors * self.facts["blocks"]), 1, 1
+        # Blocks of both matmuls wait for each other, so all of them must be there.
+        resident = self.kernel.resident_blocks(self.facts["shared_bytes"])
+        blocks = min(self.facts["blocks"], resident)
+        return min(items, self.kernel.driver.multiprocessors * blocks), 1, 1
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,21 @@ struct Activations(TrivialRegisterPassable):
     var top_k: Int
     """Routed rows of a token, or 0."""
 
+    @staticmethod
+    @inline(.always)
+    def in_expert_order(x: ConstPointer[DType.bfloat16], rows: Int, k: Int) -> Self:
+        """Takes the rows of x as they are.
+
+        Args:
+            x: [P, k], in expert order.
+            rows: P.
+            k: Elements of a row.
+
+        Returns:
+            The activations, with an order that nothing reads.
+        """
+        return Self(x, x.unsafe_bitcast[Int32](), rows, k, 0)
+
     @inline(.always)
     def row(self, p: Int) -> Int:
         """Gives which row of x a routed row takes.

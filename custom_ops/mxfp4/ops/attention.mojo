@@ -281,13 +281,15 @@ struct PagedAttentionSm90:
                 " on, got ",
                 page_size,
             )
+        var cache = _cache(pages, page_stride, table, layer)
+        require_equal(op, "page_stride modulo 8", cache.page_stride % 8, 0)
         enqueue_attention(
             ctx,
             data(out_heads),
             data(q),
             data(row_offsets),
             data(sinks),
-            _cache(pages, page_stride, table, layer),
+            cache,
             pages.shape()[0],
             data(cache_lengths),
             sequences,

@@ -162,9 +162,7 @@ struct GroupedMatmul:
             enqueue_strided[gated=False](
                 ctx,
                 data(y).unsafe_bitcast[BFloat16](),
-                Activations(
-                    data(x).unsafe_bitcast[BFloat16](), data(offsets), rows, x.shape()[1], 0
-                ),
+                Activations.in_expert_order(data(x).unsafe_bitcast[BFloat16](), rows, x.shape()[1]),
                 data(blocks),
                 data(scales),
                 data(bias),

@@ -76,8 +76,8 @@ struct GroupedMatmulPacked:
         comptime if target != "cpu":
             enqueue_grouped_matmul(
                 ctx,
-                Output[gated=False](data(y), data(bias), bias.shape()[1], 0),
-                Activations(data(x), data(offsets), rows, k, 0),
+                Output[gated=False](data(y), data(bias), bias.shape()[1]),
+                Activations.in_expert_order(data(x), rows, k),
                 data(tiles),
                 data(offsets),
                 tiles.shape()[0],
@@ -207,7 +207,7 @@ struct GroupedMlpPacked:
         comptime if target != "cpu":
             enqueue_grouped_mlp(
                 ctx,
-                Output[gated=False](data(y), data(down_bias), hidden, 0),
+                Output[gated=False](data(y), data(down_bias), hidden),
                 Output[gated=True](data(inner), data(gate_up_bias), gate_up_bias.shape()[1], limit),
                 rebind[Counts](data(counts)),
                 Activations(data(x), data(order), rows, hidden, top_k),

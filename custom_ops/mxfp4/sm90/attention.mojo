@@ -31,6 +31,7 @@ from max.gpu.memory import AddressSpace
 from max.gpu.primitives.cluster import cluster_sync
 from max.gpu.primitives.warp import shuffle_xor
 
+from ..gpu.overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 from ..paged_cache import PagedCache
 from ..pointers import ConstPointer
 from .ptx import (
@@ -133,7 +134,8 @@ struct _Sequence(TrivialRegisterPassable):
 
 @inline(.always)
 def _load_8(source: ConstPointer[DType.bfloat16]) -> SIMD[DType.uint32, 4]:
-    return bitcast[DType.uint32, 4](source.unsafe_load[width=8, alignment=16]())
+    # Not `invariant`: the preceding kernel may still be writing this memory when this one begins.
+    return bitcast[DType.uint32, 4](source.unsafe_load[width=8, alignment=16, invariant=False]())
 
 
 @inline(.always)
@@ -374,6 +376,8 @@ def attention_kernel(
     var kv_heads = Int(grid_dim.y)
     var sequence = Int(block_idx.z)
     var thread = Int(thread_idx.x)
+    wait_for_kernels_before()
+    let_next_kernel_begin()
     var first_row = Int(row_offsets[unsafe_offset=sequence])
     var end_row = Int(row_offsets[unsafe_offset=sequence + 1])
     for row in range(first_row, end_row):
@@ -535,4 +539,5 @@ def enqueue_attention(
         block_dim=ATTENTION_THREADS,
         # Without this attribute a block is a cluster of one, for which cluster barriers work all the same.
         cluster_dim=Optional(Dim(parts)) if parts > 1 else None,
+        attributes=overlap_attributes(ctx),
     )

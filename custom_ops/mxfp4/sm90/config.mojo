@@ -217,6 +217,8 @@ def check_config[config: Sm90Config]():
     Parameters:
         config: The tiling configuration.
     """
+    comptime producers = config.loading_threads * config.loaders
+    comptime assert producers <= WARPGROUP, "all loaders must be in the last warpgroup"
     # Each resident block takes another KiB of the multiprocessor's shared memory.
     comptime fits = config.blocks * (config.shared_bytes() + 1024) <= SHARED_BYTES + 1024
     comptime assert fits, "the stages of all blocks must fit shared memory"

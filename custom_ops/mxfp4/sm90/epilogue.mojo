@@ -11,7 +11,6 @@ comptime Bf16Pointer = MutPointer[BFloat16, MutUntrackedOrigin]
 """A pointer into the output tensor."""
 
 
-@fieldwise_init
 struct Output[gated: Bool](TrivialRegisterPassable):
     """The output tensor and what is applied before it is stored.
 
@@ -28,7 +27,28 @@ struct Output[gated: Bool](TrivialRegisterPassable):
     var n: Int
     """Weight rows of an expert, an even number."""
     var limit: Float32
-    """Clamp of SwiGLU."""
+    """Clamp of SwiGLU; not read unless gated."""
+
+    @inline(.always)
+    def __init__(
+        out self,
+        y: Bf16Pointer,
+        bias: ConstPointer[DType.bfloat16],
+        n: Int,
+        limit: Float32 = 0,
+    ):
+        """Describes the output.
+
+        Args:
+            y: [P, n] or, gated, [P, n / 2].
+            bias: [experts, n].
+            n: Weight rows of an expert.
+            limit: Clamp of SwiGLU.
+        """
+        self.y = y
+        self.bias = bias
+        self.n = n
+        self.limit = limit
 
     @inline(.always)
     def prefetch_bias(self, work: Work, row_tile: Int32, warp: Int):

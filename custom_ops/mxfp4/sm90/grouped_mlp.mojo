@@ -147,7 +147,7 @@ def grouped_mlp_kernel[
         for number in range(2):
             var second = number == 1
             var first_output = Output[True](h, gate_up_bias, Int(2 * inner), limit)
-            var output = Output[False](y, down_bias, Int(hidden), limit)
+            var output = Output[False](y, down_bias, Int(hidden))
             var tiles = _tiles(second, hidden, inner)
             var k_tiles = Int32(tiles.k_tiles())
             var schedule = Schedule[config, in_tiles=True](stages.entries(), Int32(tiles.rows))

@@ -175,12 +175,8 @@ def enqueue_grouped_mlp(
     """
     var config = choose_config(activations.rows, experts)
     var few = config == DECODE_8 or config == DECODE_16
-    var between = Activations(
-        rebind[ConstPointer[DType.bfloat16]](inner.y),
-        activations.order,
-        activations.rows,
-        inner.n // 2,
-        0,
+    var between = Activations.in_expert_order(
+        rebind[ConstPointer[DType.bfloat16]](inner.y), activations.rows, inner.n // 2
     )
     # Sizes with nothing to multiply are left to the separate launches.
     if not few or activations.rows == 0 or activations.k == 0 or inner.n == 0 or experts == 0:

@@ -1,17 +1,12 @@
 """A block's shared memory: a ring buffer of stages that producers fill and consumers multiply."""
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu.memory import AddressSpace, fence_mbarrier_init
+from max.gpu.memory import fence_mbarrier_init
 
 from ..layouts.sm90_tiles import STEPS, TILE_BYTES, scales_byte, word_byte
 from .config import BARRIER_BYTES, Sm90Config
-from .ptx import SharedBarrier, SharedBytes
+from .ptx import SharedBarrier, SharedBytes, SharedFloats
 from .schedule import SharedList
-
-comptime SharedSums = Pointer[
-    mut=True, Float32, MutUntrackedOrigin, address_space=AddressSpace.SHARED
-]
-"""Sums that one warpgroup passes to another."""
 
 
 @fieldwise_init
@@ -128,7 +123,7 @@ struct Stages[config: Sm90Config](TrivialRegisterPassable):
         fence_mbarrier_init()
 
     @inline(.always)
-    def sums(self) -> SharedSums:
+    def sums(self) -> SharedFloats:
         """Returns where warpgroups that split k exchange their sums.
 
         Returns:

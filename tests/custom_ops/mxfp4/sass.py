@@ -225,3 +225,14 @@ def _body(before: dict[int, list[int]], head: int, end: int) -> set[int]:
                 body.add(place)
                 todo.append(place)
     return body
+
+
+def assert_nothing_early(instructions: list[Instruction]) -> None:
+    """Checks that nothing is read or written before the wait for the kernel before.
+
+    What PTX calls memory that nobody writes (`.nc`, here CONSTANT), the assembler may read before.
+    """
+    names = [x.name for x in instructions]
+    assert not any("CONSTANT" in x for x in names)
+    accesses = [i for i, x in enumerate(names) if x.startswith(("LDG", "STG"))]
+    assert names.index("ACQBULK") < min(accesses)

@@ -12,15 +12,11 @@ def test_mojo_and_python_have_the_same_constants() -> None:
     constants = {
         name: int(value) for name, value in re.findall(r"^comptime (\w+) = (\d+)$", source, re.M)
     }
+    # Only Mojo encodes.
+    assert constants.pop("E2M1_MAX_EXPONENT") == reference.E2M1_MAX_EXPONENT
     assert constants == {
         name: getattr(mxfp4, name)
-        for name in (
-            "GROUP_SIZE",
-            "BYTES_PER_GROUP",
-            "E2M1_MAX_EXPONENT",
-            "E8M0_BIAS",
-            "E8M0_NAN",
-        )
+        for name in ("GROUP_SIZE", "BYTES_PER_GROUP", "E8M0_BIAS", "E8M0_NAN")
     }
 
 
@@ -34,5 +30,4 @@ def test_python_knows_how_many_experts_hoppers_kernels_take() -> None:
 def test_python_has_the_values_of_the_specification() -> None:
     assert reference.E2M1_VALUES.tolist() == list(mxfp4.E2M1_VALUES)
     assert reference.GROUP_SIZE == mxfp4.GROUP_SIZE
-    assert reference.E2M1_MAX_EXPONENT == mxfp4.E2M1_MAX_EXPONENT
     assert reference.E8M0_BIAS == mxfp4.E8M0_BIAS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.custom_ops.mxfp4.assembler import disassemble, needs_nvdisasm
-from tests.custom_ops.mxfp4.sass import memory_waits
+from tests.custom_ops.mxfp4.sass import assert_nothing_early, memory_waits
 
 
 @needs_nvdisasm
@@ -25,12 +25,14 @@ def test_combine_asks_for_all_rows_before_it_adds_any(
 
 
 @needs_nvdisasm
-@pytest.mark.parametrize("name", ["route", "group", "combine_1", "combine_8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{name}_{held}" for name in ("route", "route_and_group") for held in (1, 4, 16)),
+        *("group", "combine_1", "combine_8"),
+    ],
+)
 def test_nothing_is_read_or_written_before_the_wait_for_the_kernel_before(
     kernels: dict[str, str], name: str, tmp_path: Path
 ) -> None:
-    """In the SASS: what PTX calls memory that nobody writes, ptxas may read before."""
-    names = [x.name for x in disassemble(kernels[name], tmp_path)]
-    assert not any("CONSTANT" in x for x in names)
-    accesses = [i for i, x in enumerate(names) if x.startswith(("LDG", "STG"))]
-    assert names.index("ACQBULK") < min(accesses)
+    assert_nothing_early(disassemble(kernels[name], tmp_path))

@@ -13,6 +13,9 @@ def _emit[config: Sm90Config](name: String):
     print("// shared_bytes", config.shared_bytes())
     print("// blocks", config.blocks)
     print("// tokens", config.tokens)
+    print("// narrow_tokens", config.narrow_tokens())
+    print("// k_tiles", config.k_tiles)
+    print("// loaders", config.loaders)
     print("// block_rows", config.row_tiles * TILE_ROWS)
     print(
         compile_info[

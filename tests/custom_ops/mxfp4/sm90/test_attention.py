@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.custom_ops.mxfp4.assembler import assemble, needs_ptxas
+from tests.custom_ops.mxfp4.assembler import assemble, disassemble, needs_nvdisasm, needs_ptxas
 from tests.custom_ops.mxfp4.launch import launch, needs_emulator
 from tests.custom_ops.mxfp4.ptx import SM90_ATTENTION, emit, facts
+from tests.custom_ops.mxfp4.sass import assert_nothing_early
 from tests.measure import relative_error
 from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
@@ -96,6 +97,7 @@ class Case:
             ],
             grid=(parts, kv_heads, len(self.lengths)),
             cluster=parts,
+            unfinished=range(8),
             seed=seed,
         )
         return decode_bfloat16(output)
@@ -219,6 +221,23 @@ def test_parts(kernels: dict[str, str]) -> None:
     parts = facts(kernels["attention"])
     assert [parts[f"parts_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)] == [8, 8, 4, 2, 2, 1, 1]
     assert {parts[f"parts_window_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)} == {1}
+
+
+@needs_nvdisasm
+def test_nothing_is_read_or_written_before_the_wait_for_the_kernel_before(
+    kernels: dict[str, str], tmp_path: Path
+) -> None:
+    assert_nothing_early(disassemble(kernels["attention"], tmp_path))
+
+
+@needs_emulator
+def test_a_missing_wait_for_the_kernel_before_is_seen(
+    kernels: dict[str, str], rng: np.random.Generator
+) -> None:
+    case = Case([20], [1], rng)
+    case.run(kernels["attention"])
+    with pytest.raises(RuntimeError, match="before the wait for the kernel before"):
+        case.run(kernels["attention"].replace("griddepcontrol.wait;", ""))
 
 
 @needs_ptxas

@@ -18,7 +18,8 @@ from tests.custom_ops.mxfp4.assembler import (
     needs_ptxas,
 )
 from tests.custom_ops.mxfp4.launch import ON_GPU, launch, needs_emulator
-from tests.custom_ops.mxfp4.ptx import SM90_MLP, emit
+from tests.custom_ops.mxfp4.ptx import SM90_MLP, emit, facts
+from tests.custom_ops.mxfp4.sm90.test_ptxas import BUDGET, issued_for_a_tile
 from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
 from tests.ptx_emulator.tensor_core import Mode
@@ -192,6 +193,22 @@ def test_a_warp_is_together_before_it_says_what_all_its_lanes_did(
         for place in places:
             before = [x for x in names[:place] if x.startswith((does, *together))]
             assert before[-1].startswith(together)
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["mlp_8", "mlp_16"])
+def test_a_tile_takes_no_more_than_memory(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    said, instructions = facts(kernels[name]), disassemble(kernels[name], tmp_path)
+    tiles = said["k_tiles"] * said["block_rows"] // 64
+    # A warp copies four lines of 64 k at once, and its first lane the weights of each row tile.
+    loads = said["tokens"] // 4 * said["k_tiles"] + said["block_rows"] // 64
+    for width in {said["tokens"], said["narrow_tokens"]}:
+        product = "HMMA.16816.F32.BF16"
+        of_tile = issued_for_a_tile(instructions, product, 4 * width // 8, tiles, said, loads)
+        print(f"{name}: {of_tile[0]:.0f} + {of_tile[1]:.0f} instructions a tile of {width}")
+        assert sum(of_tile) <= BUDGET["decode_8"]
 
 
 @needs_ptxas

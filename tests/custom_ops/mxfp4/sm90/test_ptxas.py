@@ -14,7 +14,7 @@ import pytest
 
 from tests.custom_ops.mxfp4.assembler import assemble, disassemble, needs_nvdisasm, needs_ptxas
 from tests.custom_ops.mxfp4.ptx import facts
-from tests.custom_ops.mxfp4.sass import early_writes, loop_with, memory_waits
+from tests.custom_ops.mxfp4.sass import Instruction, early_writes, loop_with, memory_waits
 
 REGISTERS = {
     f"{config}{gated}": registers
@@ -56,6 +56,31 @@ def test_the_assembler_has_nothing_to_say(
     assert int(found[1]) <= REGISTERS[name]
 
 
+def issued_for_a_tile(
+    instructions: list[Instruction],
+    product: str,
+    count: int,
+    own_tiles: int,
+    said: dict[str, int],
+    loads: int | None = None,
+) -> tuple[float, float]:
+    """Gives the instructions to multiply a tile and to load it.
+
+    Args:
+        instructions: of a kernel.
+        product: its products' name.
+        count: of them in a tile.
+        own_tiles: of a stage, that a warpgroup multiplies.
+        said: what a launch needs.
+        loads: copies that a loader begins for a stage, where others begin some elsewhere.
+    """
+    to_multiply, _ = loop_with(instructions, (product,), count * own_tiles)
+    to_load, _ = loop_with(instructions, ("LDGSTS", "UBLKCP"), loads)
+    # Those of a stage, of which one of the loaders that take turns has one in so many.
+    tiles = said["k_tiles"] * said["block_rows"] // 64
+    return to_multiply / own_tiles, to_load / (tiles * said["loaders"])
+
+
 @needs_nvdisasm
 @pytest.mark.parametrize("name", REGISTERS)
 def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path: Path) -> None:
@@ -75,14 +100,11 @@ def test_the_code_is_what_was_meant(kernels: dict[str, str], name: str, tmp_path
     of_warpgroups = [x for x in instructions if x.name.startswith("HGMMA")]
     assert all(len(x.fragment()) == 4 for x in of_warpgroups)  # A in registers
     assert early_writes(instructions) == []
-    to_load, _ = loop_with(instructions, ("LDGSTS", "UBLKCP"))
-    # Those of a stage, times the parts of the loading warpgroup that take turns.
     tiles = said["k_tiles"] * said["block_rows"] // 64
     # Where warpgroups split k, each multiplies all of a stage's tiles; otherwise those of its own rows.
     own_tiles = tiles if name.startswith("decode") else said["k_tiles"]
     for width, (product, count) in products.items():
-        to_multiply, _ = loop_with(instructions, (product,), count * own_tiles)
-        of_tile = to_multiply / own_tiles, to_load / (tiles * said["loaders"])
+        of_tile = issued_for_a_tile(instructions, product, count, own_tiles, said)
         print(f"{name}: {of_tile[0]:.0f} + {of_tile[1]:.0f} instructions a tile of {width}")
         assert sum(of_tile) <= BUDGET[name]
 
