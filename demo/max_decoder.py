@@ -7,8 +7,9 @@ from transformers import AutoTokenizer
 
 from demo.questions import MAX_ANSWER_TOKENS
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
-from gpt_oss_mxfp4.engine import Prompt, load, stream
+from gpt_oss_mxfp4.engine import load, stream
 from gpt_oss_mxfp4.options import GenerateOptions
+from gpt_oss_mxfp4.prompt import Prompt
 
 
 def decode_in_max(

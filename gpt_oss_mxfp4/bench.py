@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import statistics
 from dataclasses import asdict, fields
-from importlib.metadata import PackageNotFoundError, version
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
@@ -27,6 +26,7 @@ from gpt_oss_mxfp4.process import check_place, replace_text, run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
 from gpt_oss_mxfp4.threads import limit_threads
+from gpt_oss_mxfp4.toolchain import package_version
 
 PACKAGES = ("gpt-oss-mxfp4", "max", "numpy")
 """What is measured, and what it stands on."""
@@ -59,12 +59,17 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
         )
     # MAX makes room for as many tokens in each sequence of a batch as a single one may have.
     asked = f"--batch, --prompt-tokens, --new-tokens: {batch} x {length}"
-    check_memory(checkpoint, options, batch * length, asked, progress)
+    check_memory(checkpoint, options, batch * length, asked, progress, options.prompt_tokens)
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
     with progress.step(*loading_step(options)):
         pipeline = engine.load(
-            checkpoint, options.prompt_tokens, options.new_tokens, options, batch
+            checkpoint,
+            options.prompt_tokens,
+            options.new_tokens,
+            options,
+            batch,
+            prefill_tokens=options.prompt_tokens,  # which the sequences of a batch share
         )
     report = measure(
         functools.partial(engine.stream_batch, pipeline),
@@ -110,14 +115,6 @@ def _how(options: EngineOptions) -> dict[str, str | bool]:
     left_out = ("model", "verbose", "precompiled", "threads")  # or told elsewhere
     names = [field.name for field in fields(EngineOptions) if field.name not in left_out]
     return {name: asdict(options)[name] for name in names}
-
-
-def package_version(package: str) -> str:
-    """Returns the version of an installed package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from its sources
-        return "not installed"
 
 
 def format_table(report: Report) -> str:

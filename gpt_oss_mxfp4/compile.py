@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import shutil
 
 from gpt_oss_mxfp4.answer import Write
@@ -12,6 +13,7 @@ from gpt_oss_mxfp4.machine import require_bfloat16
 from gpt_oss_mxfp4.options import CompileOptions, Refused
 from gpt_oss_mxfp4.process import run_command, written_whole
 from gpt_oss_mxfp4.progress import Progress
+from gpt_oss_mxfp4.threads import limit_threads
 
 ROOM_BYTES = 2**20
 """Less than this left on a disk, and what was being written did not fit."""
@@ -30,8 +32,9 @@ def run_compile(options: CompileOptions) -> int:
 
 
 def _compile(options: CompileOptions, write: Write, progress: Progress) -> None:
+    limit_threads(None)
     output = options.output
-    if output.exists():
+    if os.path.lexists(output):
         raise Refused(f"--output: {output} exists already; remove it or name another folder")
     checkpoint = open_model(options.model, progress)
     if options.target != "cpu":

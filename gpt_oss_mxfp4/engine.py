@@ -48,13 +48,11 @@ from gpt_oss_mxfp4.options import (
     Refused,
     SamplingOptions,
 )
-from gpt_oss_mxfp4.prompt import (
-    Prompt as Prompt,  # the training of the demo model takes it from here
-)
+from gpt_oss_mxfp4.prompt import Prompt
 from gpt_oss_mxfp4.toolchain import cpu_features, vector_extensions, versions
 
 COMPILED_LENGTH = 4096
-"""Length that is compiled for; the graphs are the same for every other."""
+"""Length that is compiled for, where the model has as many positions; the graphs are the same for every other."""
 
 
 def load(
@@ -64,6 +62,7 @@ def load(
     options: EngineOptions,
     batch: int = 1,
     *,
+    prefill_tokens: int | None = None,
     reuse: bool = False,
 ) -> BatchPipeline:
     """Compiles the model into a pipeline, with a KV cache for just the sequences that are to come.
@@ -74,6 +73,7 @@ def load(
         new_tokens: that a sequence may get beyond its prompt.
         options: where to run it, and how precisely.
         batch: sequences at once.
+        prefill_tokens: of a batch's prompts together, or None where each may be the longest.
         reuse: whether a prompt that begins as an earlier one did finds what the KV cache still holds of that.
 
     Raises:
@@ -83,7 +83,10 @@ def load(
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=batch,
-        max_batch_input_tokens=max(prompt_tokens * batch, DEFAULT_MAX_BATCH_INPUT_TOKENS),
+        max_batch_input_tokens=max(
+            prompt_tokens * batch if prefill_tokens is None else prefill_tokens,
+            DEFAULT_MAX_BATCH_INPUT_TOKENS,
+        ),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
         device_graph_capture=options.device_graphs,
     )
@@ -150,7 +153,8 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
         export_mefs=str(folder),
         device_graph_capture=on_gpu,  # which wants the graphs of a pipeline without them, and one more
     )
-    _make_pipeline(checkpoint, device, COMPILED_LENGTH, runtime)
+    length = min(COMPILED_LENGTH, checkpoint.config.max_position_embeddings)
+    _make_pipeline(checkpoint, device, length, runtime)
     fingerprint = _fingerprint(checkpoint, device, options)
     extensions = " ".join(sorted(vector_extensions()))
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n{extensions}\n")

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
+from gpt_oss_mxfp4.checkpoint.kinds import is_rounded
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE, PACKED_TILE, PACKED_TILE_BYTES
-from gpt_oss_mxfp4.options import Activations, rounds_cache
+from gpt_oss_mxfp4.options import Activations, DenseWeights, rounds_cache
 
 ACTIVATION_BYTES = 2**30
-"""Set aside for activations and compiled code; a prefill of 8192 tokens of 20b takes about as much."""
+"""Set aside for activations and compiled code, whatever the prompts."""
+
+PREFILL_TOKENS = 8192
+"""Tokens that a server prefills in one step, MAX's default; other verbs prefill a prompt at once."""
+
+_ACTIVATION_BYTES_OF_TOKEN = {"cpu": 2**17, "gpu": 2**16}
+"""Of a token that is prefilled: about what gpt-oss takes, float32 and bfloat16, four rows of experts above all."""
 
 DEFAULT_LENGTH = 8192
 """Tokens of a sequence on a CPU, and of a chat, unless the user asks for another length (``--max-length``): MAX sizes
@@ -25,6 +32,7 @@ class Footprint:
 
     Args:
         weights: On a CPU the mapped file's, of which pages are dropped where memory is short; on a GPU packed.
+        rounded: Weights that are rounded while they are loaded, and are in memory alone.
         kv_cache: Of ``tokens`` tokens, every layer counted as if it kept them all.
         tables: The table of rotations.
         activations: Set aside for everything else.
@@ -32,6 +40,7 @@ class Footprint:
     """
 
     weights: int
+    rounded: int
     kv_cache: int
     tables: int
     activations: int
@@ -40,7 +49,7 @@ class Footprint:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.kv_cache + self.tables + self.activations
+        return self.weights + self.rounded + self.kv_cache + self.tables + self.activations
 
 
 def footprint(
@@ -48,7 +57,9 @@ def footprint(
     entries: Mapping[str, TensorEntry],
     device: Literal["cpu", "gpu"],
     activations: Activations = "bfloat16",
+    dense_weights: DenseWeights = "bfloat16",
     tokens: int | None = None,
+    prefill_tokens: int = PREFILL_TOKENS,
 ) -> Footprint:
     """Adds up what running a checkpoint takes.
 
@@ -57,21 +68,34 @@ def footprint(
         entries: The tensors that are loaded.
         device: "cpu" or "gpu", where experts are packed for Hopper.
         activations: What inputs of matmuls are rounded to on a CPU; with "float32" the KV cache is float32, too.
+        dense_weights: What the weights of attention and of the logits are rounded to on a CPU.
         tokens: That the KV cache is for, or None for one sequence of the default length.
+        prefill_tokens: Of the longest prompts that are prefilled in one step.
     """
     cache_itemsize = 2 if rounds_cache(activations, on_cpu=device == "cpu") else 4
     table_itemsize = 4 if device == "cpu" else 2  # in the graph's dtype
     if tokens is None:
         tokens = default_length(config.max_position_embeddings)
     row = 2 * config.num_key_value_heads * config.head_dim * cache_itemsize
-    weights = sum(entry.nbytes for entry in entries.values())
+    dense = 0
+    if device == "cpu" and dense_weights != "bfloat16":
+        dense = sum(entry.nbytes for name, entry in entries.items() if is_rounded(name))
+    weights = sum(entry.nbytes for entry in entries.values()) - dense
+    # One of BF16's two bytes, and a scale to each group: a bfloat16, or OCP's byte.
+    scale_bytes = 2 if dense_weights == "int8" else 1
     return Footprint(
         weights=weights + (padding_bytes(config) if device == "gpu" else 0),
+        rounded=dense // 2 + dense // 2 // GROUP_SIZE * scale_bytes,
         kv_cache=tokens * config.num_hidden_layers * row,
         tables=config.max_position_embeddings * config.head_dim * table_itemsize,
-        activations=ACTIVATION_BYTES,
+        activations=activation_bytes(device, prefill_tokens),
         tokens=tokens,
     )
+
+
+def activation_bytes(device: Literal["cpu", "gpu"], prefill_tokens: int) -> int:
+    """Returns what is set aside for activations where prompts of so many tokens are prefilled in one step."""
+    return max(ACTIVATION_BYTES, prefill_tokens * _ACTIVATION_BYTES_OF_TOKEN[device])
 
 
 def default_length(positions: int) -> int:

@@ -57,9 +57,9 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
             f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
             f"model's {limit}"
         )
-    tokens = len(prompt.ids) + options.max_new_tokens
+    length = len(prompt.ids) + options.max_new_tokens
     asked = f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens}"
-    check_memory(checkpoint, options, tokens, asked, progress)
+    check_memory(checkpoint, options, length, asked, progress, len(prompt.ids))
     if not prompt.templated and not options.raw:
         progress.note(
             "this model has no chat template, so the text is continued as it is; --raw leaves out this note"
@@ -69,17 +69,17 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
         pipeline = engine.load(checkpoint, len(prompt.ids), options.max_new_tokens, options)
 
     begin = first = time.monotonic()
-    tokens = 0
+    generated = 0
     for ids in engine.stream(pipeline, prompt, options):
-        if not tokens:
+        if not generated:
             first = time.monotonic()
-        tokens += len(ids)
+        generated += len(ids)
         answer.add(ids)
     end = time.monotonic()
     answer.finish()
     progress.note(
         f"prompt: {count_text(len(prompt.ids), 'token')}, {_rate(len(prompt.ids), first - begin)}; "
-        f"generation: {count_text(tokens, 'token')}, {_rate(tokens - 1, end - first)}"
+        f"generation: {count_text(generated, 'token')}, {_rate(generated - 1, end - first)}"
     )
 
 

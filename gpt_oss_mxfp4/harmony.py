@@ -45,7 +45,7 @@ _BETWEEN = ""
 """The section of what stands between messages, where a ``<|start|>`` should be."""
 
 
-class HarmonyTokenizer(Decoder, Protocol):
+class SpecialTokenDecoder(Decoder, Protocol):
     """What is needed of a Hugging Face tokenizer."""
 
     def get_added_vocab(self) -> dict[str, int]:
@@ -77,13 +77,13 @@ class MessageEnd:
 Event = Delta | MessageEnd
 
 
-def is_harmony(tokenizer: HarmonyTokenizer, prompt: Sequence[int]) -> bool:
+def is_harmony(tokenizer: SpecialTokenDecoder, prompt: Sequence[int]) -> bool:
     """Whether a prompt is in the harmony format: its tokenizer has all special tokens, and it begins a message."""
     ids = tokenizer.get_added_vocab()
     return all(token in ids for token in SPECIAL_TOKENS) and ids[START] in prompt
 
 
-def stop_ids(tokenizer: HarmonyTokenizer) -> list[int]:
+def stop_ids(tokenizer: SpecialTokenDecoder) -> list[int]:
     """Ids of the tokens that end an answer, as far as the tokenizer has them."""
     ids = tokenizer.get_added_vocab()
     return [ids[token] for token in STOP_TOKENS if token in ids]
@@ -110,7 +110,7 @@ class HarmonyParser:
     faults: int
     """How often the tokens broke the format so far, where one could say how they should have been."""
 
-    def __init__(self, tokenizer: HarmonyTokenizer, prompt: Sequence[int]) -> None:
+    def __init__(self, tokenizer: SpecialTokenDecoder, prompt: Sequence[int]) -> None:
         ids = tokenizer.get_added_vocab()
         self._tokenizer = tokenizer
         self._tokens = {

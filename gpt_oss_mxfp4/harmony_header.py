@@ -28,13 +28,11 @@ class Header:
         role: who speaks: assistant, or else someone whom the model makes up.
         channel: analysis, commentary or final.
         recipient: the tool that is called: functions.calculator, say.
-        content_type: of the message's text: json, say.
     """
 
     role: str | None = None
     channel: str | None = None
     recipient: str | None = None
-    content_type: str | None = None
 
 
 class Kind(Enum):
@@ -75,7 +73,7 @@ def is_regular(header: Header) -> bool:
 
 
 def parse_header(role: str, channel: str, content_type: str) -> Header:
-    """Reads the sections of a header that ``<|message|>`` ended; whatever is left of them is of the type.
+    """Reads the sections of a header that ``<|message|>`` ended. What is left of them, the type say, is dropped.
 
     Args:
         role: text of the section; empty, like the others, where there is none.
@@ -84,9 +82,8 @@ def parse_header(role: str, channel: str, content_type: str) -> Header:
     """
     who, behind_role = _first(_WORD, role)
     where, behind_channel = _first(_WORD, channel)
-    recipient, rest = _take_recipient(f"{behind_role} {behind_channel} {content_type}")
-    kind = " ".join(rest.split())
-    return Header(role=who, channel=where, recipient=recipient, content_type=kind or None)
+    recipient, _ = _take_recipient(f"{behind_role} {behind_channel} {content_type}")
+    return Header(role=who, channel=where, recipient=recipient)
 
 
 def parse_cut_header(role: str, channel: str, content_type: str) -> tuple[Header, str]:
@@ -102,9 +99,9 @@ def parse_cut_header(role: str, channel: str, content_type: str) -> tuple[Header
     """
     who, behind_role = _first(_ROLE, role)
     where, behind_channel = _first(_CHANNEL, channel)
-    kind, behind_type = _first(_TYPE, content_type)
+    _, behind_type = _first(_TYPE, content_type)
     recipient, rest = _take_recipient(f"{behind_role} {behind_channel} {behind_type}")
-    return Header(role=who, channel=where, recipient=recipient, content_type=kind), rest.strip()
+    return Header(role=who, channel=where, recipient=recipient), rest.strip()
 
 
 def _first(name: re.Pattern[str], text: str) -> tuple[str | None, str]:

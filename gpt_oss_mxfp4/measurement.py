@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gpt_oss_mxfp4.toolchain import processor
+
 SEED = 0
 """Of the prompts, so that every engine gets the same ones."""
 
@@ -288,15 +290,10 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    told = processor()
+    if not told:  # not Linux
         return platform.processor()
-    fields: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    name = fields.get("model name", platform.machine())
+    name = told.get("model name", platform.machine())
     # Virtual machines often say no more than the maker in the name.
-    numbers = [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    numbers = [f"{key} {told[key]}" for key in ("cpu family", "model") if key in told]
     return ", ".join([name, *numbers])

@@ -10,9 +10,6 @@ GROUP_SIZE = 32
 BYTES_PER_GROUP = 16
 """Bytes of E2M1 codes in a group."""
 
-E2M1_MAX_EXPONENT = 2
-"""The largest E2M1 power of two is 4 = 2^2."""
-
 E8M0_BIAS = 127
 """A scale byte s means 2^(s - 127)."""
 

@@ -15,6 +15,10 @@ MAX_TEMPERATURE = 2.0
 CACHE_LOGGER = "max.pipelines.gpt_oss_mxfp4.cache"
 """Logger of what befalls the cache of compiled graphs; MAX shows it with its own, the command as notes."""
 
+HARMONY_LOGGER = "max.serve.gpt_oss_mxfp4"
+"""Logger of answers that break the harmony format, which quotes none of them; MAX shows it with its own, ``serve`` as
+lines of its log."""
+
 API_KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
 """Environment variable that holds the key of a server's requests, where no file does."""
 

@@ -7,15 +7,17 @@ nearly all memory the machine has, whatever a container may have of that and oth
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.footprint import footprint
+from gpt_oss_mxfp4.footprint import PREFILL_TOKENS, footprint
 from gpt_oss_mxfp4.options import EngineOptions, Refused
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
 
 MEMINFO = Path("/proc/meminfo")
+CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -25,12 +27,34 @@ def available_memory() -> int:
         available = _count(MEMINFO, "MemAvailable:") * 1024
     except (OSError, KeyError, ValueError):  # no Linux
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([available, *_left_to_groups()])
+
+
+def _left_to_groups() -> Iterator[int]:
+    """What limits leave to this process's control group and to those that hold it, of either version of cgroups."""
     try:
-        limit = int((CGROUP / "memory.max").read_text())
-        # Not memory.current: that counts pages of files, which are dropped where memory is short, weights say.
-        return min(available, max(limit - _count(CGROUP / "memory.stat", "anon"), 0))
-    except (OSError, KeyError, ValueError):  # no container, or one without a limit
-        return available
+        lines = CGROUP_OF_PROCESS.read_text().splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, limit, used = CGROUP, "memory.max", "anon"
+        elif "memory" in controllers.split(","):
+            root, limit, used = CGROUP / "memory", "memory.limit_in_bytes", "total_rss"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        # A container may see its own group as the root, whatever its path is called.
+        for folder in (group, *group.parents):
+            try:
+                # Not all that is charged: that counts pages of files, which are dropped where memory is short.
+                left = int((folder / limit).read_text()) - _count(folder / "memory.stat", used)
+                yield max(left, 0)
+            except (OSError, KeyError, ValueError):  # no such group, or one without a limit
+                pass
+            if folder == root:
+                break
 
 
 def _count(file: Path, name: str) -> int:
@@ -39,7 +63,12 @@ def _count(file: Path, name: str) -> int:
 
 
 def check_memory(
-    checkpoint: Checkpoint, options: EngineOptions, tokens: int, asked: str, progress: Progress
+    checkpoint: Checkpoint,
+    options: EngineOptions,
+    tokens: int,
+    asked: str,
+    progress: Progress,
+    prefill_tokens: int = PREFILL_TOKENS,
 ) -> None:
     """Checks that what MAX takes for itself fits; a GPU's memory is MAX's to plan.
 
@@ -49,14 +78,23 @@ def check_memory(
         tokens: that the KV cache has room for, all sequences together.
         asked: the options that say so, and their numbers.
         progress: gets a note where weights do not fit beside it: their pages are dropped and read again.
+        prefill_tokens: of the longest prompts that are prefilled in one step.
 
     Raises:
-        Refused: the KV cache and the table of rotations do not fit.
+        Refused: the KV cache and what else is not a file's pages do not fit.
     """
     if options.devices != "cpu":
         return
-    taken = footprint(checkpoint.config, checkpoint.entries, "cpu", options.activations, tokens)
-    room = max(available_memory() - taken.activations, 0)
+    taken = footprint(
+        checkpoint.config,
+        checkpoint.entries,
+        "cpu",
+        options.activations,
+        options.dense_weights,
+        tokens,
+        prefill_tokens,
+    )
+    room = max(available_memory() - taken.activations - taken.rounded, 0)
     needed = taken.kv_cache + taken.tables
     if needed > room:
         fits = (room - taken.tables) * tokens // taken.kv_cache

@@ -15,20 +15,21 @@ SETTINGS = ("MODULAR_DEBUG", "MODULAR_MAX_DEBUG", "USE_EXPERIMENTAL_KERNELS")
 
 
 def versions() -> tuple[str, ...]:
-    """Returns the version of each of PACKAGES; empty for one that an installer calls otherwise."""
-    return tuple(map(_version, PACKAGES))
+    """Returns the version of each of PACKAGES."""
+    return tuple(map(package_version, PACKAGES))
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Returns the version of a distribution, or "not installed", as of sources or what an installer calls otherwise."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return ""
+        return "not installed"
 
 
 def cpu_features() -> str:
     """Names the instructions that code for this machine may use, and the processor it is tuned for."""
-    told = _processor()
+    told = processor()
     if not told:  # not Linux
         return f"{platform.machine()} {platform.processor()}"
     wanted = (
@@ -45,12 +46,12 @@ def cpu_features() -> str:
 
 def vector_extensions() -> frozenset[str]:
     """Names what this machine's processor adds to x86-64 for vectors and bits, as Linux does; elsewhere nothing."""
-    flags = _processor().get("flags", "").split()
+    flags = processor().get("flags", "").split()
     return frozenset(flag for flag in flags if flag.startswith(("avx", "bmi", "f16c", "fma")))
 
 
-def _processor() -> dict[str, str]:
-    """What Linux tells of the first processor, which stands for all, as for the compiler."""
+def processor() -> dict[str, str]:
+    """What Linux tells of the first processor, which stands for all, as for the compiler; elsewhere nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

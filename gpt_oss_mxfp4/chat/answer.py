@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from gpt_oss_mxfp4.chat.options import Effort
+from gpt_oss_mxfp4.endpoint.turn import Piece
 
 Message = Mapping[str, str]
 """A message of a conversation, as OpenAI's API has it: ``role`` and ``content``."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The next piece of text, of the reasoning or of the answer."""
-
-    kind: Literal["reasoning", "answer"]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Answerer(Protocol):
     def answer(
         self, messages: Sequence[Message], *, effort: Effort, temperature: float, seed: int
     ) -> Iterator[Piece | End]:
-        """Gives pieces of the answer as they come, and at last its end.
+        """Gives pieces of the reasoning and the answer as they come, and at last the end, which has the calls.
 
         Args:
             messages: the conversation, the last one the user's.

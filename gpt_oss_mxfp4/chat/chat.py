@@ -51,8 +51,11 @@ def _chat(options: ChatOptions, terminal: bool, write: Write, progress: Progress
         f"{harmless(answerer.name)}; /help lists commands, Ctrl-C stops an answer, Ctrl-D ends"
     )
     with interrupts_taken(session.interrupt):
-        while (turn := reader.read()) is not None:
+        while True:
             try:
+                turn = reader.read()
+                if turn is None:
+                    return
                 session.take(turn)
             except Refused as refusal:
                 progress.note(harmless(str(refusal)))

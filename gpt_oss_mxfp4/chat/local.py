@@ -6,16 +6,15 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
-from gpt_oss_mxfp4.detokenize import StreamingDetokenizer
+from gpt_oss_mxfp4.endpoint.turn import Piece, read_turn
 from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
-from gpt_oss_mxfp4.harmony import Delta, Event, HarmonyParser, HarmonyTokenizer
-from gpt_oss_mxfp4.harmony_header import Kind, message_kind
+from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.physical_memory import check_memory
@@ -78,8 +77,8 @@ class LocalModel:
         options = dataclasses.replace(
             self._options, temperature=temperature, seed=seed, max_new_tokens=limit
         )
-        reader = _HarmonyReader(self._tokenizer, prompt.ids) if prompt.harmony else None
-        text = StreamingDetokenizer(self._tokenizer)
+        turn = read_turn(self._tokenizer, prompt.ids, None, every_call=True)
+        calls: list[Piece] = []
         tokens = 0
         begin = end = time.monotonic()
         # Closed even where it is not read to its end: what it has of the cache is free for the next answer.
@@ -88,67 +87,38 @@ class LocalModel:
                 end = time.monotonic()
                 begin = end if not tokens else begin
                 tokens += len(ids)
-                yield from reader.add(ids) if reader else _plain(text.add(ids))
+                for token_id in ids:
+                    yield from _without_calls(turn.add(token_id), calls)
                 if self._stopped.is_set():
                     break
-        yield from reader.finish() if reader else _plain(text.finish())
+        yield from _without_calls(turn.finish(), calls)
         stopped = self._stopped.is_set()
-        cut = tokens >= limit and not stopped and not (reader and reader.stopped)
-        calls = tuple(reader.calls) if reader else ()
-        yield End(len(prompt.ids), tokens, end - begin, cut, stopped, calls)
+        cut = tokens >= limit and not stopped and not turn.stopped
+        yield End(len(prompt.ids), tokens, end - begin, cut, stopped, _whole_calls(calls))
 
     def stop(self) -> None:
         """Has the answer end with the token that is being made."""
         self._stopped.set()
 
 
-class _HarmonyReader:
-    """Sorts harmony's messages into reasoning, calls and the answer, see :func:`message_kind`."""
-
-    def __init__(self, tokenizer: HarmonyTokenizer, prompt: Sequence[int]) -> None:
-        self._parser = HarmonyParser(tokenizer, prompt)
-        self._call = ""
-        self._answered = False
-        self._open = False  # whether the message that is being read has given text of the answer
-        self.calls: list[tuple[str, str]] = []
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the last token was one that ends an answer."""
-        return self._parser.stopped
-
-    def add(self, ids: Sequence[int]) -> Iterator[Piece]:
-        """Takes the next tokens and gives what they complete."""
-        for event in self._parser.add(ids):
-            yield from self._pieces(event)
-
-    def finish(self) -> Iterator[Piece]:
-        """Gives what is left where no more tokens come."""
-        for event in self._parser.finish():
-            yield from self._pieces(event)
-
-    def _pieces(self, event: Event) -> Iterator[Piece]:
-        kind = message_kind(event.header)
-        if kind is Kind.CALL:
-            if isinstance(event, Delta):
-                self._call += event.text
-            else:
-                self.calls.append((event.header.recipient or "", self._call))
-                self._call = ""
-            return
-        if not isinstance(event, Delta):
-            self._open = False
-        elif kind is Kind.ANSWER:
-            between = "\n" if self._answered and not self._open else ""
-            self._answered = self._open = True
-            yield Piece("answer", between + event.text)
+def _without_calls(pieces: Iterable[Piece], calls: list[Piece]) -> Iterator[Piece]:
+    """Gives the pieces of reasoning and answer, and appends those of calls to a list."""
+    for piece in pieces:
+        if piece.kind is Kind.CALL:
+            calls.append(piece)
         else:
-            yield Piece("reasoning", event.text)
+            yield piece
 
 
-def _plain(text: str) -> Iterator[Piece]:
-    if text:
-        yield Piece("answer", text)
+def _whole_calls(pieces: Iterable[Piece]) -> tuple[tuple[str, str], ...]:
+    """Name and arguments of each call."""
+    calls: list[tuple[str, str]] = []
+    for piece in pieces:
+        if piece.tool is not None:
+            calls.append((piece.tool, ""))
+        name, arguments = calls[-1]
+        calls[-1] = name, arguments + piece.text
+    return tuple(calls)
 
 
 def _length(wanted: int | None, limit: int) -> int:

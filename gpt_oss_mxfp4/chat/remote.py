@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.chat.screen import harmless
+from gpt_oss_mxfp4.endpoint.turn import Piece
+from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.key_file import read_keys
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
 
@@ -49,7 +51,7 @@ class RemoteModel:
         self._secure = address.scheme == "https"
         self._host, self._port = address.hostname, port
         self._path = address.path.rstrip("/").removesuffix("/v1")
-        self._key = _api_key(options)
+        self._key = next(iter(read_keys(options.api_key_file)), "")  # a server's own may be several
         self._socket: socket.socket | None = None
         self._stopped = False
         self.name = options.model or self._served_model()
@@ -182,9 +184,9 @@ class _Reply:
                 self._last = time.monotonic()
                 self._first = self._first or self._last
             if thought:
-                yield Piece("reasoning", thought)
+                yield Piece(Kind.REASONING, thought)
             if said:
-                yield Piece("answer", said)
+                yield Piece(Kind.ANSWER, said)
             for call in delta.get("tool_calls") or []:
                 parts = self._calls.setdefault(call.get("index", 0), ["", ""])
                 function = call.get("function") or {}
@@ -227,13 +229,3 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[Any]:
         except (ValueError, RecursionError) as error:  # not JSON, or lists in lists for ever
             raise Refused("the server's answer could not be read: it is not JSON") from error
         yield chunk
-
-
-def _api_key(options: ChatOptions) -> str:
-    file = options.api_key_file
-    key = next(iter(read_keys(file)), "")  # a server's own file may hold several
-    if key and not (key.isascii() and key.isprintable()):
-        raise Refused(
-            f"{API_KEY_VARIABLE if file is None else file}: must hold a key of printable ASCII"
-        )
-    return key

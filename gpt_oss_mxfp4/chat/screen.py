@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 
 from gpt_oss_mxfp4.answer import Write
-from gpt_oss_mxfp4.chat.answer import Piece
+from gpt_oss_mxfp4.endpoint.turn import Piece
+from gpt_oss_mxfp4.harmony_header import Kind
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
-TITLES = {"reasoning": "[analysis]\n", "answer": "[final]\n"}
+TITLES = {Kind.REASONING: "[analysis]\n", Kind.ANSWER: "[final]\n"}
 """As ``generate --show-reasoning`` has them."""
 
 # All that moves a terminal's cursor, colours it, or has it answer: a model may say it, but not do it.
@@ -41,19 +42,19 @@ class Screen:
         self._clean: Callable[[str], str] = harmless if terminal else str
         self._terminal = terminal
         self._colour = colour
-        self._shown: str | None = None  # kind of what was shown last of this answer
+        self._shown: Kind | None = None  # kind of what was shown last of this answer
 
     def show(self, piece: Piece, *, reasoning: bool) -> None:
         """Shows a piece of an answer.
 
         Args:
-            piece: the next one.
+            piece: the next one, of no call.
             reasoning: whether reasoning is shown.
         """
-        if piece.kind == "reasoning" and not reasoning:
+        if piece.kind is Kind.REASONING and not reasoning:
             return
-        dim = self._colour and piece.kind == "reasoning"
-        if piece.kind != self._shown:
+        dim = self._colour and piece.kind is Kind.REASONING
+        if piece.kind is not self._shown:
             self._write("\n\n" if self._shown else "")
             self._write(TITLES[piece.kind] if reasoning and not self._colour else "")
             self._shown = piece.kind

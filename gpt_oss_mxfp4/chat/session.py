@@ -9,6 +9,7 @@ from gpt_oss_mxfp4.chat.answer import Answerer, End, Message
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.checkpoint.errors import quoted
+from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.options import MAX_TEMPERATURE, Refused
 from gpt_oss_mxfp4.quantity import count_text
 
@@ -56,7 +57,7 @@ class Session:
         self._effort: Effort = options.effort
         self._temperature = options.temperature
         self._system = options.system
-        self._seed = options.seed
+        self._seed = options.seed % SEEDS
         self._messages: list[Message] = []
         self._answering = self._stopping = False
 
@@ -143,7 +144,7 @@ class Session:
                     end = piece
                 else:
                     self._screen.show(piece, reasoning=self._reasoning)
-                    text += piece.text if piece.kind == "answer" else ""
+                    text += piece.text if piece.kind is Kind.ANSWER else ""
         finally:
             self._answering = False
             self._seed = (self._seed + SEED_STRIDE) % SEEDS

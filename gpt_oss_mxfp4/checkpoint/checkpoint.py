@@ -19,8 +19,9 @@ from gpt_oss_mxfp4.checkpoint.layout import (
     PUBLISHED,
     check_layout,
     is_original,
+    is_weight_file,
 )
-from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, check_tensors
+from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, check_tensors, expected_tensors
 from gpt_oss_mxfp4.checkpoint.weight_map import DOWNLOAD_AGAIN, missing_shard, read_index
 from gpt_oss_mxfp4.config import GptOssConfig
 
@@ -34,7 +35,7 @@ class Checkpoint:
         config: Its config.
         files: The files that hold the tensors of ``entries``, sorted by name.
         entries: Every tensor to load, by name: those of ``expected_tensors(config)``, no other.
-        notes: A line for each thing that lies in the folder and is not loaded.
+        notes: A line for each thing that lies in the folder and is not used.
     """
 
     folder: Path
@@ -74,14 +75,8 @@ def fit(folder: Path, config: GptOssConfig, entries: dict[str, TensorEntry]) -> 
     Raises:
         CheckpointError: If tensors are missing, or are not as the config has them.
     """
-    entries, notes = _drop_original(entries)
-    if config.tie_word_embeddings and LM_HEAD in entries:
-        unused = entries.pop(LM_HEAD)
-        notes.append(
-            f"{LM_HEAD} ({unused.nbytes} bytes) is not loaded: tie_word_embeddings is true,"
-            " the embedding serves"
-        )
-    check_tensors(config, entries, folder)
+    entries, notes = drop_unused(config, entries)
+    check_tensors(expected_tensors(config).items(), entries, folder)
     used = sorted({entry.file for entry in entries.values()})
     return Checkpoint(folder, config, tuple(used), entries, tuple(notes))
 
@@ -104,8 +99,8 @@ def find_tensors(folder: Path) -> dict[str, TensorEntry]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The folder's own safetensors files, even those that are gone; hidden ones are other programs' leftovers."""
-    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("."))
+    """The folder's own weight files, even those that are gone."""
+    return sorted(path for path in folder.glob("*") if is_weight_file(path.name))
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -184,17 +179,32 @@ def merge(
     return {name: entry for entries in by_file.values() for name, entry in entries.items()}
 
 
-def _drop_original(
-    entries: dict[str, TensorEntry],
+def drop_unused(
+    config: GptOssConfig, entries: Mapping[str, TensorEntry]
 ) -> tuple[dict[str, TensorEntry], list[str]]:
-    """The entries without those of the original layout, and the note that says so."""
-    dropped = [entry for name, entry in entries.items() if is_original(name)]
-    if not dropped:
-        return entries, []
-    nbytes = sum(entry.nbytes for entry in dropped)
-    files = ", ".join(sorted({entry.file.name for entry in dropped}))
-    note = (
-        f"{len(dropped)} block.* tensors ({nbytes} bytes, in {files}) are a second copy in the"
-        " original/ layout and are not loaded: the model.* tensors are"
-    )
-    return {name: entry for name, entry in entries.items() if not is_original(name)}, [note]
+    """Leaves out what says the same again: a copy in the original layout, an output matrix beside one that is tied.
+
+    Args:
+        config: The checkpoint's config.
+        entries: All its tensors; where all are of the original layout, they are no copy.
+
+    Returns:
+        The others, and a line for each thing that is left out.
+    """
+    used = dict(entries)
+    notes: list[str] = []
+    copies = [entry for name, entry in entries.items() if is_original(name)]
+    if 0 < len(copies) < len(entries):
+        nbytes = sum(entry.nbytes for entry in copies)
+        files = ", ".join(sorted({entry.file.name for entry in copies}))
+        used = {name: entry for name, entry in entries.items() if not is_original(name)}
+        notes.append(
+            f"{len(copies)} block.* tensors ({nbytes} bytes, in {files}) are a second copy in the"
+            " original/ layout and are not used: the model.* tensors are"
+        )
+    if config.tie_word_embeddings and LM_HEAD in used:
+        nbytes = used.pop(LM_HEAD).nbytes
+        notes.append(
+            f"{LM_HEAD} ({nbytes} bytes) is not used: tie_word_embeddings is true, the embedding serves"
+        )
+    return used, notes

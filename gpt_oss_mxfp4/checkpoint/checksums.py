@@ -1,4 +1,4 @@
-"""The checksum that the Hub gave a file when it was downloaded, where huggingface_hub noted it down.
+"""Checksums of files, and the one that the Hub gave a file, where huggingface_hub noted it down.
 
 It does in two places: a folder filled by ``local_dir`` has ``.cache/huggingface/download/NAME.metadata``
 (commit, etag, time, a line each), and a file of its cache is a link to ``blobs/ETAG``. The etag of a
@@ -17,6 +17,7 @@ from typing import Any
 DOWNLOADS = Path(".cache", "huggingface", "download")
 """Where a folder filled by ``local_dir`` has its metadata."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 _MAX_METADATA_BYTES = 4096
 
@@ -42,6 +43,43 @@ class Checksum:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
 
+    def is_of(self, path: Path) -> bool:
+        """Whether a file's bytes hash to it."""
+        if len(self.digest) == 64:
+            return file_sha256(path) == self.digest
+        hasher = self.hasher(path.stat().st_size)
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hasher).hexdigest() == self.digest
+
+
+@dataclass(frozen=True)
+class Note:
+    """What huggingface_hub noted down of a file that it put into a folder.
+
+    Args:
+        commit: The one that the file came from.
+        checksum: What the Hub gave.
+        time: When it was noted down, in seconds as ``st_mtime`` has them.
+    """
+
+    commit: str
+    checksum: Checksum
+    time: float
+
+
+_HASHED: dict[tuple[Path, int, int, int], str] = {}
+"""SHA-256 of files, as long as they are what they were."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hashes a file, once in a process while it stays as it is."""
+    status = path.stat()
+    key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _HASHED:
+        with path.open("rb") as stream:
+            _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _HASHED[key]
+
 
 def hub_checksum(path: Path) -> Checksum | None:
     """Finds a file's checksum, or None where the Hub's is not known.
@@ -49,19 +87,33 @@ def hub_checksum(path: Path) -> Checksum | None:
     Args:
         path: A file of a checkpoint folder.
     """
-    etag = _metadata_etag(path.parent / DOWNLOADS / f"{path.name}.metadata")
-    if etag is None and path.is_symlink():
-        blob = Path(os.path.realpath(path))
-        etag = blob.name if blob.parent.name == "blobs" else None
-    return Checksum(etag) if etag is not None and _ETAG.fullmatch(etag) else None
+    note = read_note(path)
+    if note is not None:
+        return note.checksum
+    blob = Path(os.path.realpath(path))
+    named = path.is_symlink() and blob.parent.name == "blobs" and _ETAG.fullmatch(blob.name)
+    return Checksum(blob.name) if named else None
 
 
-def _metadata_etag(path: Path) -> str | None:
+def note_path(path: Path) -> Path:
+    """Where huggingface_hub notes down what it knows of a file of a folder."""
+    return path.parent / DOWNLOADS / f"{path.name}.metadata"
+
+
+def read_note(path: Path) -> Note | None:
+    """Reads what huggingface_hub noted down of a file, or None where that is nothing sound.
+
+    Args:
+        path: A file of a checkpoint folder.
+    """
     try:
-        if not path.is_file():
+        if not note_path(path).is_file():
             return None
-        with path.open("rb") as stream:
-            lines = stream.read(_MAX_METADATA_BYTES).decode("ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
+        with note_path(path).open("rb") as stream:
+            text = stream.read(_MAX_METADATA_BYTES).decode("ascii")
+        commit, etag, time = map(str.strip, text.splitlines())
+        seconds = float(time)
+    except (OSError, ValueError):
         return None
-    return lines[1].strip() if len(lines) >= 2 else None
+    sound = _COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)
+    return Note(commit, Checksum(etag), seconds) if sound else None

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, hub_checksum
+from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, note_path
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
-from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
+from gpt_oss_mxfp4.checkpoint.own_files import holds
+from gpt_oss_mxfp4.checkpoint.repository import MAKE_ROOM, HubFile, Repository
 from gpt_oss_mxfp4.quantity import bytes_text
 
 CONNECTIONS = 4
@@ -47,22 +48,15 @@ class _Place:
     partial: Path
 
     def is_whole(self) -> bool:
-        """Whether the file is there; one that nobody says anything of is hashed."""
-        if not self.whole.is_file() or self.whole.stat().st_size != self.file.nbytes:
-            return False
+        """Whether the file is there."""
         if self.whole.name == self.file.sha256:  # the cache's, put there whole
-            return True
-        known = hub_checksum(self.whole)
-        if known is not None:
-            return known.digest == self.file.sha256
-        return file_sha256(self.whole) == self.file.sha256
+            return self.whole.is_file() and self.whole.stat().st_size == self.file.nbytes
+        return holds(self.whole, self.file)
 
-    def left(self) -> int:
-        """Bytes that are still to come."""
-        if self.is_whole():
-            return 0
+    def done_bytes(self) -> int:
+        """Bytes that an earlier attempt has left to go on behind."""
         have = self.partial.stat().st_size if self.partial.is_file() else 0
-        return self.file.nbytes - min(have, self.file.nbytes)
+        return have if have <= self.file.nbytes else 0
 
 
 class _Stopped(Exception):
@@ -86,6 +80,7 @@ class Downloads:
         known = [file for file in files if file.sha256 is not None]
         places = [_place(repository.hub_id, file, output) for file in known]
         self._places = [place for place in places if not place.is_whole()]
+        self._done = {place: place.done_bytes() for place in self._places}
         self._stop = threading.Event()
 
     @property
@@ -93,11 +88,16 @@ class Downloads:
         """Bytes of the files that are not whole yet, those counted that came already."""
         return sum(place.file.nbytes for place in self._places)
 
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of them that came already."""
+        return sum(self._done.values())
+
     def fetch(self, advance: Advance) -> None:
         """Fetches all, a few at once.
 
         Args:
-            advance: Gets the number of bytes of each piece, those that came before included.
+            advance: Gets the number of bytes of each piece; those that came before are not among them.
 
         Raises:
             CheckpointError: If a file's bytes are not those the Hub tells of, or the disk has too little room.
@@ -105,7 +105,7 @@ class Downloads:
         """
         if not self._places:
             return
-        left = sum(place.left() for place in self._places)
+        left = self.nbytes - self.done_bytes
         folder = self._places[0].partial.parent
         for place in self._places:
             place.partial.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +113,7 @@ class Downloads:
         if left + _SPARE_BYTES > free:
             needs = bytes_text(left + _SPARE_BYTES)
             text = f"{folder} must have {needs} free, has {bytes_text(free)}"
-            cure = "Make room there, or pull it to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR"
-            raise CheckpointError(self._repository.hub_id, [Fault("no room", text, cure)])
+            raise CheckpointError(self._repository.hub_id, [Fault("no room", text, MAKE_ROOM)])
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             tasks = [pool.submit(self._fetch, place, advance) for place in self._places]
             try:
@@ -136,7 +135,7 @@ class Downloads:
                     continue
                 self._complete(place, stream, advance)
                 return
-        advance(place.file.nbytes)
+        advance(place.file.nbytes - self._done[place])
 
     def _lock(self, stream: BinaryIO) -> None:
         """Waits for another process that fetches the same file."""
@@ -155,15 +154,16 @@ class Downloads:
     def _complete(self, place: _Place, stream: BinaryIO, advance: Advance) -> None:
         """Fetches what is missing, checks all of it, and puts it in its place."""
         file = place.file
+        done = self._done[place]
         had = os.fstat(stream.fileno()).st_size
         for begin in [had, 0] if 0 < had <= file.nbytes else [0]:
+            advance(begin - done)  # more than nothing where another process has gone on meanwhile
             stream.truncate(begin)
             stream.seek(0)
             hasher = hashlib.sha256()
             while piece := stream.read(_READ_BYTES):
                 self._go_on()
                 hasher.update(piece)
-                advance(len(piece))
             for piece in self._repository.read(file.name, begin, file.nbytes):
                 self._go_on()
                 stream.write(piece)
@@ -176,26 +176,12 @@ class Downloads:
                 _forget_metadata(place.whole)
                 return
             # What an earlier attempt left may be damaged, after a power failure say.
-            advance(-file.nbytes)
+            done = file.nbytes
         place.partial.unlink()
         text = f"{file.name} must have the SHA-256 that the Hub tells, {file.sha256}, got {hasher.hexdigest()}"
         raise CheckpointError(
             self._repository.hub_id, [Fault("wrong checksum", text, "Pull it again")]
         )
-
-
-_HASHED: dict[tuple[Path, int, int, int], str] = {}
-"""SHA-256 of files that nobody says anything of, as long as they are what they were."""
-
-
-def file_sha256(path: Path) -> str:
-    """Hashes a file, once in a process while it stays as it is."""
-    status = path.stat()
-    key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
-    if key not in _HASHED:
-        with path.open("rb") as stream:
-            _HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _HASHED[key]
 
 
 def _place(hub_id: str, file: HubFile, output: Path | None) -> _Place:
@@ -217,4 +203,4 @@ def _is_at(stream: BinaryIO, path: Path) -> bool:
 
 def _forget_metadata(path: Path) -> None:
     """Removes what huggingface_hub noted down about an earlier file: it then looks at this one."""
-    (path.parent / DOWNLOADS / f"{path.name}.metadata").unlink(missing_ok=True)
+    note_path(path).unlink(missing_ok=True)

@@ -7,16 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.bounds import check_count
-from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, Checksum
-from gpt_oss_mxfp4.checkpoint.download import Downloads, file_sha256
+from gpt_oss_mxfp4.checkpoint.checkpoint import weight_files
+from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
-from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE, PUBLISHED, check_layout
-from gpt_oss_mxfp4.checkpoint.repository import (
-    DOWNLOAD_FAILED,
-    HubFile,
-    Repository,
-    hub_errors,
+from gpt_oss_mxfp4.checkpoint.layout import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    PUBLISHED,
+    check_layout,
+    is_weight_file,
 )
+from gpt_oss_mxfp4.checkpoint.own_files import check_own_files
+from gpt_oss_mxfp4.checkpoint.repository import DOWNLOAD_FAILED, Repository, hub_errors
 from gpt_oss_mxfp4.checkpoint.weight_map import index_files
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.progress import Progress
@@ -38,10 +40,11 @@ SMALL_FILES = (
 """What is needed beside the weights."""
 
 WEIGHT_FILES = ("*.safetensors",)
+"""Patterns of huggingface_hub, whose ``*`` matches ``/`` and ``.`` too. Less ``NOT_READ`` they are what
+``is_weight_file`` says."""
 
-SUB_FOLDERS = ("*/*",)
-"""Never downloaded. Needed because a ``*`` of huggingface_hub matches ``/`` too: ``*.safetensors``
-alone would take original/ as well."""
+NOT_READ = ("*/*", ".*")
+"""Patterns of what is never downloaded: sub-folders and hidden files."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -146,7 +149,7 @@ def download(
         disable_progress_bars()
         logging.set_verbosity_error()
     if output is not None:
-        _check_own_files(hub_id, revision, output)
+        _check_output(hub_id, revision, output)
     folder = _download(hub_id, revision, SMALL_FILES, output)
     GptOssConfig.from_file(folder / CONFIG_FILE)
     names = index_files(folder)
@@ -160,50 +163,30 @@ def download(
             if progress is None or not downloads.nbytes:
                 downloads.fetch(lambda nbytes: None)
             else:
-                with progress.bar(f"downloading {hub_id}", downloads.nbytes) as advance:
+                text = f"downloading {hub_id}"
+                with progress.bar(text, downloads.nbytes, downloads.done_bytes) as advance:
                     downloads.fetch(advance)
     return _download(hub_id, revision, SMALL_FILES + WEIGHT_FILES, output)
 
 
-def _check_own_files(hub_id: str, revision: str | None, output: Path) -> None:
-    """Refuses to replace what somebody else has put into a folder; the repository's own bytes are no matter."""
-    if (output / DOWNLOADS).is_dir() or not any(map(_is_read, os.listdir(output))):
-        return
-    faults = []
+def _check_output(hub_id: str, revision: str | None, output: Path) -> None:
+    """Refuses a folder with files that are not the repository's and would be replaced, or read with its own."""
     with hub_errors(hub_id):
-        for file in Repository(hub_id, revision).files.values():
-            path = output / file.name
-            if _is_read(file.name) and os.path.lexists(path) and not _holds(path, file):
-                text = f"{file.name} must be the repository's or not be there, is another file"
-                cure = "Name a folder that is not there yet, or move the file out of this one"
-                faults.append(Fault("another file", text, cure))
-    if faults:
-        raise CheckpointError(output, faults)
+        names = [name for name in os.listdir(output) if _is_read(name)]
+        if names:
+            check_own_files(Repository(hub_id, revision), output, names)
 
 
 def _is_read(name: str) -> bool:
     """Whether a file of a repository's root is downloaded."""
-    return name in SMALL_FILES or ("/" not in name and name.endswith(".safetensors"))
-
-
-def _holds(path: Path, file: HubFile) -> bool:
-    """Whether a file here has the bytes of one of the Hub."""
-    if not path.is_file() or path.stat().st_size != file.nbytes:
-        return False
-    if file.sha256 is not None:
-        return file_sha256(path) == file.sha256
-    hasher = Checksum(str(file.git_sha1)).hasher(file.nbytes)
-    with path.open("rb") as stream:
-        while piece := stream.read(2**20):
-            hasher.update(piece)
-    return bool(hasher.hexdigest() == file.git_sha1)
+    return name in SMALL_FILES or is_weight_file(name)
 
 
 def _are_there(folder: Path, names: set[str]) -> bool:
     """Whether the cache has all weights, so that the Hub need not be asked for their list."""
     if names:
         return all((folder / name).is_file() for name in names)
-    return any(folder.glob("*.safetensors"))
+    return bool(weight_files(folder))
 
 
 def _download(
@@ -219,7 +202,7 @@ def _download(
                 revision=revision,
                 local_dir=output,
                 allow_patterns=list(patterns),
-                ignore_patterns=list(SUB_FOLDERS),
+                ignore_patterns=list(NOT_READ),
             )
         )
 

@@ -22,6 +22,8 @@ _KINDS = (
 )
 """In the order of the table."""
 
+_ROUNDED_KINDS = ("attention weights", "output matrix")
+
 ORIGINAL_KIND = "original/ names"
 OTHER_KIND = "other"
 
@@ -49,6 +51,14 @@ def kind_of(name: str) -> str:
         if pattern.fullmatch(name):
             return kind
     return ORIGINAL_KIND if is_original(name) else OTHER_KIND
+
+
+def is_rounded(name: str) -> bool:
+    """Whether ``--dense-weights`` rounds a tensor while it is loaded.
+
+    Not the router, whose few weights decide which experts are read, nor the embedding, of which rows are read.
+    """
+    return kind_of(name) in _ROUNDED_KINDS
 
 
 def total_by_kind(entries: Iterable[TensorEntry]) -> list[KindTotal]:

@@ -1,8 +1,9 @@
-"""Which layout a checkpoint's tensor names are of, and the refusal of those that cannot be loaded.
+"""Which layout a checkpoint's tensors are of, and the refusal of those that cannot be loaded.
 
-Names suffice, so an index can be judged before its weights are downloaded.
+For the refusal names suffice, so an index can be judged before its weights are downloaded.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,69 @@ UNKNOWN = Layout("unknown", "not recognised")
 EMPTY = Layout("empty", "no tensor could be read")
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A layout that is neither loaded nor converted.
+
+    Args:
+        layout: What it is.
+        names: Of the tensors that tell it.
+        cure: What to do instead.
+        dtypes: How the safetensors dtypes of these tensors begin.
+    """
+
+    layout: Layout
+    names: re.Pattern[str]
+    cure: str
+    dtypes: tuple[str, ...] = ("",)
+
+
+FOREIGN = (
+    Foreign(
+        Layout("bitsandbytes", "bitsandbytes"),
+        re.compile(r".+\.(absmax|quant_map|nested_absmax|quant_state\.bitsandbytes__\w+)"),
+        "Its 4-bit numbers are of another kind (NF4): convert the BF16 repository of the same model",
+    ),
+    Foreign(
+        Layout("nvfp4", "NVFP4"),
+        re.compile(r".+\.(weight_global_scale|weight_scale_2|input_global_scale)"),
+        "It has E4M3 scales for 16 elements, which MXFP4 cannot hold: convert a BF16 repository of the same model",
+    ),
+    Foreign(
+        Layout("integers", "an integer format (GPTQ, AWQ or int4 compressed-tensors)"),
+        re.compile(r".+\.(qweight|qzeros|g_idx|weight_shape|weight_zero_point)"),
+        "Integers with their scales are no MXFP4: convert a BF16 repository of the same model",
+    ),
+    Foreign(
+        Layout("unsloth", "Unsloth's layout of single experts"),
+        re.compile(r".+\.experts\.(gate_up_projs|down_projs)\..+|.+\.mlp\.router\.linear\..+"),
+        "Convert Unsloth's -BF16 repository of the same model, which has the experts of a layer in one tensor",
+    ),
+    Foreign(
+        Layout("adapter", "an adapter (LoRA)"),
+        re.compile(r".+\.(lora_A|lora_B|lora_embedding_A)\..+"),
+        "Merge it into its base model with the program that trained it, and save that as BF16",
+    ),
+    Foreign(
+        Layout("fp8", "FP8"),
+        re.compile(r".*\.experts\..*"),
+        "Its experts have 8 bits, not 4: convert a BF16 repository of the same model",
+        ("F8_E4M3", "F8_E5M2"),
+    ),
+)
+"""The first that fits is meant: NVFP4 has scales in FP8."""
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a file is one of a checkpoint's weight files, of which folders and repositories may have any number.
+
+    Args:
+        name: Its path below the checkpoint's folder. Files of sub-folders are other copies of the weights, and hidden
+            ones are other programs' leftovers.
+    """
+    return name.endswith(".safetensors") and "/" not in name and not name.startswith(".")
+
+
 def recognise_layout(dtypes: Mapping[str, str], fields: Mapping[str, Any]) -> Layout:
     """Names the layout of a checkpoint, whether this package loads it or not.
 
@@ -91,16 +155,44 @@ def recognise_layout(dtypes: Mapping[str, str], fields: Mapping[str, Any]) -> La
         return EMPTY
     if any(".mlp.experts." in name and name.endswith(BLOCKS) for name in dtypes):
         return HUGGING_FACE
+    if is_other_model(fields):
+        return OTHER_MODEL
+    if found := find_foreign(dtypes):
+        return found[0].layout
     if packed or method == "compressed-tensors":
         return COMPRESSED_TENSORS
-    if method == "quark" or any(".experts." in name and name.endswith("_scale") for name in dtypes):
+    if method == "quark" or has_quark_codes(dtypes):
         return QUARK
     if any(name.startswith("block.") for name in dtypes):
         coded = any(name.endswith(".blocks") for name in dtypes)
         return ORIGINAL if coded else ORIGINAL_BF16
     if any(name.endswith(PLAIN_EXPERTS) for name in dtypes):
         return HUGGING_FACE_BF16
-    return UNKNOWN if fields.get("model_type", "gpt_oss") == "gpt_oss" else OTHER_MODEL
+    return UNKNOWN
+
+
+def is_other_model(fields: Mapping[str, Any]) -> bool:
+    """Whether a config.json says that it is not gpt-oss's; that of the original layout does not say."""
+    return bool(fields.get("model_type", "gpt_oss") != "gpt_oss")
+
+
+def find_foreign(dtypes: Mapping[str, str]) -> tuple[Foreign, str] | None:
+    """Finds the foreign layout that a checkpoint is of, and the first tensor by name that tells it."""
+    names = sorted(dtypes)
+    for foreign in FOREIGN:
+        for name in filter(foreign.names.fullmatch, names):
+            if dtypes[name].startswith(foreign.dtypes):
+                return foreign, name
+    return None
+
+
+def has_quark_codes(dtypes: Mapping[str, str]) -> bool:
+    """Whether experts have codes, two a byte, and scales beside them, named as AMD Quark names them."""
+    return any(
+        ".experts." in name and dtypes.get(name.removesuffix("_scale")) == "U8"
+        for name in dtypes
+        if name.endswith("_scale")
+    )
 
 
 def is_original(name: str) -> bool:
@@ -137,7 +229,8 @@ def check_layout(names: Iterable[str], folder: Path) -> None:
 
 def _original_cure(folder: Path) -> str:
     above = folder.resolve().parent
-    if (above / CONFIG_FILE).is_file() and any(above.glob("*.safetensors")):
+    beside = (file.name for file in above.glob("*"))
+    if (above / CONFIG_FILE).is_file() and any(map(is_weight_file, beside)):
         return f"Give the folder above it, {above}"
     return (
         f"Give the root folder of {PUBLISHED}, which holds the same weights as model.* tensors, or"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.hub import SMALL_FILES
+from gpt_oss_mxfp4.checkpoint.layout import is_weight_file
 
 LARGE_BYTES = 2**20
 """Smaller files that are not read (a licence, a picture) are not worth a line, but for code."""
@@ -54,7 +55,7 @@ def list_neighbours(folder: Path) -> list[Neighbour]:
             size = os.path.getsize(item.path)
             if item.name.endswith(".py"):
                 found.append(Neighbour(item.name, 1, size, "code, which is never run"))
-            elif size >= LARGE_BYTES and not item.name.endswith(".safetensors"):
+            elif size >= LARGE_BYTES and not is_weight_file(item.name):
                 found.append(Neighbour(item.name, 1, size, ""))
     return found
 

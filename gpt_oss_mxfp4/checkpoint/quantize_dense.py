@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import re
 import sys
 from collections.abc import Mapping
 
@@ -16,13 +15,11 @@ from max.graph import DeviceRef, Graph, TensorType
 from max.graph.weights import WeightData
 
 from gpt_oss_mxfp4 import ops
+from gpt_oss_mxfp4.checkpoint.kinds import is_rounded
 from gpt_oss_mxfp4.kept_graphs import load_kept_graph
 from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.ops.dense import QuantizedFormat
 from gpt_oss_mxfp4.ops.library import digest_sources
-
-_QUANTIZED = re.compile(r"model\.layers\.\d+\.self_attn\.[qkvo]_proj\.weight|lm_head\.weight")
-"""Not the router, whose few weights decide which experts are read, nor the embedding, of which rows are read."""
 
 
 def quantize_dense(
@@ -45,7 +42,7 @@ def quantize_dense(
     """
     model = _compile(form, session)
     quantized: dict[str, WeightData | DLPackArray] = dict(weights)
-    for name in filter(_QUANTIZED.fullmatch, weights):
+    for name in filter(is_rounded, weights):
         del quantized[name]
         values, scales = _round(model, name, weights[name], form)
         quantized[f"{name}_values"] = values

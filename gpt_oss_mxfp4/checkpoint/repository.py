@@ -5,6 +5,7 @@ huggingface_hub answers questions and downloads whole files; a range of a file i
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Iterator
@@ -13,18 +14,25 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.layout import is_weight_file
 
 MOST_FILES = 10_000
 """Files of a repository that are looked at."""
 
 DOWNLOAD_FAILED = "download failed"
-"""The kind of fault that ``hub_errors`` makes."""
+"""The kind of fault that ``hub_errors`` makes of what the Hub or the network says."""
+
+MAKE_ROOM = "Make room there, or pull it to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR"
+"""The cure where a disk is full."""
 
 RETRIES = 5
 """Attempts in a row that may bring no byte."""
 
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Answers that another attempt may not get."""
+
+_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+"""Numbers of the file system's errors where there is too little room."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,14 +54,19 @@ class HubFile:
     git_sha1: str | None = None
 
     @property
+    def digest(self) -> str | None:
+        """What the Hub's etag is: the SHA-256, or git's name of a small file."""
+        return self.sha256 or self.git_sha1
+
+    @property
     def is_weights(self) -> bool:
-        """Whether it is a weight file of the root: those of sub-folders are other copies."""
-        return "/" not in self.name and self.name.endswith(".safetensors")
+        """Whether it is a weight file."""
+        return is_weight_file(self.name)
 
 
 @contextmanager
 def hub_errors(hub_id: str) -> Iterator[None]:
-    """Turns what huggingface_hub, the network and the disk raise into a CheckpointError."""
+    """Turns what huggingface_hub, the network and the disk raise into a CheckpointError, the disk's of another kind."""
     from httpx import HTTPError
 
     try:
@@ -61,6 +74,8 @@ def hub_errors(hub_id: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except (HTTPError, OSError, ValueError) as error:  # every error of huggingface_hub is one
+        if isinstance(error, OSError) and _is_of_the_disk(error):
+            raise CheckpointError(hub_id, [_disk_fault(error)]) from error
         cause = _cause(error)
         cure = (
             "Check the id, the revision and the network; a private or gated repository needs"
@@ -68,6 +83,20 @@ def hub_errors(hub_id: str) -> Iterator[None]:
         )
         fault = Fault(DOWNLOAD_FAILED, f"cannot be downloaded ({quoted(cause)})", cure)
         raise CheckpointError(hub_id, [fault]) from error
+
+
+def _is_of_the_disk(error: OSError) -> bool:
+    """Whether the file system here raised it, which names the file unless it was open already."""
+    return error.filename is not None or error.errno in _FULL
+
+
+def _disk_fault(error: OSError) -> Fault:
+    place = "the disk" if error.filename is None else error.filename
+    text = f"cannot be downloaded to {place} ({error.strerror})"
+    if error.errno in _FULL:
+        return Fault("no room", text, MAKE_ROOM)
+    cure = "Check the permissions there, or name another folder: by HF_HOME, or by pull's --output"
+    return Fault("no place", text, cure)
 
 
 def _cause(error: Exception) -> str:
@@ -91,6 +120,8 @@ def _cause(error: Exception) -> str:
         return "the Hub has no such repository, or it is private"
     if isinstance(error, RevisionNotFoundError):
         return "the repository has no such revision"
+    if isinstance(error, OSError) and error.errno == 0:
+        return str(error.strerror)
     return _one_line(error)
 
 
@@ -115,13 +146,14 @@ class Repository:
         from huggingface_hub import HfApi, constants
         from huggingface_hub.hf_api import RepoFile
 
-        api = HfApi()
+        self._api = HfApi()
         self.hub_id = hub_id
-        self.commit: str = api.repo_info(
+        self.commit: str = self._api.repo_info(
             hub_id, revision=revision or constants.DEFAULT_REVISION
         ).sha
+        self._commits = {self.commit: True}
         self.files: dict[str, HubFile] = {}
-        for item in api.list_repo_tree(hub_id, recursive=True, revision=self.commit):
+        for item in self._api.list_repo_tree(hub_id, recursive=True, revision=self.commit):
             if not isinstance(item, RepoFile) or not _stays_below(item.path):
                 continue
             sha256 = item.lfs.sha256 if item.lfs is not None else None
@@ -130,6 +162,18 @@ class Repository:
             self.files[item.path] = HubFile(item.path, int(item.size), sha256, item.blob_id)
             if len(self.files) > MOST_FILES:
                 raise ValueError(f"it has more than {MOST_FILES} files")
+
+    def has_commit(self, commit: str) -> bool:
+        """Asks the Hub, once, whether a commit is one of the repository's."""
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        if commit not in self._commits:
+            try:
+                self._api.repo_info(self.hub_id, revision=commit)
+                self._commits[commit] = True
+            except RevisionNotFoundError:
+                self._commits[commit] = False
+        return self._commits[commit]
 
     def read(self, name: str, begin: int, end: int) -> Iterator[bytes]:
         """Streams a range of a file's bytes, going on after errors of the network where it stopped.

@@ -1,21 +1,26 @@
-"""The tensors a config asks for, and what a checkpoint's entries have against them.
+"""The tensors a config asks for, and what a checkpoint's entries have against a specification.
 
-Names are those of the Hugging Face layout. The experts of a projection are three tensors:
-``_blocks`` (two E2M1 codes a byte), ``_scales`` (one E8M0 byte per 32 codes) and ``_bias``.
+Names are those of the Hugging Face layout; others are checked in the same way. The experts of a
+projection are three tensors: ``_blocks`` (two E2M1 codes a byte), ``_scales`` (one E8M0 byte per 32
+codes) and ``_bias``.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
-from gpt_oss_mxfp4.checkpoint.layout import BF16_CURE, BLOCKS, SCALES
+from gpt_oss_mxfp4.checkpoint.layout import BF16_CURE, BLOCKS, PLAIN_EXPERTS, SCALES
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
 
 LM_HEAD = "lm_head.weight"
 """The output matrix; ``model.embed_tokens.weight`` serves instead where the config ties the two."""
+
+MAX_FAULTS = 1000
+"""Faults after which the rest are not looked for: a config that lies may ask for millions of tensors."""
 
 _OTHER_MODEL_CURE = (
     "Take config.json and the weights from the same repository, and download both again"
@@ -24,6 +29,11 @@ _UNEXPECTED_CURE = (
     "Move a file that is no part of the model (an adapter, a copy) out of the folder; otherwise"
     " take config.json and the weights from the same repository"
 )
+_DTYPE_CURE = "Save it as published, nothing is cast here: dense tensors BF16, blocks and scales U8"
+_PLAIN_DTYPE_CURE = "Save experts that are to be rounded as BF16, nothing is cast here"
+
+_PER_EXPERT = re.compile(r".+\.mlp\.(experts|router)\.\w+")
+"""Tensors with a part for each expert, one after the other."""
 
 
 class TensorSpec(NamedTuple):
@@ -72,28 +82,34 @@ def expected_tensors(config: GptOssConfig) -> dict[str, TensorSpec]:
 
 
 def check_tensors(
-    config: GptOssConfig, entries: Mapping[str, TensorEntry], where: str | Path
+    specs: Iterable[tuple[str, TensorSpec]], entries: Mapping[str, TensorEntry], where: str | Path
 ) -> None:
-    """Holds a checkpoint's entries against the config.
+    """Holds a checkpoint's entries against a specification.
 
     Args:
-        config: The checked config.
+        specs: Name and specification of every tensor that must be there; no other may.
         entries: What the files' headers hold.
         where: What the error calls the checkpoint.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected, mistyped or misshapen: all in one.
+        CheckpointError: If a tensor is missing, unexpected, mistyped or misshapen: all in one, or
+            the first ``MAX_FAULTS``.
     """
-    expected = expected_tensors(config)
-    faults = list(_absence_faults(expected, entries))
+    faults: list[Fault] = []
+    expected = set()
+    for name, spec in specs:
+        expected.add(name)
+        if name in entries:
+            faults += _entry_faults(entries[name], spec)
+        else:
+            faults += _absence_faults(name, entries)
+        if len(faults) >= MAX_FAULTS:
+            raise CheckpointError(where, faults)
     for name, entry in entries.items():
-        if name in expected:
-            faults += _entry_faults(entry, expected[name], config.num_local_experts)
-        elif not _is_bf16_experts(name, expected, entries):
-            text = (
-                f"{quoted(name)} in {entry.file.name} must not be there: the model does not use it"
-            )
-            faults.append(Fault("unexpected tensor", text, _UNEXPECTED_CURE))
+        if name in expected or (name + BLOCKS in expected and _is_plain(name, entries)):
+            continue
+        text = f"{quoted(name)} in {entry.file.name} must not be there: the model does not use it"
+        faults.append(Fault("unexpected tensor", text, _UNEXPECTED_CURE))
     if faults:
         raise CheckpointError(where, faults)
 
@@ -112,48 +128,38 @@ def _packed(name: str, experts: int, n: int, k: int) -> dict[str, TensorSpec]:
     }
 
 
-def _is_bf16_experts(
-    name: str, expected: Mapping[str, TensorSpec], entries: Mapping[str, TensorEntry]
-) -> bool:
-    """Whether ``name`` holds a projection's experts unquantized, in place of its blocks."""
-    return name in entries and name + BLOCKS in expected and name + BLOCKS not in entries
+def _is_plain(name: str, entries: Mapping[str, TensorEntry]) -> bool:
+    """Whether a projection's experts are there unquantized, in place of its blocks."""
+    return name in entries and name + BLOCKS not in entries
 
 
-def _absence_faults(
-    expected: Mapping[str, TensorSpec], entries: Mapping[str, TensorEntry]
-) -> Iterator[Fault]:
-    for name in expected:
-        if name in entries:
-            continue
-        base = name.removesuffix(BLOCKS).removesuffix(SCALES)
-        other = base + (BLOCKS if name.endswith(SCALES) else SCALES)
-        if _is_bf16_experts(base, expected, entries):
-            if name.endswith(BLOCKS):  # one fault serves for blocks, scales and bias
-                text = f"{base} must be MXFP4 ({name}), got {entries[base].dtype}"
-                yield Fault("BF16 experts", text, BF16_CURE)
-        elif base != name and other in entries:
-            kind = "blocks without scales" if name.endswith(SCALES) else "scales without blocks"
-            text = f"{other} must have {name} beside it, which is missing"
-            cure = "One means nothing without the other: download the checkpoint again"
-            yield Fault(kind, text, cure)
-        else:
-            text = f"{name} must be there, is missing"
-            yield Fault("missing tensor", text, _OTHER_MODEL_CURE)
+def _absence_faults(name: str, entries: Mapping[str, TensorEntry]) -> Iterator[Fault]:
+    base = name.removesuffix(BLOCKS).removesuffix(SCALES)
+    other = base + (BLOCKS if name.endswith(SCALES) else SCALES)
+    if _is_plain(base, entries):
+        if name.endswith(BLOCKS):  # one fault serves for blocks and scales
+            text = f"{base} must be MXFP4 ({name}), got {entries[base].dtype}"
+            yield Fault("BF16 experts", text, BF16_CURE)
+    elif base != name and other in entries:
+        kind = "blocks without scales" if name.endswith(SCALES) else "scales without blocks"
+        text = f"{other} must have {name} beside it, which is missing"
+        cure = "One means nothing without the other: download the checkpoint again"
+        yield Fault(kind, text, cure)
+    else:
+        text = f"{name} must be there, is missing"
+        yield Fault("missing tensor", text, _OTHER_MODEL_CURE)
 
 
-def _entry_faults(entry: TensorEntry, spec: TensorSpec, experts: int) -> Iterator[Fault]:
+def _entry_faults(entry: TensorEntry, spec: TensorSpec) -> Iterator[Fault]:
     file = entry.file.name
     if entry.dtype != spec.dtype:
         text = f"{entry.name} must be {spec.dtype}, got {entry.dtype} in {file}"
-        cure = (
-            "Save it as published, nothing is cast here: dense tensors BF16, blocks and scales U8"
-        )
+        cure = _PLAIN_DTYPE_CURE if entry.name.endswith(PLAIN_EXPERTS) else _DTYPE_CURE
         yield Fault("wrong dtype", text, cure)
     if entry.shape == spec.shape:
         return
-    of_experts = ".mlp.experts." in entry.name or ".mlp.router." in entry.name
-    if of_experts and entry.shape[1:] == spec.shape[1:] and entry.shape:
-        rule = f"{entry.name} must have num_local_experts = {experts} experts"
+    if _PER_EXPERT.fullmatch(entry.name) and entry.shape and entry.shape[1:] == spec.shape[1:]:
+        rule = f"{entry.name} must have num_local_experts = {spec.shape[0]} experts"
         text = f"{rule}, got {entry.shape[0]} in {file}"
         yield Fault("wrong expert count", text, _OTHER_MODEL_CURE)
     else:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
-from gpt_oss_mxfp4.checkpoint.layout import INDEX_FILE
+from gpt_oss_mxfp4.checkpoint.layout import INDEX_FILE, is_weight_file
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
 
 DOWNLOAD_AGAIN = "The download is incomplete or mixed: download the checkpoint again"
@@ -56,8 +56,8 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise CheckpointError(path, [fault])
     faults = []
     for file in {str(file): file for file in weights.values()}.values():
-        sound = isinstance(file, str) and file.endswith(".safetensors") and file.isprintable()
-        if not sound or file.startswith(".") or "/" in file or "\\" in file:
+        sound = isinstance(file, str) and is_weight_file(file) and file.isprintable()
+        if not sound or "\\" in file:
             rule = "weight_map must name *.safetensors files of its own folder"
             faults.append(Fault("bad index", f"{rule}, got {quoted(file)}", DOWNLOAD_AGAIN))
     if faults:

@@ -1,4 +1,4 @@
-"""The gpt-oss-mxfp4 command: parses arguments, and nothing else. A verb is a module with ``add``."""
+"""The gpt-oss-mxfp4 command: only parses arguments. Each verb is a module with an ``add`` function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gpt_oss_mxfp4.bench import package_version
 from gpt_oss_mxfp4.cli import (
     bench,
     chat,
@@ -18,24 +17,25 @@ from gpt_oss_mxfp4.cli import (
     serve,
     verify,
 )
+from gpt_oss_mxfp4.toolchain import package_version
 
 VERBS = (generate, chat, serve, compile, bench, inspect, verify, pull, convert)
-"""In the order of ``--help``."""
+"""In the order in which ``--help`` lists them."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line; ``--help`` tells the rest."""
+    """Reports a wrong argument in one line; ``--help`` shows the rest."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends with exit code 2."""
+        """Exits with code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 class Version(argparse.Action):
-    """Prints versions; looked up only then."""
+    """Prints versions, which are looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        """Ends with exit code 0."""
+        """Exits with code 0."""
         found = (f"{package} {package_version(package)}" for package in ("gpt-oss-mxfp4", "max"))
         print(", ".join(found))
         parser.exit()
@@ -45,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        argv: arguments without the program's name; those of the process unless given.
+        argv: arguments without the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 where what ran has broken, 2 where the arguments, the checkpoint or the machine do not
-        allow it, 130 if interrupted, 141 where whoever read the text has stopped.
+        The exit code: 0 on success, 1 if the command failed while running, 2 if the arguments, the checkpoint or the
+        machine do not allow it, 130 if interrupted, 141 if the reader of standard output has closed it.
     """
     parser = OneLineParser(
-        prog="gpt-oss-mxfp4", description="gpt-oss from its MXFP4 weights, on MAX."
+        prog="gpt-oss-mxfp4", description="Run gpt-oss from its MXFP4 weights on MAX."
     )
     parser.add_argument(
-        "--version", action=Version, nargs=0, help="tell this package's version and MAX's"
+        "--version", action=Version, nargs=0, help="show the versions of this package and MAX"
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for verb in VERBS:

@@ -15,9 +15,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     bench = verbs.add_parser(
         "bench",
         help="measure tokens/s, start-up time and memory",
-        description="Loads a model once, runs each batch several times on random tokens, and prints what it took: a "
-        "table on standard output, everything else on standard error. Example: gpt-oss-mxfp4 bench --model FOLDER "
-        "--batch 1 4 --activations int8 --dense-weights int8",
+        description="Loads a model once, runs each batch size several times on random tokens, and prints the "
+        "measurements: a table on standard output, everything else on standard error. Example: gpt-oss-mxfp4 bench "
+        "--model FOLDER --batch 1 4 --activations int8 --dense-weights int8",
     )
     add = bench.add_argument
     add_model(bench)
@@ -26,14 +26,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=positive,
         default=BenchOptions.prompt_tokens,
         metavar="N",
-        help="shared out among the prompts of a batch; default: %(default)s",
+        help="prompt tokens per batch, divided among its sequences; default: %(default)s",
     )
     add(
         "--new-tokens",
         type=positive,
         default=BenchOptions.new_tokens,
         metavar="N",
-        help="of each sequence; default: %(default)s",
+        help="tokens to generate per sequence; default: %(default)s",
     )
     add(
         "--batch",
@@ -41,16 +41,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         nargs="+",
         default=BenchOptions.batch,
         metavar="N",
-        help="sequences at once; default: 1 4 16",
+        help="batch sizes to measure; default: 1 4 16",
     )
     add(
         "--runs",
         type=positive,
         default=BenchOptions.runs,
         metavar="N",
-        help="of each batch; default: %(default)s",
+        help="runs per batch size; default: %(default)s",
     )
-    add("--json", type=path, metavar="FILE", help="also write a report there")
+    add("--json", type=path, metavar="FILE", help="also write a JSON report to FILE")
     add_engine(bench)
     bench.set_defaults(run=_run)
 

@@ -19,37 +19,41 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     chat = verbs.add_parser(
         "chat",
         help="have a conversation in the terminal",
-        description="Answers one message after the other, the conversation before it in mind: typed at a terminal, or "
-        "a line each from a pipe. Answers go to standard output, everything else to standard error. With --url a "
-        "server answers, which the engine's options do not reach. For example: "
+        description="Answers each message in the context of the conversation so far. Messages are typed at a "
+        "terminal, or read from a pipe, one per line. Answers go to standard output, everything else to standard "
+        "error. With --url a server answers, and options for running the model have no effect. Example: "
         "printf 'What is 12 + 34?\\n' | gpt-oss-mxfp4 chat",
     )
     add = chat.add_argument
     add_model(chat)
-    add("--url", metavar="URL", help="ask the server there instead, http://127.0.0.1:8000 say")
+    add(
+        "--url",
+        metavar="URL",
+        help="ask the server at URL instead, for example http://127.0.0.1:8000",
+    )
     add(
         "--api-key-file",
         type=path,
         metavar="FILE",
-        help=f"holds the server's API key; default: the variable {API_KEY_VARIABLE}",
+        help=f"file with the server's API key; default: the environment variable {API_KEY_VARIABLE}",
     )
-    add("--system", default="", metavar="TEXT", help="instructions before the conversation")
+    add("--system", default="", metavar="TEXT", help="instructions that precede the conversation")
     add(
         "--effort",
         choices=get_args(Effort),
         default=ChatOptions.effort,
-        help="how long to reason; default: %(default)s",
+        help="reasoning effort; default: %(default)s",
     )
     add(
         "--reasoning",
         choices=("on", "off"),
-        help="show it or not; default: on for a terminal",
+        help="show the reasoning or not; default: on if standard output is a terminal",
     )
     add(
         "--max-length",
         type=positive,
         metavar="N",
-        help=f"tokens of a whole conversation; default: {DEFAULT_LENGTH}, or fewer if the model takes fewer",
+        help=f"maximum tokens in a conversation; default: {DEFAULT_LENGTH}, or the model's limit if that is lower",
     )
     add_sampling(chat, max_new_tokens=ChatOptions.max_new_tokens)
     add_engine(chat)

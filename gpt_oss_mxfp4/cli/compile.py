@@ -10,7 +10,7 @@ from gpt_oss_mxfp4.compile import run_compile
 from gpt_oss_mxfp4.options import CompileOptions
 
 TARGETS = ("cpu", "cuda:sm_90a")
-"""What can be compiled for."""
+"""Valid compilation targets."""
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,19 +18,19 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     compiled = verbs.add_parser(
         "compile",
         help="compile ahead of time, for this machine or another",
-        description="Writes what generate compiles when it starts to a folder, for generate --precompiled. The GPU "
-        "need not be on this machine, and weights are not read, but to round them. Example: gpt-oss-mxfp4 compile "
-        "--model openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",
+        description="Compiles to a folder what generate would otherwise compile at start-up; generate --precompiled "
+        "then uses it. The GPU need not be in this machine, and only weights that are rounded on loading are read. "
+        "Example: gpt-oss-mxfp4 compile --model openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",
     )
     add_model(compiled)
     compiled.add_argument(
         "--target",
         choices=TARGETS,
         default=TARGETS[0],
-        help="cpu is this machine's, cuda:sm_90a any Hopper GPU; default: %(default)s",
+        help="cpu for this machine's CPU, cuda:sm_90a for any Hopper GPU; default: %(default)s",
     )
     compiled.add_argument(
-        "--output", required=True, type=path, metavar="DIR", help="a folder to make"
+        "--output", required=True, type=path, metavar="DIR", help="folder to create"
     )
     add_precision(compiled)
     compiled.set_defaults(run=_run)

@@ -6,7 +6,7 @@ import argparse
 from typing import get_args
 
 from gpt_oss_mxfp4.cli.values import gigabytes, path
-from gpt_oss_mxfp4.convert.layouts import Layout
+from gpt_oss_mxfp4.convert.layouts import Target
 from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.shards import SHARD_BYTES
 from gpt_oss_mxfp4.convert.verb import ConvertOptions, run_convert
@@ -16,47 +16,46 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     convert = verbs.add_parser(
         "convert",
-        help="write a checkpoint in another layout or format",
-        description="Writes a checkpoint's tensors, config and tokenizer in another layout. What the source is, it "
-        "tells from its tensors: Hugging Face's layout with MXFP4 or BF16 experts, OpenAI's original/, or the MXFP4 of "
-        "AMD Quark and of llm-compressor. The output appears when it is whole and was read back; after a kill the same "
-        "command goes on. Example: gpt-oss-mxfp4 convert my-bf16-fine-tune --output my-fine-tune-mxfp4",
+        help="convert a checkpoint to another layout or format",
+        description="Writes a checkpoint's tensors, config and tokenizer in another layout. The source layout is "
+        "detected from its tensors: Hugging Face's with MXFP4 or BF16 experts, OpenAI's original/, or the MXFP4 of AMD "
+        "Quark or llm-compressor. The output appears once it is complete and has been read back; if interrupted, the "
+        "same command resumes. Example: gpt-oss-mxfp4 convert my-bf16-fine-tune --output my-fine-tune-mxfp4",
     )
     add = convert.add_argument
-    add("source", type=path, metavar="SOURCE", help="a folder")
-    add("--output", required=True, type=path, metavar="DIR", help="a folder to make")
+    add("source", type=path, metavar="SOURCE", help="checkpoint folder")
+    add("--output", required=True, type=path, metavar="DIR", help="folder to create")
     add(
         "--to",
-        choices=get_args(Layout),
+        choices=get_args(Target),
         default=ConvertOptions.to,
-        help="mxfp4, what generate takes, and bf16 are Hugging Face's layout, original is OpenAI's; default: "
+        help="target: mxfp4 (which generate reads) and bf16 in Hugging Face's layout, or original, OpenAI's; default: "
         "%(default)s",
     )
     add(
         "--gate-up",
         choices=get_args(GateUp),
-        help="the order of gate and up rows, where a source with a tensor for each expert does not tell: halves where "
-        "each of gate_proj and up_proj is what its name says",
+        help="order of the gate and up rows, if a source with one tensor per expert does not determine it; halves if "
+        "gate_proj and up_proj are what their names say",
     )
     add(
         "--tokenizer",
         type=path,
         metavar="DIR",
-        help="take tokenizer, chat template and token ids from there; default: from SOURCE, or from the folder above "
-        "original/",
+        help="folder with the tokenizer, chat template and token ids; default: SOURCE, or the folder above original/",
     )
     add(
         "--shard-gb",
         type=gigabytes,
         default=SHARD_BYTES,
         metavar="GB",
-        help=f"of tensors in a file of the output; default: {SHARD_BYTES / 1e9:g}",
+        help=f"maximum size of the tensors in one output file; default: {SHARD_BYTES / 1e9:g}",
     )
     add(
         "--json",
         type=path,
         metavar="FILE",
-        help="also write a report there: digests, rounding errors",
+        help="also write a JSON report of digests and rounding errors to FILE",
     )
     convert.set_defaults(run=_run)
 

@@ -1,4 +1,4 @@
-"""Arguments that several verbs take: which model, and how it runs."""
+"""Arguments shared by several verbs: which model to use, and how to run it."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ from gpt_oss_mxfp4.options import Activations, DenseWeights, EngineOptions
 
 
 def add_model(verb: argparse.ArgumentParser) -> None:
-    """What names the model."""
+    """Adds the argument that names the model."""
     verb.add_argument(
         "--model",
         metavar="PATH_OR_HUB_ID",
-        help="a folder, or a repository such as openai/gpt-oss-20b; default: the demo model, a part of this package",
+        help="checkpoint folder or Hub id, such as openai/gpt-oss-20b; default: the demo model, a part of this package",
     )
 
 
 def add_engine(verb: argparse.ArgumentParser) -> None:
-    """What every verb takes that runs a model, but for the model itself."""
+    """Adds the arguments of every verb that runs a model, except the model itself."""
     verb.add_argument(
         "--devices",
         choices=("cpu", "gpu"),
         default=EngineOptions.devices,
-        help="default: %(default)s",
+        help="device to run on; default: %(default)s",
     )
     verb.add_argument(
         "--precompiled",
         type=path,
         metavar="DIR",
-        help="a folder that the verb compile has written, for the same model and device: nothing is compiled then",
+        help="folder written by the compile verb for the same model and device, to use instead of compiling",
     )
     verb.add_argument(
         "--threads",
         type=positive,
         metavar="N",
-        help="CPUs to compute on, on Linux only; default: all",
+        help="number of CPUs to compute on (Linux only); default: all",
     )
     verb.add_argument(
         "--device-graphs",
         action="store_true",
-        help="with --devices gpu and one sequence at a time: capture the kernels of a step that generates once, and "
-        "replay them",
+        help="with --devices gpu and one sequence at a time: capture the kernels of a decode step once, then replay "
+        "them",
     )
     add_precision(verb)
 
 
 def add_precision(verb: argparse.ArgumentParser) -> None:
-    """What decides what a graph computes in."""
+    """Adds the arguments for the precision that a graph computes in, and for MAX's log."""
     verb.add_argument(
         "--activations",
         choices=get_args(Activations),
         default=EngineOptions.activations,
-        help="what inputs of matmuls are rounded to on a CPU, and with them keys and values, bfloat16 for int8; "
-        "default: %(default)s",
+        help="precision to which matmul inputs are rounded on a CPU; keys and values follow it, but are bfloat16 for "
+        "int8; default: %(default)s",
     )
     verb.add_argument(
         "--dense-weights",
         choices=get_args(DenseWeights),
         default=EngineOptions.dense_weights,
-        help="what the weights of attention and of the logits are rounded to while loading, on a CPU; default: "
-        "%(default)s, as in the checkpoint",
+        help="precision to which the weights of attention and of the logits are rounded on loading, on a CPU; "
+        "default: %(default)s, as in the checkpoint",
     )
-    verb.add_argument("--verbose", action="store_true", help="show what MAX logs")
+    verb.add_argument("--verbose", action="store_true", help="show MAX's log")
 
 
 def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Picks out what :func:`add_model` and :func:`add_engine` added, as fields of ``EngineOptions``."""
+    """Returns the arguments of :func:`add_model` and :func:`add_engine` as fields of ``EngineOptions``."""
     return {field.name: getattr(arguments, field.name) for field in fields(EngineOptions)}

@@ -16,32 +16,32 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     generate = verbs.add_parser(
         "generate",
         help="answer or continue a prompt",
-        description="Prints the model's answer to a prompt: the text alone on standard output, everything else on "
-        "standard error. A checkpoint with a chat template gets the prompt as a user's message; one without continues "
-        "it. Example: gpt-oss-mxfp4 generate --model openai/gpt-oss-20b --prompt 'Why is the sky blue?'",
+        description="Prints the model's answer to a prompt: only the text on standard output, everything else on "
+        "standard error. With a chat template in the checkpoint the prompt is a user message; without one it is "
+        "continued. Example: gpt-oss-mxfp4 generate --model openai/gpt-oss-20b --prompt 'Why is the sky blue?'",
     )
     add_model(generate)
     prompt = generate.add_mutually_exclusive_group(required=True)
     prompt.add_argument(
-        "--prompt", type=prompt_text, metavar="TEXT", help="the text to continue or to answer"
+        "--prompt", type=prompt_text, metavar="TEXT", help="text to continue or to answer"
     )
     prompt.add_argument(
         "--prompt-file",
         dest="prompt",
         type=prompt_file,
         metavar="FILE",
-        help="holds that text, UTF-8, of any length; - is standard input. A newline at its end is left out",
+        help="file with that text, in UTF-8, of any length; - is standard input. A trailing newline is dropped",
     )
     mode = generate.add_mutually_exclusive_group()
     mode.add_argument(
         "--show-reasoning",
         action="store_true",
-        help="print the reasoning before the answer as well, each under its channel's name",
+        help="also print the reasoning, before the answer, each under its channel's name",
     )
     mode.add_argument(
         "--raw",
         action="store_true",
-        help="continue the bare text: no chat template, and channels are not told apart",
+        help="continue the bare text, without a chat template and without separating channels",
     )
     add_sampling(generate, max_new_tokens=GenerateOptions.max_new_tokens)
     add_engine(generate)

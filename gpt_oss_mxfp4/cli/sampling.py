@@ -1,4 +1,4 @@
-"""Arguments of the verbs that make text: how each token is chosen, and how many."""
+"""Arguments of the verbs that generate text: how tokens are chosen, and how many."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gpt_oss_mxfp4.options import SamplingOptions
 
 
 def add_sampling(verb: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
-    """Adds them.
+    """Adds the sampling arguments.
 
     Args:
-        verb: the verb.
-        max_new_tokens: its default.
+        verb: the verb's parser.
+        max_new_tokens: the verb's default for ``--max-new-tokens``.
     """
     add = verb.add_argument
     add(
@@ -23,32 +23,32 @@ def add_sampling(verb: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
         type=positive,
         default=max_new_tokens,
         metavar="N",
-        help="of an answer, reasoning included; default: %(default)s",
+        help="maximum tokens of an answer, including reasoning; default: %(default)s",
     )
     add(
         "--temperature",
         type=temperature,
         metavar="T",
-        help="0, the default, always takes the likeliest token; 1 is the default with --top-k or --top-p",
+        help="sampling temperature; default: 0, always the most likely token, or 1 with --top-k or --top-p",
     )
-    add("--top-k", type=positive, metavar="K", help="sample from the K likeliest tokens only")
+    add("--top-k", type=positive, metavar="K", help="sample only from the K most likely tokens")
     add(
         "--top-p",
         type=share,
         metavar="P",
-        help="sample from the likeliest tokens that make up the share P only",
+        help="sample only from the most likely tokens whose probabilities add up to P",
     )
     add(
         "--seed",
         type=seed,
         default=SamplingOptions.seed,
         metavar="S",
-        help="equal seeds give equal texts; default: %(default)s",
+        help="random seed; the same seed gives the same text; default: %(default)s",
     )
 
 
 def sampling_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Picks out what :func:`add_sampling` added, as fields of ``SamplingOptions``."""
+    """Returns the arguments of :func:`add_sampling` as fields of ``SamplingOptions``."""
     asked = {field.name: getattr(arguments, field.name) for field in fields(SamplingOptions)}
     if asked["temperature"] is None:
         sampled = asked["top_k"] is not None or asked["top_p"] is not None

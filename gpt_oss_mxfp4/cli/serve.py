@@ -17,9 +17,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     serve = verbs.add_parser(
         "serve",
-        help="answer OpenAI's requests over HTTP",
-        description="Serves /v1/chat/completions and /v1/completions until it is told to stop, with MAX's server and "
-        "scheduler. A line for each request goes to standard error, without what was asked or answered. Example: "
+        help="serve an OpenAI-compatible API over HTTP",
+        description="Serves /v1/chat/completions and /v1/completions with MAX's server and scheduler until told to "
+        "stop. Each request is logged in one line on standard error, without its prompt or answer. Example: "
         "gpt-oss-mxfp4 serve --model openai/gpt-oss-20b --port 8000 --api-key-file keys",
     )
     add = serve.add_argument
@@ -30,60 +30,60 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=port,
         default=ServeOptions.port,
         metavar="N",
-        help="0 for any that is free; default: %(default)s",
+        help="port to listen on, 0 for any free one; default: %(default)s",
     )
     add(
         "--metrics-port",
         type=port,
         metavar="N",
-        help="where /metrics is, for Prometheus, on the same address; default: the next after --port",
+        help="port for Prometheus metrics at /metrics, on the same address; default: the one after --port",
     )
     add(
         "--model-name",
         dest="name",
         metavar="NAME",
-        help="what requests call the model; default: the Hub id, or the folder's name",
+        help="model name used in requests; default: the Hub id or the folder's name",
     )
     add(
         "--max-length",
         type=positive,
         metavar="N",
-        help=f"tokens of a prompt and its answer together; default: {DEFAULT_LENGTH} on a CPU, the model's own on a "
-        "GPU",
+        help=f"maximum tokens of a prompt and its answer together; default: {DEFAULT_LENGTH} on a CPU, the model's "
+        "limit on a GPU",
     )
     add(
         "--max-batch-size",
         type=positive,
         metavar="N",
-        help=f"answers at once, further requests wait; default: {SERVED_BATCH_SIZE} on a CPU, on a GPU what memory "
-        "allows",
+        help="requests answered at once, while others wait; default: "
+        f"{SERVED_BATCH_SIZE} on a CPU, as many as memory allows on a GPU",
     )
     add(
         "--api-key-file",
         type=path,
         metavar="FILE",
-        help="keys, one a line, of which requests must carry one; default: the one in the environment variable "
-        f"{API_KEY_VARIABLE}, or none",
+        help="file of keys, one per line; each request must carry one of them; default: the key in the environment "
+        f"variable {API_KEY_VARIABLE}, or none",
     )
     add(
         "--max-body-bytes",
         type=positive,
         default=ServeOptions.max_body_bytes,
         metavar="N",
-        help="of a request, larger ones are refused; default: %(default)s",
+        help="maximum size of a request body; larger ones are refused; default: %(default)s",
     )
     add(
         "--drain-seconds",
         type=positive,
         default=ServeOptions.drain_seconds,
         metavar="N",
-        help="that running requests get when the server is told to stop; default: %(default)s",
+        help="time for running requests to finish when the server is told to stop; default: %(default)s",
     )
-    add("--ui", action="store_true", help="serve a page to chat on as well, at /")
+    add("--ui", action="store_true", help="also serve a chat page at /")
     add(
         "--telemetry",
         action="store_true",
-        help="let MAX report usage to its makers, which it does by itself",
+        help="let MAX report usage to its makers, as MAX itself does by default",
     )
     add_engine(serve)
     serve.set_defaults(run=_run)

@@ -1,9 +1,10 @@
-"""Values of arguments: each function takes what was typed, and says what is wrong with it in half a line."""
+"""Types of argument values: each function parses what was typed, or says in half a line what is wrong with it."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,29 +18,32 @@ def prompt_text(text: str) -> str:
         raise argparse.ArgumentTypeError("must not be empty")
     try:
         text.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are none
+    except UnicodeEncodeError:  # undecodable bytes on the command line
         raise argparse.ArgumentTypeError("must be valid UTF-8") from None
     return text
 
 
 def path(text: str) -> Path:
-    """A path, which an empty text is not: pathlib takes it for the present folder."""
+    """A path. An empty text is refused, as pathlib would take it for the current folder.
+
+    The home folder is filled in here, as shells leave ``--option=~/x`` as it is.
+    """
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # Path's own raises if there is no such user
 
 
 def prompt_file(name: str) -> str:
-    """The text of a file, or of standard input where its name is ``-``, without the newline that ends it."""
+    """The text of a file, or of standard input if its name is ``-``, without a trailing newline."""
     source = "standard input" if name == "-" else name
     try:
         if name != "-":
-            data = Path(name).read_bytes()
+            data = Path(os.path.expanduser(name)).read_bytes()
         elif sys.stdin is not None:
             data = sys.stdin.buffer.read()
-        else:  # closed by whoever started us
+        else:  # closed by the parent process
             raise argparse.ArgumentTypeError(f"{source} must be open")
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise argparse.ArgumentTypeError(f"{source} must be valid UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte

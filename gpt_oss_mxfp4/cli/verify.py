@@ -12,12 +12,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     verify = verbs.add_parser(
         "verify",
-        help="read a checkpoint to its last byte and tell all that is wrong with it",
-        description="Checks everything that loading checks, then reads all weights: no scale that means NaN, no NaN or "
-        "infinity in dense weights, no expert of zeros, and the Hub's checksums where they were kept. Exit code 0 "
-        "where it is sound, 2 where not. Example: gpt-oss-mxfp4 verify ~/models/gpt-oss-20b",
+        help="read every byte of a checkpoint and report everything that is wrong with it",
+        description="Checks everything that loading checks, then reads all weights: no scale may be NaN, no dense "
+        "weight NaN or infinite, no expert all zeros, and the Hub's checksums must match if they were kept. The exit "
+        "code is 0 if the checkpoint is sound, 2 if not. Example: gpt-oss-mxfp4 verify ~/models/gpt-oss-20b",
     )
-    verify.add_argument("path", type=path, metavar="PATH", help="the checkpoint's folder")
+    verify.add_argument("path", type=path, metavar="PATH", help="checkpoint folder")
     verify.add_argument("--json", action="store_true", help="print the result as JSON")
     verify.set_defaults(run=_run)
 

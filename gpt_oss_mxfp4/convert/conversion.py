@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_oss_mxfp4.checkpoint.checkpoint import find_tensors
+from gpt_oss_mxfp4.checkpoint.checkpoint import drop_unused, find_tensors
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, quoted
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
-from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, is_original
-from gpt_oss_mxfp4.checkpoint.schema import LM_HEAD, TensorSpec, expected_tensors
+from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
+from gpt_oss_mxfp4.checkpoint.schema import TensorSpec, check_tensors, expected_tensors
 from gpt_oss_mxfp4.checkpoint.strict_json import read_object
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.convert.configs import (
@@ -21,14 +21,20 @@ from gpt_oss_mxfp4.convert.configs import (
     to_original_config,
     with_experts,
 )
-from gpt_oss_mxfp4.convert.expected import check_entries, check_sizes
-from gpt_oss_mxfp4.convert.experts import Quantize, bfloat16_tensors, to_bfloat16, to_mxfp4
-from gpt_oss_mxfp4.convert.layouts import TITLES, Layout, recognise
+from gpt_oss_mxfp4.convert.experts import (
+    Quantize,
+    bfloat16_tensors,
+    check_sizes,
+    to_bfloat16,
+    to_mxfp4,
+)
+from gpt_oss_mxfp4.convert.layouts import TITLES, Target, recognise
 from gpt_oss_mxfp4.convert.original import from_original, original_tensors, to_original
 from gpt_oss_mxfp4.convert.per_expert import (
     DROPPED,
     GateUp,
     Spelling,
+    as_bytes,
     expert_tensors,
     from_per_expert,
 )
@@ -50,7 +56,7 @@ class Conversion:
     """
 
     title: str
-    to: Layout
+    to: Target
     files: tuple[Path, ...]
     outputs: tuple[Output, ...]
     config: dict[str, Any]
@@ -58,7 +64,7 @@ class Conversion:
 
 
 def plan_conversion(
-    folder: Path, to: Layout, gate_up: GateUp | None, companion: Path | None, quantize: Quantize
+    folder: Path, to: Target, gate_up: GateUp | None, companion: Path | None, quantize: Quantize
 ) -> Conversion:
     """Plans a conversion.
 
@@ -76,7 +82,6 @@ def plan_conversion(
     notes: list[str] = []
     entries = find_tensors(folder)
     given = read_object(folder / CONFIG_FILE)
-    entries = _without_copies(entries, notes)
     dtypes = {name: entry.dtype for name, entry in entries.items()}
     layout = recognise(dtypes, given, gate_up, folder)
     if layout == to:
@@ -87,11 +92,10 @@ def plan_conversion(
     if layout == "original":
         fields = _hugging_face_config(given, folder, companion, notes)
     config = GptOssConfig.from_dict(fields, where=folder / CONFIG_FILE)
+    entries, unused = drop_unused(config, entries)
+    notes += unused
     check_sizes(config.expert_shapes, folder)
     packed = expected_tensors(config)
-    if config.tie_word_embeddings and LM_HEAD in entries:
-        del entries[LM_HEAD]
-        notes.append(f"{LM_HEAD} is left out: tie_word_embeddings is true, the embedding serves")
 
     outputs = _in_hugging_face_layout(layout, packed, entries, config, folder, notes)
     if to == "bf16":
@@ -105,17 +109,6 @@ def plan_conversion(
     title = layout.producer if isinstance(layout, Spelling) else TITLES[layout]
     files = tuple(sorted({entry.file for entry in entries.values()}))
     return Conversion(title, to, files, tuple(outputs.values()), fields, tuple(notes))
-
-
-def _without_copies(entries: Mapping[str, TensorEntry], notes: list[str]) -> dict[str, TensorEntry]:
-    """The entries without those of a second copy in the original layout."""
-    originals = [name for name in entries if is_original(name)]
-    if not originals or len(originals) == len(entries):
-        return dict(entries)
-    notes.append(
-        f"{len(originals)} tensors such as {quoted(originals[0])} are left out: a second copy of the model"
-    )
-    return {name: entry for name, entry in entries.items() if not is_original(name)}
 
 
 def _hugging_face_config(
@@ -143,7 +136,7 @@ def _hugging_face_config(
 
 
 def _in_hugging_face_layout(
-    layout: Layout | Spelling,
+    layout: Target | Spelling,
     packed: Mapping[str, TensorSpec],
     entries: Mapping[str, TensorEntry],
     config: GptOssConfig,
@@ -159,14 +152,16 @@ def _in_hugging_face_layout(
                 f"{len(dropped)} scales of activations and of the KV cache, such as {quoted(dropped[0])}, are left"
                 " out: here nothing is rounded by them, so logits differ slightly from those of a program that does"
             )
-        entries = {name: entry for name, entry in entries.items() if not DROPPED.fullmatch(name)}
-        check_entries(expert_tensors(packed, layout), entries, folder)
+        entries = {
+            name: as_bytes(entry) for name, entry in entries.items() if not DROPPED.fullmatch(name)
+        }
+        check_tensors(expert_tensors(packed, layout), entries, folder)
         return from_per_expert(packed, entries, layout)
     if layout == "original":
-        check_entries(original_tensors(packed).items(), entries, folder)
+        check_tensors(original_tensors(packed).items(), entries, folder)
         return from_original(packed, entries, experts)
     wanted = packed if layout == "mxfp4" else bfloat16_tensors(packed)
-    check_entries(wanted.items(), entries, folder)
+    check_tensors(wanted.items(), entries, folder)
     return dict(_as_they_are(wanted, entries, experts))
 
 

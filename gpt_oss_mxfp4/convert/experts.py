@@ -6,7 +6,7 @@ MXFP4 tensors are ``X_blocks`` [E, N, K/32, 16] and ``X_scales`` [E, N, K/32]; B
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,25 @@ Quantize = Callable[[NDArray[np.float32]], tuple[Bytes, Bytes]]
 NOT_FINITE = "not finite"
 """The kind of fault that only the weights themselves show, long after a conversion began."""
 
+MAX_MATRIX_BYTES = 2**30
+"""Most bytes of a BF16 matrix of one expert, which is held in memory: 30 times those of gpt-oss-120b."""
+
 _ROWS_AT_ONCE = 256
 """Rows whose error is summed at once: bounds what copies take."""
+
+
+def check_sizes(shapes: Iterable[tuple[int, int]], where: Path) -> None:
+    """Refuses experts too large to hold one in memory.
+
+    Args:
+        shapes: rows and elements of a row of an expert's matrices.
+        where: what the error calls the checkpoint.
+    """
+    for rows, k in shapes:
+        if 2 * rows * k > MAX_MATRIX_BYTES:
+            rule = f"an expert's matrix must have at most {MAX_MATRIX_BYTES // 2} elements, got {rows} x {k}"
+            cure = "No gpt-oss is so large: compare config.json with that of openai/gpt-oss-120b"
+            raise CheckpointError(where, [Fault("absurd size", rule, cure)])
 
 
 def bfloat16_tensors(tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:

@@ -1,4 +1,4 @@
-"""Which layout a folder's tensors are of, by their names; and the refusal of those that cannot be converted."""
+"""Which layout a folder's tensors are of, and the refusal of those that cannot be converted."""
 
 from __future__ import annotations
 
@@ -9,55 +9,34 @@ from typing import Any, Literal, NoReturn
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.fields import shown
-from gpt_oss_mxfp4.checkpoint.layout import BLOCKS, PLAIN_EXPERTS, is_original
+from gpt_oss_mxfp4.checkpoint.layout import (
+    BLOCKS,
+    CONFIG_FILE,
+    PLAIN_EXPERTS,
+    find_foreign,
+    has_quark_codes,
+    is_original,
+    is_other_model,
+)
 from gpt_oss_mxfp4.convert.per_expert import EXPERT, GateUp, Spelling
 
-Layout = Literal["mxfp4", "bf16", "original"]
-"""Hugging Face's with MXFP4 or with BF16 experts, or OpenAI's own."""
+Target = Literal["mxfp4", "bf16", "original"]
+"""What can be converted to, and from: Hugging Face's layout with MXFP4 or with BF16 experts, or OpenAI's own."""
 
-TITLES: dict[Layout, str] = {
+TITLES: dict[Target, str] = {
     "mxfp4": "Hugging Face's layout with MXFP4 experts",
     "bf16": "Hugging Face's layout with BF16 experts",
     "original": "OpenAI's original/ layout",
 }
 
-_REFUSED: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (
-        re.compile(r".+\.(absmax|quant_map|nested_absmax|quant_state\.bitsandbytes__\w+)"),
-        "bitsandbytes",
-        "Its 4-bit numbers are of another kind (NF4): convert the BF16 repository of the same model",
-    ),
-    (
-        re.compile(r".+\.(weight_global_scale|weight_scale_2|input_global_scale)"),
-        "NVFP4",
-        "It has E4M3 scales for 16 elements, which MXFP4 cannot hold: convert a BF16 repository of the same model",
-    ),
-    (
-        re.compile(r".+\.(qweight|qzeros|g_idx|weight_shape|weight_zero_point)"),
-        "an integer format (GPTQ, AWQ or int4 compressed-tensors)",
-        "Integers with their scales are no MXFP4: convert a BF16 repository of the same model",
-    ),
-    (
-        re.compile(r".+\.experts\.(gate_up_projs|down_projs)\..+|.+\.mlp\.router\.linear\..+"),
-        "Unsloth's layout of single experts",
-        "Convert Unsloth's -BF16 repository of the same model, which has the experts of a layer in one tensor",
-    ),
-    (
-        re.compile(r".+\.(lora_A|lora_B|lora_embedding_A)\..+"),
-        "an adapter (LoRA)",
-        "Merge it into its base model with the program that trained it, and save that as BF16",
-    ),
-)
-"""What is recognised and not converted: names, what has them, and what to do."""
-
 
 def recognise(
     dtypes: Mapping[str, str], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
-) -> Layout | Spelling:
+) -> Target | Spelling:
     """Names the layout of a checkpoint.
 
     Args:
-        dtypes: safetensors dtype of each tensor by name, without a second copy in the original layout.
+        dtypes: safetensors dtype of each tensor by name.
         config: its config.json.
         gate_up: the order of gate and up rows, where the user has said it.
         where: what an error calls it.
@@ -68,16 +47,17 @@ def recognise(
     Raises:
         CheckpointError: none of ours, or one that cannot be converted.
     """
+    if is_other_model(config):
+        text = f'model_type must be "gpt_oss", got {shown(config["model_type"])}'
+        cure = "Give a checkpoint of gpt-oss: openai/gpt-oss-20b, a BF16 fine-tune of it"
+        raise CheckpointError(where / CONFIG_FILE, [Fault("other model", text, cure)])
+    if match := find_foreign(dtypes):
+        foreign, name = match
+        text = f"must be of a layout that can be converted, is {foreign.layout.description}"
+        _refuse(where, text, name, foreign.cure)
     names = sorted(dtypes)
-    for pattern, producer, cure in _REFUSED:
-        if match := next(filter(pattern.fullmatch, names), None):
-            _refuse(where, f"must be of a layout that can be converted, is {producer}", match, cure)
-    for name in names:
-        if ".experts." in name and dtypes[name].startswith(("F8_E4M3", "F8_E5M2")):
-            cure = "Its experts have 8 bits, not 4: convert a BF16 repository of the same model"
-            _refuse(where, "must be of a layout that can be converted, is FP8", name, cure)
     parts = [match for match in map(EXPERT.fullmatch, names) if match]
-    found: set[Layout] = set()
+    found: set[Target] = set()
     if any(name.endswith(BLOCKS) for name in names):
         found.add("mxfp4")
     if any(name.endswith(PLAIN_EXPERTS) for name in names):
@@ -85,23 +65,27 @@ def recognise(
     if names and all(map(is_original, names)):
         found = {"original"}
     if len(found) + bool(parts) != 1:
-        kinds = sorted(TITLES[layout] for layout in found)
+        kinds = sorted(TITLES[target] for target in found)
         kinds += ["tensors for single experts"] if parts else []
         got = " and ".join(kinds) or "no experts of any kind known here"
         text = f"must have the experts of all layers in one layout, has {got}"
         cure = "Take all files from one repository: openai/gpt-oss-20b, a BF16 fine-tune of it"
         raise CheckpointError(where, [Fault("unknown layout", text, cure)])
     if parts:
-        return _spelling(parts, config, gate_up, where)
+        return _spelling(parts, dtypes, config, gate_up, where)
     if gate_up is not None:
-        [layout] = found
-        text = f"--gate-up is for checkpoints with tensors for single experts, this is {TITLES[layout]}"
+        [target] = found
+        text = f"--gate-up is for checkpoints with tensors for single experts, this is {TITLES[target]}"
         raise CheckpointError(where, [Fault("wrong option", text, "Leave --gate-up out")])
     return found.pop()
 
 
 def _spelling(
-    parts: list[re.Match[str]], config: Mapping[str, Any], gate_up: GateUp | None, where: Path
+    parts: list[re.Match[str]],
+    dtypes: Mapping[str, str],
+    config: Mapping[str, Any],
+    gate_up: GateUp | None,
+    where: Path,
 ) -> Spelling:
     fused = any(part[4] == "gate_up_proj" for part in parts)
     nested = parts[0][2] or ""
@@ -113,13 +97,15 @@ def _spelling(
         producer = "compressed-tensors"
         _check_method(quantization, "compressed-tensors", where)
         _check_compressed(quantization, where)
-    elif any(part[5] == "weight_scale" for part in parts):
+    elif has_quark_codes(dtypes):
         producer = "AMD Quark"
         _check_method(quantization, "quark", where)
         _check_quark(quantization, where)
     else:
         cure = "Save the experts of a layer in one tensor, as transformers does, and convert that"
-        text = "must be MXFP4 where each expert has tensors of its own, has no scales"
+        text = (
+            "must be MXFP4 where each expert has tensors of its own, has no codes in U8 with scales"
+        )
         _refuse(where, text, parts[0][0], cure)
     order = gate_up or _known_order(packed=packed, fused=fused, nested=bool(nested))
     if order is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -87,6 +87,13 @@ def expert_tensors(
                 yield source, TensorSpec(spec.dtype, (rows // len(sources), *row))
 
 
+def as_bytes(entry: TensorEntry) -> TensorEntry:
+    """A tensor of scales as U8, where a newer file has their own dtype for the same bytes."""
+    if entry.dtype == "F8_E8M0" and entry.name.endswith("_scale"):
+        return replace(entry, dtype="U8")
+    return entry
+
+
 def from_per_expert(
     tensors: Mapping[str, TensorSpec], entries: Mapping[str, TensorEntry], spelling: Spelling
 ) -> dict[str, Output]:
@@ -94,7 +101,7 @@ def from_per_expert(
 
     Args:
         tensors: what is to be made, in order.
-        entries: the producer's, checked against :func:`expert_tensors`.
+        entries: the producer's, from :func:`as_bytes`, checked against :func:`expert_tensors`.
         spelling: how it names them.
     """
     outputs = {}

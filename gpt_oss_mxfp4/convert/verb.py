@@ -14,7 +14,7 @@ from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.convert.companions import find_companion
 from gpt_oss_mxfp4.convert.conversion import Conversion, plan_conversion
 from gpt_oss_mxfp4.convert.journal import Journal, locked, work_folder
-from gpt_oss_mxfp4.convert.layouts import TITLES, Layout
+from gpt_oss_mxfp4.convert.layouts import TITLES, Target
 from gpt_oss_mxfp4.convert.making import make, quantize
 from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.report import tell_losses, write_report
@@ -47,7 +47,7 @@ class ConvertOptions:
 
     source: Path
     output: Path
-    to: Layout = "mxfp4"
+    to: Target = "mxfp4"
     gate_up: GateUp | None = None
     tokenizer: Path | None = None
     shard_bytes: int = SHARD_BYTES

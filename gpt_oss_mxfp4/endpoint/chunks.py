@@ -14,8 +14,9 @@ from gpt_oss_mxfp4.endpoint.calls import write_call
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
 from gpt_oss_mxfp4.endpoint.turn import Piece, Turn
 from gpt_oss_mxfp4.harmony_header import Kind
+from gpt_oss_mxfp4.options import HARMONY_LOGGER
 
-logger = logging.getLogger("max.serve.gpt_oss_mxfp4")
+logger = logging.getLogger(HARMONY_LOGGER)
 
 Chunk = Any
 """MAX's TokenGeneratorOutput."""

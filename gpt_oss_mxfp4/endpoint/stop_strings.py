@@ -12,7 +12,7 @@ class StopStrings:
     """Looks for strings in a text that comes in pieces. No piece is given out that may be the start of one.
 
     Args:
-        strings: what ends the text; it is not part of it. None of them is empty.
+        strings: what ends the text; it is not part of it. An empty one, which a client may send, ends nothing.
     """
 
     stopped: bool

@@ -1,7 +1,8 @@
 """Turn: what a client is told of the assistant's turn, token by token: its reasoning, its answer, its calls.
 
 Which is which :func:`message_kind` says, but that a call of a tool that was not offered is reasoning: of a built-in one
-(``browser.search``, ``python``), or any where no tools are offered. Nothing here imports MAX.
+(``browser.search``, ``python``), or any where no tools are offered. ``chat`` offers none, and asks for calls all the
+same, to tell of them. Nothing here imports MAX.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpt_oss_mxfp4.detokenize import Decoder, StreamingDetokenizer
-from gpt_oss_mxfp4.harmony import Event, HarmonyParser, HarmonyTokenizer, MessageEnd, is_harmony
+from gpt_oss_mxfp4.harmony import Event, HarmonyParser, MessageEnd, SpecialTokenDecoder, is_harmony
 from gpt_oss_mxfp4.harmony_header import Header, Kind, message_kind
 
 FUNCTIONS = "functions."
@@ -28,7 +29,7 @@ class Piece:
     Args:
         kind: of the message it belongs to.
         text: of the message; of a call, its arguments. Empty where a call begins or ends alone.
-        tool: the tool's name, where a call begins.
+        tool: the tool's name, where a call begins; with what stands before it, if no tools are offered.
         ended: whether a call ends here; not where it is cut off.
     """
 
@@ -49,6 +50,11 @@ class Turn(Protocol):
         """How often the tokens broke the format so far."""
         ...
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the last token was one that ends an answer, as far as the format tells."""
+        ...
+
     def add(self, token_id: int) -> list[Piece]:
         """Takes the next token and gives what it completes."""
         ...
@@ -67,6 +73,7 @@ class PlainTurn:
 
     kind: Kind | None = Kind.ANSWER
     faults: int = 0
+    stopped: bool = False
 
     def __init__(self, tokenizer: Decoder) -> None:
         self._detokenizer = StreamingDetokenizer(tokenizer)
@@ -86,13 +93,17 @@ class HarmonyTurn:
     Args:
         parser: of the tokens to come.
         offered: names of the tools that the model may call; None where the client offers none.
+        every_call: whether calls are told as calls even where no tools are offered.
     """
 
     kind: Kind | None
 
-    def __init__(self, parser: HarmonyParser, offered: Collection[str] | None) -> None:
+    def __init__(
+        self, parser: HarmonyParser, offered: Collection[str] | None, *, every_call: bool = False
+    ) -> None:
         self._parser = parser
         self._offered = offered
+        self._every_call = every_call
         self._open = False  # whether the message that is being read has been given a piece of
         self._said: set[Kind] = set()
         self.kind = None
@@ -101,6 +112,11 @@ class HarmonyTurn:
     def faults(self) -> int:
         """How often the tokens broke the format so far."""
         return self._parser.faults
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last token was one that ends an answer."""
+        return self._parser.stopped
 
     def add(self, token_id: int) -> list[Piece]:
         """Takes the next token and gives what it completes."""
@@ -118,7 +134,7 @@ class HarmonyTurn:
 
     def _take(self, event: Event) -> list[Piece]:
         kind, opened = self._kind(event.header), self._open
-        tool = None if opened or kind is not Kind.CALL else _tool(event.header)
+        tool = None if opened or kind is not Kind.CALL else self._tool(event.header)
         if isinstance(event, MessageEnd):
             self._open = False
             if kind is not Kind.CALL:
@@ -133,18 +149,26 @@ class HarmonyTurn:
 
     def _kind(self, header: Header) -> Kind:
         kind = message_kind(header)
-        return Kind.REASONING if kind is Kind.CALL and not self._is_offered(header) else kind
+        return Kind.REASONING if kind is Kind.CALL and not self._is_wanted(header) else kind
 
-    def _is_offered(self, header: Header) -> bool:
+    def _is_wanted(self, header: Header) -> bool:
         recipient = header.recipient or ""
         if self._offered is None:
-            return False
+            return self._every_call
         # A function that was not offered is the client's to refuse, as with OpenAI; one without its prefix is meant.
         return recipient.startswith(FUNCTIONS) or recipient in self._offered
 
+    def _tool(self, header: Header) -> str:
+        recipient = header.recipient or ""
+        return recipient if self._offered is None else recipient.removeprefix(FUNCTIONS)
+
 
 def read_turn(
-    tokenizer: HarmonyTokenizer, prompt: Sequence[int], offered: Collection[str] | None
+    tokenizer: SpecialTokenDecoder,
+    prompt: Sequence[int],
+    offered: Collection[str] | None,
+    *,
+    every_call: bool = False,
 ) -> Turn:
     """Begins the turn that follows a prompt.
 
@@ -152,15 +176,12 @@ def read_turn(
         tokenizer: of the model.
         prompt: token ids.
         offered: names of the tools that the model may call; None where the client offers none.
+        every_call: whether calls are told as calls even where no tools are offered.
     """
     if not is_harmony(tokenizer, prompt):
         return PlainTurn(tokenizer)
-    return HarmonyTurn(HarmonyParser(tokenizer, prompt), offered)
+    return HarmonyTurn(HarmonyParser(tokenizer, prompt), offered, every_call=every_call)
 
 
 def _answer(text: str) -> list[Piece]:
     return [Piece(Kind.ANSWER, text)] if text else []
-
-
-def _tool(header: Header) -> str:
-    return (header.recipient or "").removeprefix(FUNCTIONS)

@@ -17,8 +17,7 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        # The environment's may hold bytes that are no UTF-8.
-        self._digests = [_digest(key.encode(errors="surrogateescape")) for key in keys]
+        self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Checks a request.

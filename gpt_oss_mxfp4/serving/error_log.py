@@ -1,4 +1,7 @@
-"""Errors of the server itself: one line each, of where and what kind, and nothing that could be a request's text."""
+"""What the server logs beside requests: errors of its own, and answers that break the format, a line each.
+
+None of the lines holds anything that could be a request's or an answer's text.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import logging
 import traceback
 from pathlib import Path
 
+from gpt_oss_mxfp4.options import HARMONY_LOGGER
 from gpt_oss_mxfp4.serving.access_log import Tell
 
 _LOGGERS = ("max.serve", "uvicorn.error")
@@ -33,13 +37,35 @@ class ErrorLines(logging.Handler):
         self._tell(f"error: {type(error).__name__}{place} (--verbose tells more)")
 
 
+class FormatLines(logging.Handler):
+    """Tells of answers that break the harmony format, in the logged words.
+
+    Args:
+        tell: prints a line.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the line."""
+        self._tell(record.getMessage())
+
+
 def tell_errors(tell: Tell) -> None:
-    """Has errors of MAX's API server and of uvicorn told, where their logs are not shown.
+    """Has errors of MAX's API server and of uvicorn told, and faults of answers, where MAX's log is not shown.
 
     Args:
         tell: prints a line.
     """
     for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [ErrorLines(tell)], False
-        logger.setLevel(logging.ERROR)
+        _give(name, ErrorLines(tell))
+    _give(HARMONY_LOGGER, FormatLines(tell))
+
+
+def _give(name: str, handler: logging.Handler) -> None:
+    """Makes a handler the only one of a logger."""
+    logger = logging.getLogger(name)
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(handler.level)

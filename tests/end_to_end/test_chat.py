@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.local import LocalModel
 from gpt_oss_mxfp4.chat.options import ChatOptions
+from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.progress import Progress
 
 ENVIRONMENT = dict(os.environ)

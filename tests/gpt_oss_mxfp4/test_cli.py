@@ -107,6 +107,7 @@ def test_the_defaults_are_the_demo_model_and_its_likeliest_answer(
         ("two\nlines\r\n", "two\nlines"),
         ("x\n\n", "x\n"),
         ("x" * 10**6, "x" * 10**6),
+        ("\ufeffx", "x"),
     ],
 )
 def test_a_prompt_may_be_a_file_or_standard_input(
@@ -123,6 +124,17 @@ def test_a_prompt_may_be_a_file_or_standard_input(
         monkeypatch.setattr("sys.stdin", stdin)
         assert cli.main(["generate", "--prompt-file", "-"]) == 0
     assert [options.prompt for options in asked] == [prompt, prompt]
+
+
+def test_the_home_folder_is_found_where_the_shell_does_not_name_it(
+    asked: list[GenerateOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "prompt").write_text("x")
+    assert cli.main(["generate", "--prompt-file=~/prompt", "--precompiled=~/compiled"]) == 0
+    assert (asked[0].prompt, asked[0].precompiled) == ("x", tmp_path / "compiled")
+    assert cli.main(["generate", "--prompt", "x", "--precompiled=~nobody at all/x"]) == 0
+    assert asked[1].precompiled == Path("~nobody at all/x")
 
 
 @pytest.mark.parametrize(

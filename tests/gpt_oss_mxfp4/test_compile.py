@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -129,14 +130,50 @@ def test_what_no_gpu_runs_is_not_compiled_for_one(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("name", [".", "link"])
 def test_an_output_that_is_there_is_not_replaced(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.main(["compile", "--output", str(tmp_path)]) == 2
+    """Nor is a link that leads nowhere, and nothing is compiled first."""
+    monkeypatch.delattr("gpt_oss_mxfp4.compile.open_model")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    output = tmp_path / name
+    assert cli.main(["compile", "--output", str(output)]) == 2
     assert capfd.readouterr() == (
         "",
-        f"gpt-oss-mxfp4: --output: {tmp_path} exists already; remove it or name another folder\n",
+        f"gpt-oss-mxfp4: --output: {output} exists already; remove it or name another folder\n",
     )
+
+
+def test_a_number_of_threads_that_is_none_is_refused_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    done = run("compile", "--output", str(tmp_path / "out"), GPT_OSS_MXFP4_THREADS="many")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "gpt-oss-mxfp4: GPT_OSS_MXFP4_THREADS: must be a whole number, got 'many'\n",
+    )
+
+
+@pytest.mark.parametrize(("positions", "length"), [(2048, 2048), (131072, 4096)])
+def test_no_more_positions_are_compiled_for_than_the_model_has(
+    positions: int, length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from max.pipelines import PIPELINE_REGISTRY, PipelineConfig
+
+    asked: list[int | None] = []
+
+    def retrieve_factory(config: PipelineConfig) -> None:
+        asked.append(config.model.max_length)
+        raise ValueError("no need to compile")
+
+    monkeypatch.setattr(PIPELINE_REGISTRY, "retrieve_factory", retrieve_factory)
+    model = Path(shutil.copytree(CHECKPOINT, tmp_path / "model"))
+    fields = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**fields, "max_position_embeddings": positions}))
+    assert (cli.main(["compile", "--model", str(model), "--output", str(tmp_path / "out")])) == 2
+    assert asked == [length]
 
 
 def test_a_checkpoint_that_is_none_leaves_nothing(
@@ -148,15 +185,18 @@ def test_a_checkpoint_that_is_none_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "cause"), [("file/out", "File exists"), ("x" * 300, "File name too long")]
+)
 def test_an_output_that_cannot_be_made_is_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, cause: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    output = tmp_path / "file" / "out"
+    output = tmp_path / name
     assert cli.main(["compile", "--output", str(output)]) == 2
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.endswith(f"gpt-oss-mxfp4: --output: {output} cannot be made (File exists)\n")
+    assert err.endswith(f"gpt-oss-mxfp4: --output: {output} cannot be made ({cause})\n")
 
 
 def test_a_full_disk_is_told_with_the_folder_s_name(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_oss_mxfp4 import harmony
 from gpt_oss_mxfp4.harmony import (
     CONSTRAIN,
     SPECIAL_TOKENS,
@@ -33,7 +35,6 @@ CALCULATOR = Header(
     role="assistant",
     channel="commentary",
     recipient="functions.calculator",
-    content_type="json",
 )
 
 Message = tuple[Header, str, str | None]
@@ -91,7 +92,7 @@ def test_text_comes_as_it_is_said_with_its_last_byte() -> None:
         " to=functions.calculator<|channel|>commentary json",
     ],
 )
-def test_a_call_has_its_recipient_and_type_wherever_they_stand(header: str) -> None:
+def test_a_call_has_its_recipient_wherever_it_and_the_type_stand(header: str) -> None:
     assert messages(header + '<|message|>{"expression": "1"}<|call|>') == [
         (CALCULATOR, '{"expression": "1"}', "<|call|>")
     ]
@@ -103,7 +104,7 @@ def test_a_call_has_its_recipient_and_type_wherever_they_stand(header: str) -> N
         ("<|channel|>commentary", Header(role="assistant", channel="commentary")),
         (
             "<|channel|>analysis to=python code",
-            Header(role="assistant", channel="analysis", recipient="python", content_type="code"),
+            Header(role="assistant", channel="analysis", recipient="python"),
         ),
         (
             "<|channel|> to=functions.f",
@@ -232,9 +233,9 @@ def test_broken_messages_lose_no_text(answer: str, expected: list[Message]) -> N
 def test_a_call_is_none_where_tokens_run_out_in_its_header() -> None:
     header = "<|channel|>commentary to=functions.calc"
     assert messages(header) == []
-    reasoning = Header(role="assistant", channel="analysis", content_type="json")
+    reasoning = Header(role="assistant", channel="analysis")
     assert messages(f"{header} <|constrain|>json {{}}") == [(reasoning, "{}", None)]
-    answer = Header(role="assistant", channel="final", recipient="user", content_type="json")
+    answer = Header(role="assistant", channel="final", recipient="user")
     assert messages("<|channel|>final to=user <|constrain|>json {}") == [(answer, "{}", None)]
 
 
@@ -274,12 +275,16 @@ def test_events_do_not_depend_on_how_tokens_are_cut(answer: str, size: int) -> N
 
 @given(st.lists(PIECES, max_size=30).map("".join))
 def test_nothing_said_is_lost(answer: str) -> None:
-    found = messages(
-        f"{answer}<|return|>"
-    )  # without, a call's name is not told where it is the last thing said
+    def unread(*sections: str) -> Header:
+        return Header(role="".join(sections))
+
+    # A header that is whole drops what it has no field for: what is said in it is lost no earlier.
+    with patch.object(harmony, "parse_header", unread):
+        found = messages(
+            f"{answer}<|return|>"
+        )  # without, a call's name is not told where it is the last thing said
     said = "".join(
-        text + "".join(filter(None, (h.role, h.channel, h.recipient, h.content_type)))
-        for h, text, _ in found
+        text + "".join(filter(None, (h.role, h.channel, h.recipient))) for h, text, _ in found
     )
     assert said.count("z") == answer.count("z")
 

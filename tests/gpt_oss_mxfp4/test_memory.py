@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,11 @@ from scripts.make_synthetic import SIZES
 from tests.sparse_checkpoint import make_sparse_checkpoint
 
 UNUSED: Any = None
+
+
+def prefilling(tokens: int) -> Any:
+    """What of MAX's config says how many tokens are prefilled at once."""
+    return SimpleNamespace(runtime=SimpleNamespace(max_batch_input_tokens=tokens))
 
 
 @pytest.mark.parametrize(
@@ -44,8 +50,9 @@ def test_published_models_fit_their_gpus(
     told = planner.estimate_weights_size(UNUSED)
     assert told == pytest.approx(weights, rel=0.01)
     cache = 32768 * sizes.num_hidden_layers * 2 * sizes.num_key_value_heads * 64 * 2
-    activations = planner.estimate_activation_memory(UNUSED, UNUSED)
+    activations = planner.estimate_activation_memory(prefilling(8192), UNUSED)
     assert activations == ACTIVATION_BYTES
+    assert planner.estimate_activation_memory(prefilling(65536), UNUSED) == 4 * ACTIVATION_BYTES
     assert told + activations + cache < memory
 
 

@@ -847,7 +847,7 @@ def test_heads_that_the_kernel_cannot_cut_are_refused_while_the_graph_is_built(
     monkeypatch: pytest.MonkeyPatch, flags: str, tile: int
 ) -> None:
     cache: Any = None
-    monkeypatch.setattr(toolchain, "_processor", lambda: {"flags": flags})
+    monkeypatch.setattr(toolchain, "processor", lambda: {"flags": flags})
     head_dim = tile * 3 // 2
     inputs: Inputs = [
         (DType.float32, ["t", 4, head_dim]),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.checksums import hub_checksum
 from gpt_oss_mxfp4.options import DEMO_MODEL
+from gpt_oss_mxfp4.quantity import bytes_text
 from tests.golden import CHECKPOINT
 from tests.gpt_oss_mxfp4.checkpoint.hostile import CASES, ONE, TWO, write_sound
 from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import StandIn, serve
@@ -38,7 +40,11 @@ def hub() -> Iterator[StandIn]:
 
 
 def start(
-    hub: StandIn, cache: Path, *arguments: str, offline: bool = False
+    hub: StandIn,
+    cache: Path,
+    *arguments: str,
+    offline: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "gpt_oss_mxfp4", *arguments],
@@ -46,6 +52,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=before,
     )
 
 
@@ -114,6 +121,17 @@ def test_a_killed_pull_goes_on_where_it_stopped(hub: StandIn, tmp_path: Path) ->
     assert hub.served[WEIGHTS] == size(hub) - had
     assert (Path(out.strip()) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
     assert not partial_bytes(tmp_path)
+
+
+def test_the_bar_tells_what_an_earlier_run_has_fetched_from_what_comes_now(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    kill_after(hub, tmp_path, 2_000_000, "pull", "test/tiny")
+    had = partial_bytes(tmp_path)
+    code, _, err = run(hub, tmp_path, "pull", "test/tiny")
+    assert code == 0, err
+    assert f"test/tiny: 3.92 MB, {bytes_text(had)} of them by an earlier run ...\n" in err
+    assert f"test/tiny: {bytes_text(size(hub) - had)} in " in err
 
 
 def test_a_killed_pull_into_a_folder_goes_on_where_it_stopped(hub: StandIn, tmp_path: Path) -> None:
@@ -298,6 +316,80 @@ def test_files_that_are_not_the_repository_s_are_not_replaced(hub: StandIn, tmp_
 
 
 @pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("chat_template.jinja", lambda data: data[:-1]),
+        (WEIGHTS, lambda data: data[:-1] + b"!"),
+    ],
+    ids=["template", "weights"],
+)
+@pytest.mark.parametrize("newer", [False, True])
+def test_what_was_edited_since_is_not_replaced(
+    hub: StandIn, tmp_path: Path, name: str, edit: Callable[[bytes], bytes], newer: bool
+) -> None:
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    assert run(hub, tmp_path, *pull)[0] == 0
+    if newer:
+        release(hub)
+    (output / name).write_bytes(edit((output / name).read_bytes()))
+    before = files_of(output)
+    hub.requested.clear()
+    told = f"{name} must be the repository's or not be there, has changed since it was downloaded"
+    cure = "Name a folder that is not there yet, or move the file out of this one"
+    assert run(hub, tmp_path, *pull) == (2, "", f"gpt-oss-mxfp4: {output}: {told}. {cure}.\n")
+    assert files_of(output) == before
+    assert not hub.downloads
+    (output / name).unlink()
+    assert run(hub, tmp_path, *pull)[0] == 0
+    assert files_of(output) == {each: hub.files[each] for each in before}
+
+
+def release(hub: StandIn) -> None:
+    """Makes another commit, in which all files that are read have changed."""
+    hub.earlier.add(hub.commit)
+    hub.commit = hashlib.sha1(hub.commit.encode()).hexdigest()
+    for name in READ | {"chat_template.jinja"}:
+        content = hub.files[name]
+        hub.files[name] = content[:-1] + b"?" if name == WEIGHTS else content + b"\n"
+
+
+def test_a_newer_revision_replaces_what_is_as_it_was(hub: StandIn, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    assert run(hub, tmp_path, *pull)[0] == 0
+    before = files_of(output)
+    release(hub)
+    code, _, err = run(hub, tmp_path, *pull)
+    assert code == 0, err
+    assert files_of(output) == {name: hub.files[name] for name in before}
+    assert not set(files_of(output).items()) & set(before.items())
+
+
+@pytest.mark.parametrize("same_config", [False, True])
+def test_another_repository_s_folder_is_refused(
+    hub: StandIn, tmp_path: Path, same_config: bool
+) -> None:
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    assert run(hub, tmp_path, *pull)[0] == 0
+    before = files_of(output)
+    with serve() as other:  # whose weight files have other names
+        other.commit = "f" * 40
+        other.files = files_of(CHECKPOINT)
+        if same_config:
+            other.files |= {name: data for name, data in before.items() if name != WEIGHTS}
+        code, out, err = run(other, tmp_path, *pull)
+        assert (code, out) == (2, "")
+        assert not other.downloads
+    rule = "must be the repository's or not be there, is another repository's"
+    assert f"{WEIGHTS} {rule}" in err
+    assert (f"config.json {rule}" in err) != same_config
+    assert "Name a folder that is not there yet, or move the file out of this one.\n" in err
+    assert files_of(output) == before
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "header length 100000001",
@@ -352,6 +444,42 @@ def test_what_cannot_be_pulled_ends_in_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_a_full_disk_is_told_with_its_cure(hub: StandIn, tmp_path: Path) -> None:
+    """A limit on the size of a file stands for it."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    pull = ("pull", "test/tiny", "--output", str(tmp_path / "model"))
+    process = start(hub, tmp_path, *pull, before=limit)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        "gpt-oss-mxfp4: test/tiny: cannot be downloaded to the disk (File too large). Make room there, or pull"
+        " it to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR."
+    )
+    assert partial_bytes(tmp_path) == 1_000_000
+    hub.served.clear()
+    assert run(hub, tmp_path, *pull)[0] == 0
+    assert hub.served[WEIGHTS] == size(hub) - 1_000_000
+
+
+@pytest.mark.parametrize(
+    "verb", [("pull", "test/tiny"), ("generate", "--prompt", "x", "--model", "test/tiny")]
+)
+def test_a_cache_that_cannot_be_written_is_told_with_its_cure(
+    hub: StandIn, verb: tuple[str, ...]
+) -> None:
+    code, out, err = run(hub, Path("/proc/absent"), *verb)
+    assert (code, out) == (2, "")
+    told = "test/tiny: cannot be downloaded to /proc/absent"
+    assert err.splitlines()[-1].startswith(f"gpt-oss-mxfp4: {told}")
+    assert err.endswith(
+        "(No such file or directory). Check the permissions there, or name another folder: by HF_HOME, or by"
+        " pull's --output.\n"
+    )
 
 
 def test_a_folder_in_which_nothing_came_is_not_left_behind(hub: StandIn, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_versions_are_those_of_the_packages_that_compile() -> None:
 
 def test_a_package_that_is_called_otherwise_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain, "PACKAGES", ("no such package",))
-    assert toolchain.versions() == ("",)
+    assert toolchain.versions() == ("not installed",)
 
 
 def test_features_are_those_of_the_first_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,12 @@ import pytest
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import generate as verb
 from gpt_oss_mxfp4 import physical_memory
-from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.local import LocalModel
 from gpt_oss_mxfp4.chat.options import ChatOptions
+from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
+from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
 from tests.golden import CHECKPOINT
@@ -80,11 +82,11 @@ def answer(model: LocalModel) -> tuple[str, str, End]:
     """The reasoning, the answer, and its end without the time it took."""
     *pieces, end = model.answer(HI, effort="low", temperature=0.5, seed=7)
     assert isinstance(end, End)
-    said = {"reasoning": "", "answer": ""}
+    said = {Kind.REASONING: "", Kind.ANSWER: ""}
     for piece in pieces:
         assert isinstance(piece, Piece)
         said[piece.kind] += piece.text
-    return said["reasoning"], said["answer"], End(**{**vars(end), "seconds": 0.0})
+    return said[Kind.REASONING], said[Kind.ANSWER], End(**{**vars(end), "seconds": 0.0})
 
 
 def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
@@ -98,11 +100,24 @@ def test_channels_become_reasoning_answer_and_calls(load: Load) -> None:
     )
     tokens = len(engine.tokenizer.encode(engine.generated))
     reasoning, text, end = answer(load(engine))
-    assert (reasoning, text) == ("hmHo", "Wait.\nOne €.\nTwo.")
+    assert (reasoning, text) == ("hm\nHo", "Wait.\nOne €.\nTwo.")
     calls = (("functions.add", '{"a": 1}'), ("functions.sub", "{}"))
     assert end == End(PROMPT_TOKENS, tokens, calls=calls)
     assert engine.efforts == ["low"]
     assert (engine.sampled[0].temperature, engine.sampled[0].seed) == (0.5, 7)
+
+
+def test_messages_of_reasoning_that_follow_one_another_are_apart(load: Load) -> None:
+    thoughts = "<|end|><|start|>assistant".join(
+        f"<|channel|>analysis<|message|>{thought} thought." for thought in ("First", "Second")
+    )
+    reasoning, _, _ = answer(load(Engine(thoughts)))
+    assert reasoning == "First thought.\nSecond thought."
+
+
+def test_a_call_that_is_cut_off_in_its_arguments_is_told(load: Load) -> None:
+    engine = Engine("<|channel|>commentary to=functions.add<|message|>{")
+    assert answer(load(engine))[2].calls == (("functions.add", "{"),)
 
 
 def test_a_call_that_tokens_run_out_in_the_header_of_is_not_told(load: Load) -> None:
@@ -180,7 +195,7 @@ def test_stopping_keeps_what_came_and_frees_the_cache(load: Load) -> None:
     pieces: list[Piece | End] = []
     for piece in model.answer(HI, effort="low", temperature=0, seed=0):
         pieces.append(piece)
-        if piece == Piece("answer", "o"):
+        if piece == Piece(Kind.ANSWER, "o"):
             model.stop()
     assert [piece.text for piece in pieces if isinstance(piece, Piece)] == ["S", "o"]
     assert isinstance(pieces[-1], End)

@@ -191,7 +191,8 @@ def test_a_key_is_sent_and_a_missing_one_told(
     assert chat(endpoint.url, "One?\n", "--api-key-file", str(file)).out == "Yes.\n"
     file.write_text("schlüssel\n")
     done = chat(endpoint.url, "One?\n", "--api-key-file", str(file))
-    assert done.err == f"gpt-oss-mxfp4: {file}: must hold a key of printable ASCII\n"
+    message = f"--api-key-file: {file} must hold nothing but printable ASCII"
+    assert done.err == f"gpt-oss-mxfp4: {message}\n"
     file.write_text("\n")
     done = chat(endpoint.url, "One?\n", "--api-key-file", str(file))
     message = f"--api-key-file: {file} must hold a key, one a line; it has none"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gpt_oss_mxfp4.chat.answer import Piece
 from gpt_oss_mxfp4.chat.screen import Screen, harmless
+from gpt_oss_mxfp4.endpoint.turn import Piece
+from gpt_oss_mxfp4.harmony_header import Kind
 
 ANSWER = [
-    Piece("reasoning", "a"),
-    Piece("reasoning", "b"),
-    Piece("answer", "c"),
-    Piece("answer", "d"),
+    Piece(Kind.REASONING, "a"),
+    Piece(Kind.REASONING, "b"),
+    Piece(Kind.ANSWER, "c"),
+    Piece(Kind.ANSWER, "d"),
 ]
 
 
@@ -51,13 +52,15 @@ def test_a_model_cannot_steer_the_terminal() -> None:
     said = "\x1b]0;title\x07\x1b[2J\r\x9b1A\x7fok\t\n"
     assert harmless(said) == "␛]0;title␇␛[2J␍\ufffd1A␡ok\t\n"
     written: list[str] = []
-    Screen(written.append, terminal=True, colour=True).show(Piece("answer", said), reasoning=True)
+    Screen(written.append, terminal=True, colour=True).show(
+        Piece(Kind.ANSWER, said), reasoning=True
+    )
     assert "".join(written) == harmless(said)
 
 
 def test_a_pipe_gets_what_the_model_said() -> None:
     written: list[str] = []
     Screen(written.append, terminal=False, colour=False).show(
-        Piece("answer", "\x1b[2J"), reasoning=False
+        Piece(Kind.ANSWER, "\x1b[2J"), reasoning=False
     )
     assert "".join(written) == "\x1b[2J"

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from gpt_oss_mxfp4.chat.answer import End, Message, Piece
+from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.chat.session import HELP, Session
+from gpt_oss_mxfp4.endpoint.turn import Piece
+from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.options import Refused
 
 
@@ -42,7 +44,7 @@ class Parrot:
 class Talk:
     def __init__(self, **options: Any) -> None:
         self.parrot = Parrot()
-        self.parrot.says = [Piece("reasoning", "hm"), Piece("answer", "Yes."), End()]
+        self.parrot.says = [Piece(Kind.REASONING, "hm"), Piece(Kind.ANSWER, "Yes."), End()]
         self.written: list[str] = []
         self.notes: list[str] = []
         screen = Screen(self.written.append, terminal=False, colour=False)
@@ -82,7 +84,7 @@ def test_each_answer_has_a_seed_of_its_own_and_equal_conversations_have_equal_on
         [asked["seed"] for asked in Talk(seed=seed)("One?", "/again", "Two?").parrot.asked]
         for seed in [2**64 - 1, 2**64 - 1, 2**63 - 1 - 2**32]
     ]
-    assert seeds[0] == seeds[1] == [2**64 - 1, 2**32 - 1, 2**33 - 1]
+    assert seeds[0] == seeds[1] == [2**63 - 1, 2**32 - 1, 2**33 - 1]
     assert seeds[2] == [2**63 - 1 - 2**32, 2**63 - 1, 2**32 - 1]
 
 
@@ -162,30 +164,30 @@ def test_a_question_that_is_refused_leaves_the_conversation_as_it_was() -> None:
 
 def test_an_answer_without_text_is_not_sent_back() -> None:
     talk = Talk()
-    talk.parrot.says = [Piece("reasoning", "hm"), End(stopped=True)]
+    talk.parrot.says = [Piece(Kind.REASONING, "hm"), End(stopped=True)]
     assert talk("One?", "Two?").last == [("user", "One?"), ("user", "Two?")]
 
 
 @pytest.mark.parametrize(
     ("says", "notes"),
     [
-        ([Piece("answer", "So"), End(stopped=True)], ["stopped"]),
-        ([Piece("answer", "So"), End(cut=True)], ["cut off: the tokens are used up"]),
+        ([Piece(Kind.ANSWER, "So"), End(stopped=True)], ["stopped"]),
+        ([Piece(Kind.ANSWER, "So"), End(cut=True)], ["cut off: the tokens are used up"]),
         ([End()], ["the model ended without an answer"]),
         (
             [End(calls=(("functions.add", '{"a": 1}'),))],
             ['the model called functions.add, but chat offers no tools: {"a": 1}'],
         ),
-        ([Piece("answer", "S"), End(prompt_tokens=7)], []),
-        ([Piece("answer", "S"), End(tokens=7)], []),
-        ([Piece("answer", "S"), End(7, 1, 2.0)], ["prompt: 7 tokens; generation: 1 token"]),
-        ([Piece("answer", "So"), End(7, 2, 0.0)], ["prompt: 7 tokens; generation: 2 tokens"]),
+        ([Piece(Kind.ANSWER, "S"), End(prompt_tokens=7)], []),
+        ([Piece(Kind.ANSWER, "S"), End(tokens=7)], []),
+        ([Piece(Kind.ANSWER, "S"), End(7, 1, 2.0)], ["prompt: 7 tokens; generation: 1 token"]),
+        ([Piece(Kind.ANSWER, "So"), End(7, 2, 0.0)], ["prompt: 7 tokens; generation: 2 tokens"]),
         (
-            [Piece("answer", "So"), End(7, 2, 2.0)],
+            [Piece(Kind.ANSWER, "So"), End(7, 2, 2.0)],
             ["prompt: 7 tokens; generation: 2 tokens, 0.50 tokens/s"],
         ),
         (
-            [Piece("answer", "So"), End(7, 5, 2.0)],
+            [Piece(Kind.ANSWER, "So"), End(7, 5, 2.0)],
             ["prompt: 7 tokens; generation: 5 tokens, 2.00 tokens/s"],
         ),
     ],
@@ -202,7 +204,7 @@ def test_the_first_interrupt_stops_an_answer_and_the_second_is_not_taken() -> No
     taken: list[bool] = []
 
     def says() -> Iterator[Piece | End]:
-        yield Piece("answer", "So")
+        yield Piece(Kind.ANSWER, "So")
         taken.extend([talk.session.interrupt(), talk.session.interrupt()])
         yield End(stopped=True)
 

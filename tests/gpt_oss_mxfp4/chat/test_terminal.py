@@ -46,8 +46,8 @@ class Terminal:
         os.close(child)
         self._unread = ""
 
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
+    def type(self, keys: str | bytes) -> None:
+        os.write(self.fd, keys.encode() if isinstance(keys, str) else keys)
 
     def wait_for(self, pattern: str) -> str:
         """Gives all that is written up to a match of a pattern and with it."""
@@ -55,7 +55,7 @@ class Terminal:
         while not (match := re.search(pattern, self._unread)):
             assert time.monotonic() < deadline, f"{pattern!r} did not come: {self._unread!r}"
             if select.select([self.fd], [], [], 0.1)[0]:
-                self._unread += os.read(self.fd, 65536).decode()
+                self._unread += os.read(self.fd, 65536).decode(errors="replace")
         text, self._unread = self._unread[: match.end()], self._unread[match.end() :]
         return text
 
@@ -133,6 +133,19 @@ def test_control_c_stops_the_answer_on_the_server_too_and_the_chat_goes_on(
         "Two?",
     ]
     terminal.wait_for("> ")
+    terminal.type(CONTROL_D)
+    assert terminal.end() == 0
+
+
+def test_a_byte_that_is_no_utf_8_ends_no_conversation(endpoint: Endpoint) -> None:
+    endpoint.say(said("Yes."))
+    terminal = Terminal(endpoint.url)
+    terminal.wait_for("> ")
+    terminal.type(b"gr\xfc\xdf\n")
+    terminal.wait_for(r"standard input: must be valid UTF-8\r\n.*> ")
+    terminal.type("One?\n")
+    terminal.wait_for(r"Yes\.(.|\r|\n)*> ")
+    assert [body["messages"][-1]["content"] for body in endpoint.bodies] == ["One?"]
     terminal.type(CONTROL_D)
     assert terminal.end() == 0
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_RESOLVE = f"/test/tiny/resolve/{COMMIT}/"
+_API = "/api/models/test/tiny"
 _PIECE_BYTES = 2**14
 
 
@@ -22,6 +22,8 @@ class StandIn(ThreadingHTTPServer):
     """One repository, test/tiny, served by the paths that huggingface_hub asks for.
 
     Attributes:
+        commit: the one that its branches point to.
+        earlier: commits before that one.
         files: content by name; large ones (``*.safetensors``) have their SHA-256 for an etag, as LFS has it.
         requested: every path asked for.
         served: bytes sent of each file.
@@ -37,6 +39,8 @@ class StandIn(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.commit = COMMIT
+        self.earlier: set[str] = set()
         self.files: dict[str, bytes] = {}
         self.requested: list[str] = []
         self.served: Counter[str] = Counter()
@@ -49,9 +53,21 @@ class StandIn(ThreadingHTTPServer):
         self.released = threading.Event()
 
     @property
+    def resolve(self) -> str:
+        """How the paths of files begin."""
+        return f"/test/tiny/resolve/{self.commit}/"
+
+    @property
+    def revisions(self) -> set[str]:
+        """The paths of what the repository has."""
+        known = {"main", "v2", self.commit, *self.earlier}
+        return {f"{_API}/revision/{revision}" for revision in known}
+
+    @property
     def downloads(self) -> set[str]:
         """The repository's files that were asked for by HEAD or GET."""
-        return {path.removeprefix(_RESOLVE) for path in self.requested if path.startswith(_RESOLVE)}
+        begin = self.resolve
+        return {path.removeprefix(begin) for path in self.requested if path.startswith(begin)}
 
     def environment(self, cache: Path, *, offline: bool = False) -> dict[str, str]:
         """Variables of a process that takes this for the Hub."""
@@ -76,22 +92,22 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.server.requested.append(path)
-        files = self.server.files
-        if path in ("/api/models/test/tiny/revision/main", "/api/models/test/tiny/revision/v2"):
+        files, commit, resolve = self.server.files, self.server.commit, self.server.resolve
+        if path in self.server.revisions:
             self.answer(
-                200, json.dumps({"id": "test/tiny", "sha": COMMIT, "siblings": []}).encode()
+                200, json.dumps({"id": "test/tiny", "sha": commit, "siblings": []}).encode()
             )
-        elif path == f"/api/models/test/tiny/tree/{COMMIT}":
+        elif path == f"{_API}/tree/{commit}":
             tree = [tree_entry(name, content) for name, content in files.items()]
             self.answer(200, json.dumps(tree).encode())
-        elif path.startswith(_RESOLVE) and self.server.gated:
+        elif path.startswith(resolve) and self.server.gated:
             self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
         elif self.server.busy and self.command == "GET" and path.endswith(".safetensors"):
             self.server.busy -= 1
             self.answer(503, b"")
-        elif path.startswith(_RESOLVE) and (name := path.removeprefix(_RESOLVE)) in files:
+        elif path.startswith(resolve) and (name := path.removeprefix(resolve)) in files:
             self.send_file(name)
-        elif path.startswith("/api/models/test/tiny/revision/"):
+        elif path.startswith(f"{_API}/revision/"):
             self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -99,7 +115,10 @@ class Handler(BaseHTTPRequestHandler):
     def send_file(self, name: str) -> None:
         """Answers with a file or the range of it that was asked for."""
         content = self.server.swapped.get(name, self.server.files[name])
-        headers = {"ETag": f'"{etag(name, self.server.files[name])}"', "X-Repo-Commit": COMMIT}
+        headers = {
+            "ETag": f'"{etag(name, self.server.files[name])}"',
+            "X-Repo-Commit": self.server.commit,
+        }
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None or not self.server.ranges:
             self.answer(200, content, headers, name)

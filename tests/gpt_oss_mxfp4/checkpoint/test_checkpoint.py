@@ -109,7 +109,7 @@ def test_both_layouts_load_the_model_tensors_and_say_so(tmp_path: Path) -> None:
     assert set(checkpoint.entries) == set(small_tensors())
     assert checkpoint.notes == (
         "4 block.* tensors (14464 bytes, in model.safetensors) are a second copy in the original/"
-        " layout and are not loaded: the model.* tensors are",
+        " layout and are not used: the model.* tensors are",
     )
     assert original_bytes() == 14464
 
@@ -151,7 +151,7 @@ def test_tied_embedding_leaves_a_stored_lm_head_alone_and_says_so(tmp_path: Path
     checkpoint = open_checkpoint(folder)
     assert "lm_head.weight" not in checkpoint.entries
     assert checkpoint.notes == (
-        "lm_head.weight (2048 bytes) is not loaded: tie_word_embeddings is true, the embedding"
+        "lm_head.weight (2048 bytes) is not used: tie_word_embeddings is true, the embedding"
         " serves",
     )
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS
-from gpt_oss_mxfp4.checkpoint.download import Downloads, file_sha256
+from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
 
@@ -79,20 +80,31 @@ def test_what_was_noted_down_of_an_earlier_file_is_forgotten(tmp_path: Path) -> 
     assert not note.exists()
 
 
+def test_a_file_that_has_changed_since_its_checksum_was_noted_is_fetched(tmp_path: Path) -> None:
+    note_down(tmp_path, hashlib.sha256(BYTES).hexdigest())
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"x" * len(BYTES))
+    os.utime(path, (time.time() + 1, time.time() + 1))
+    repository = Served("a.safetensors")
+    downloads(repository, tmp_path).fetch(ignore)
+    assert path.read_bytes() == BYTES
+    assert repository.asked == [("a.safetensors", 0)]
+
+
+def test_a_file_that_was_copied_since_its_checksum_was_noted_is_not_fetched(tmp_path: Path) -> None:
+    note_down(tmp_path, hashlib.sha256(b"x" * len(BYTES)).hexdigest())
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(BYTES)
+    os.utime(path, (time.time() + 1, time.time() + 1))
+    assert downloads(Served("a.safetensors"), tmp_path).nbytes == 0
+
+
 def note_down(folder: Path, sha256: str) -> Path:
     """Writes what huggingface_hub writes beside a file: commit, checksum, time."""
     note = folder / DOWNLOADS / "a.safetensors.metadata"
     note.parent.mkdir(parents=True)
-    note.write_text(f"{'0' * 40}\n{sha256}\n0\n")
+    note.write_text(f"{'0' * 40}\n{sha256}\n{time.time()}\n")
     return note
-
-
-def test_a_file_that_has_changed_is_hashed_again(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    for content, time in ((b"before", 1), (b"behind", 2)):
-        path.write_bytes(content)
-        os.utime(path, (time, time))
-        assert file_sha256(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_that_another_process_finished_just_before_is_not_fetched_again(
@@ -132,17 +144,30 @@ def test_what_is_left_of_an_earlier_attempt_is_gone_on_with_where_it_is_sound(
     repository = Served("a.safetensors")
     leave(tmp_path, left)
     told: list[int] = []
-    downloads(repository, tmp_path).fetch(told.append)
+    wanted = downloads(repository, tmp_path)
+    assert wanted.done_bytes == (len(left) if len(left) <= len(BYTES) else 0)
+    wanted.fetch(told.append)
     assert (tmp_path / "a.safetensors").read_bytes() == BYTES
     assert repository.asked == [("a.safetensors", begin) for begin in asked]
-    assert sum(told) == len(BYTES)
+    assert wanted.done_bytes + sum(told) == wanted.nbytes == len(BYTES)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_another_process_has_fetched_meanwhile_is_counted(tmp_path: Path) -> None:
+    repository = Served("a.safetensors")
+    leave(tmp_path, BYTES[:4])
+    wanted = downloads(repository, tmp_path)
+    leave(tmp_path, BYTES[:7])
+    told: list[int] = []
+    wanted.fetch(told.append)
+    assert repository.asked == [("a.safetensors", 7)]
+    assert (wanted.done_bytes, sum(told)) == (4, 6)
 
 
 def leave(folder: Path, content: bytes) -> None:
     """Puts a partial file where an earlier attempt would have."""
     name = f"a.safetensors.{hashlib.sha256(BYTES).hexdigest()}.part"
-    (folder / DOWNLOADS).mkdir(parents=True)
+    (folder / DOWNLOADS).mkdir(parents=True, exist_ok=True)
     (folder / DOWNLOADS / name).write_bytes(content)
 
 

@@ -41,6 +41,7 @@ def test_headers_and_config_are_copied_and_all_else_is_a_hole(
         "model.safetensors.index.json": b'{"weight_map":{}}',
         "model.safetensors": weights,
         "original/deep/model.safetensors": weights,
+        ".model.safetensors": weights,
         "tokenizer.json": b"{}",
     }
     held = Held(files)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4.checkpoint import hub as hub_module
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.checkpoint.hub import resolve_model
+from gpt_oss_mxfp4.checkpoint.hub import download, resolve_model
+from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
 from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import StandIn, serve
 from tests.gpt_oss_mxfp4.checkpoint.small import ORIGINAL, config_fields, file_bytes, small_tensors
 
@@ -93,6 +95,23 @@ def test_root_files_are_downloaded_and_sub_folders_never_asked_for(
     assert (again.returncode, again.stdout, hub.requested) == (0, first.stdout, [])
 
 
+def test_hidden_weights_are_neither_downloaded_nor_counted(hub: StandIn, tmp_path: Path) -> None:
+    """They are what macOS, say, leaves beside a file."""
+    hub.files = published_files()
+    del hub.files["model.safetensors.index.json"]
+    hub.files |= {f".{i}.safetensors": b"weights" for i in range(1000)}  # as many as may be there
+    result = resolve(hub, tmp_path, "test/tiny")
+    assert result.returncode == 0, result.stderr
+    assert hub.downloads == WANTED - {"model.safetensors.index.json"}
+
+
+def test_a_cache_with_hidden_weights_only_has_none(tmp_path: Path) -> None:
+    (tmp_path / ".model.safetensors").touch()
+    assert not hub_module._are_there(tmp_path, set())
+    (tmp_path / "model.safetensors").touch()
+    assert hub_module._are_there(tmp_path, set())
+
+
 def test_revision_is_asked_for(hub: StandIn, tmp_path: Path) -> None:
     hub.files = published_files()
     assert resolve(hub, tmp_path, "test/tiny", "v2").returncode == 0
@@ -142,6 +161,32 @@ def test_unreachable_hub_is_refused(hub: StandIn, tmp_path: Path) -> None:
     hub.server_port = 9  # the discard service, which no machine of today runs
     result = resolve(hub, tmp_path, "test/tiny")
     assert "cannot be downloaded (the Hub cannot be reached: [Errno 111]" in result.stderr
+
+
+@pytest.mark.parametrize("call", ["os.listdir", "os.stat"])
+def test_an_output_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tmp_path / "config.json").touch()
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    class Offline(Repository):
+        def __init__(self, hub_id: str, revision: str | None) -> None:
+            self.files = {"config.json": HubFile("config.json", 2, None, "1" * 40)}
+            monkeypatch.setattr(call, refuse)
+
+    monkeypatch.setattr(hub_module, "Repository", Offline)
+    if call == "os.listdir":
+        monkeypatch.setattr(call, refuse)
+    with pytest.raises(CheckpointError) as caught:
+        download("test/tiny", output=tmp_path)
+    monkeypatch.undo()
+    assert str(caught.value) == (
+        f"test/tiny: cannot be downloaded to {tmp_path} (Permission denied). Check the permissions there, or"
+        " name another folder: by HF_HOME, or by pull's --output."
+    )
 
 
 def test_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:

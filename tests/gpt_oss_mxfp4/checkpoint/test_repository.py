@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
+import httpx
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from gpt_oss_mxfp4.checkpoint import repository
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.hub import taken_for_hub_id
 from gpt_oss_mxfp4.checkpoint.repository import (
+    MAKE_ROOM,
     MOST_FILES,
     RETRIES,
     HubFile,
@@ -18,6 +24,10 @@ from gpt_oss_mxfp4.checkpoint.repository import (
     hub_errors,
 )
 from tests.gpt_oss_mxfp4.checkpoint.hub_stand_in import COMMIT
+
+PERMISSIONS = (
+    "Check the permissions there, or name another folder: by HF_HOME, or by pull's --output"
+)
 
 
 class Flaky(Repository):
@@ -55,11 +65,55 @@ def test_a_server_that_sends_nothing_is_given_up_after_some_waiting(slept: list[
     with pytest.raises(CheckpointError) as caught, hub_errors("owner/name"):
         received += list(flaky.read("a", 0, 10))
     assert str(caught.value).startswith(
-        "owner/name: cannot be downloaded ([Errno 0] the connection ended early). Check the id"
+        "owner/name: cannot be downloaded (the connection ended early). Check the id"
     )
     assert len(flaky.asked) == 1 + RETRIES
     assert slept == sorted(slept)
     assert sum(slept) < 30
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "cure"),
+    [
+        (errno.ENOSPC, None, MAKE_ROOM),
+        (errno.EDQUOT, None, MAKE_ROOM),
+        (errno.EFBIG, None, MAKE_ROOM),
+        (errno.ENOSPC, "/a", MAKE_ROOM),
+        (errno.EACCES, "/a", PERMISSIONS),
+        (errno.EROFS, "/a", PERMISSIONS),
+        (errno.ENOTDIR, "/a", PERMISSIONS),
+    ],
+)
+def test_what_the_disk_refuses_is_not_told_of_the_network(
+    number: int, place: str | None, cure: str
+) -> None:
+    text = os.strerror(number)
+    with pytest.raises(CheckpointError) as caught, taken_for_hub_id(), hub_errors("owner/name"):
+        raise OSError(number, text, place)
+    told = f"owner/name: cannot be downloaded to {place or 'the disk'} ({text}). {cure}."
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ConnectionResetError(0, "the server answers 503"), "the server answers 503"),
+        (
+            ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+            "[Errno 104] Connection reset by peer",
+        ),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), "[Errno 110] timed out"),
+        (OSError(errno.ENETUNREACH, "unreachable"), "[Errno 101] unreachable"),
+        (FileNotFoundError(errno.ENOENT, "no certificate"), "[Errno 2] no certificate"),
+        (LocalEntryNotFoundError("Cannot find it"), "Cannot find it"),
+        (OSError("Consistency check failed"), "Consistency check failed"),
+    ],
+)
+def test_what_the_hub_and_the_network_refuse_is_told_of_them(error: OSError, cause: str) -> None:
+    with pytest.raises(CheckpointError) as caught, hub_errors("owner/name"):
+        raise error
+    told = f"owner/name: cannot be downloaded ({cause}). Check the id, the revision and the network"
+    assert str(caught.value).startswith(told)
 
 
 def test_bytes_that_come_renew_patience(slept: list[float]) -> None:
@@ -82,6 +136,27 @@ def listed(monkeypatch: pytest.MonkeyPatch, items: Iterable[object]) -> Reposito
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     return Repository("test/tiny")
+
+
+def test_a_commit_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Api:
+        def repo_info(self, hub_id: str, revision: str) -> SimpleNamespace:
+            asked.append(revision)
+            if revision == "f" * 40:
+                request = httpx.Request("GET", "http://hub")
+                raise RevisionNotFoundError("no", response=httpx.Response(404, request=request))
+            return SimpleNamespace(sha=COMMIT)
+
+        def list_repo_tree(self, hub_id: str, *, recursive: bool, revision: str) -> list[object]:
+            return []
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    of_hub = Repository("test/tiny")
+    for commit, known in ((COMMIT, True), ("e" * 40, True), ("f" * 40, False)):
+        assert [of_hub.has_commit(commit) for _ in range(2)] == [known, known]
+    assert asked == ["main", "e" * 40, "f" * 40]
 
 
 def file(path: str, lfs: str | None = None) -> RepoFile:

@@ -1,5 +1,6 @@
 """The tensor table against the published shapes, and the exact text of each fault found by it."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -7,7 +8,12 @@ import pytest
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.index import TensorEntry
-from gpt_oss_mxfp4.checkpoint.schema import check_tensors, expected_tensors
+from gpt_oss_mxfp4.checkpoint.schema import (
+    MAX_FAULTS,
+    TensorSpec,
+    check_tensors,
+    expected_tensors,
+)
 from gpt_oss_mxfp4.config import GptOssConfig
 from tests.gpt_oss_mxfp4.checkpoint.small import DTYPE_BYTES, Tensors, config_fields, small_tensors
 from tests.gpt_oss_mxfp4.test_config import GPT_OSS_20B
@@ -55,7 +61,8 @@ def check(tensors: Tensors) -> None:
         name: TensorEntry(name, dtype, shape, Path("a.safetensors"), 0, 0)
         for name, (dtype, shape) in tensors.items()
     }
-    check_tensors(GptOssConfig.from_dict(config_fields()), entries, "FOLDER")
+    specs = expected_tensors(GptOssConfig.from_dict(config_fields()))
+    check_tensors(specs.items(), entries, "FOLDER")
 
 
 def refusal(tensors: Tensors) -> str:
@@ -202,6 +209,13 @@ def test_bf16_experts_beside_their_blocks_are_unexpected() -> None:
     message = refusal(tensors)
     assert f"{PLAIN} in a.safetensors must not be there" in message
     assert f"{BLOCKS} must have {SCALES} beside it" in message
+
+
+def test_tensors_without_end_are_not_all_looked_for() -> None:
+    endless = ((f"model.{i}.weight", TensorSpec("BF16", (1,))) for i in itertools.count())
+    with pytest.raises(CheckpointError) as error:
+        check_tensors(endless, {}, "FOLDER")
+    assert len(error.value.faults) == MAX_FAULTS
 
 
 def test_all_faults_come_in_one_message_sorted_with_ten_of_a_kind() -> None:

@@ -99,11 +99,19 @@ def test_a_mixture_or_another_model_is_refused(names: tuple[str, ...], has: str)
     )
 
 
-def test_single_experts_without_scales_are_refused() -> None:
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        {f"{EXPERTS}0.gate_proj.weight": "U8"},
+        {f"{EXPERTS}0.gate_proj.weight": "I8", f"{EXPERTS}0.gate_proj.weight_scale": "BF16"},
+    ],
+    ids=["no scales", "8-bit integers"],
+)
+def test_single_experts_without_codes_and_scales_are_refused(dtypes: dict[str, str]) -> None:
     with pytest.raises(
         CheckpointError, match="must be MXFP4 where each expert has tensors of its own"
     ):
-        layout_of(f"{EXPERTS}0.gate_proj.weight")
+        recognise(dtypes, {}, None, HERE)
 
 
 QUARK = {f"{EXPERTS}0.gate_up_proj.weight": "U8", f"{EXPERTS}0.gate_up_proj.weight_scale": "U8"}

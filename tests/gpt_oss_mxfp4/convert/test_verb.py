@@ -753,7 +753,10 @@ def test_hostile_sources_end_in_one_message_and_leave_nothing(
     for text, part in (
         (b"", "is not valid JSON"),
         (b"[]", "must be a JSON object"),
-        (config.replace(b'"num_local_experts": 2', b'"num_local_experts": 4096'), "must be [4096,"),
+        (
+            config.replace(b'"num_local_experts": 2', b'"num_local_experts": 4096'),
+            "must have num_local_experts = 4096 experts, got 2 in ",
+        ),
         (
             config.replace(b'_size": 64', b'_size": 65536').replace(
                 b'_size": 32', b'_size": 65536'

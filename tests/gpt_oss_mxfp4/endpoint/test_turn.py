@@ -99,6 +99,25 @@ def test_a_call_is_of_what_was_offered(
     assert told(f"<|channel|>commentary to={recipient}<|message|>x<|call|>", tools) == [expected]
 
 
+@pytest.mark.parametrize("recipient", ["functions.calculator", "browser.search"])
+def test_a_call_is_told_where_none_are_offered_if_that_is_asked_for(recipient: str) -> None:
+    call = f"<|channel|>commentary to={recipient}<|message|>x<|call|>"
+    turn = read_turn(TOKENIZER, TOKENIZER.encode(PROMPT), None, every_call=True)
+    found = [piece for token in TOKENIZER.encode(call) for piece in turn.add(token)]
+    assert found == [Piece(Kind.CALL, "x", recipient), Piece(Kind.CALL, "", ended=True)]
+    assert turn.finish() == []
+
+
+def test_the_end_of_an_answer_is_known_in_the_format_alone() -> None:
+    for prompt, expected in ((PROMPT, [False, True]), ("[INST] Hello [/INST]", [False, False])):
+        turn = read_turn(TOKENIZER, TOKENIZER.encode(prompt), TOOLS)
+        stopped = []
+        for token in TOKENIZER.encode(f"{FINAL}c<|return|>")[-2:]:
+            turn.add(token)
+            stopped.append(turn.stopped)
+        assert stopped == expected
+
+
 BROKEN = [
     ("Hi<|return|>", ["answer:Hi"]),  # no header
     ("<|message|>Hi<|return|>", ["answer:Hi"]),  # no channel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,9 @@ from tests.gpt_oss_mxfp4.checkpoint.small import ORIGINAL, small_tensors, write_
 from tests.gpt_oss_mxfp4.checkpoint.test_checkpoint import bf16_tensors
 from tests.gpt_oss_mxfp4.test_pull import files_of
 from tests.sparse_checkpoint import make_sparse_checkpoint
+
+ENVIRONMENT = dict(os.environ)
+"""Given explicitly: importing MAX changes what a child inherits (NOTES F2)."""
 
 Capture = pytest.CaptureFixture[str]
 
@@ -110,7 +114,11 @@ def test_no_byte_of_weight_is_read(tmp_path: Path) -> None:
         "print(sum(reads), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     with (folder / "model.safetensors").open("rb") as file:

@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from gpt_oss_mxfp4.options import HARMONY_LOGGER
 from gpt_oss_mxfp4.serving.error_log import tell_errors
 
 NAMES = ("max.serve", "uvicorn.error")
@@ -16,7 +17,7 @@ NAMES = ("max.serve", "uvicorn.error")
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> list[str]:
-    for name in NAMES:
+    for name in (*NAMES, HARMONY_LOGGER):
         logger = logging.getLogger(name)
         for attribute in ("handlers", "propagate", "level"):
             monkeypatch.setattr(logger, attribute, getattr(logger, attribute))
@@ -51,3 +52,11 @@ def test_what_is_no_error_is_not_told(lines: list[str]) -> None:
     logger.warning("secret", exc_info=ValueError())
     logger.error("secret", exc_info=asyncio.CancelledError())
     assert not lines
+
+
+def test_answers_that_break_the_format_are_counted(
+    lines: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    logging.getLogger(HARMONY_LOGGER).warning("request %s: faults: %d", "5f", 1)
+    assert lines == ["request 5f: faults: 1"]
+    assert capfd.readouterr() == ("", "")
