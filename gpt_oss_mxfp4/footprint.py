@@ -13,13 +13,16 @@ from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE, PACKED_TILE, PACKED
 from gpt_oss_mxfp4.options import Activations, DenseWeights, rounds_cache
 
 ACTIVATION_BYTES = 2**30
-"""Set aside for activations and compiled code, whatever the prompts."""
+"""Set aside for activations and compiled code at least; compiling takes more than running, for a while."""
+
+_CODE_BYTES = 2**28
+"""Of compiled code, MAX and Python."""
 
 PREFILL_TOKENS = 8192
 """Tokens that a server prefills in one step, MAX's default; other verbs prefill a prompt at once."""
 
-_ACTIVATION_BYTES_OF_TOKEN = {"cpu": 2**17, "gpu": 2**16}
-"""Of a token that is prefilled: about what gpt-oss takes, float32 and bfloat16, four rows of experts above all."""
+_ACTIVATION_BYTES_OF_TOKEN = {"cpu": 160 * 2**10, "gpu": 80 * 2**10}
+"""Of a token that is prefilled: gpt-oss's on a CPU, in float32 (NOTES F83), and half of it in bfloat16."""
 
 DEFAULT_LENGTH = 8192
 """Tokens of a sequence on a CPU, and of a chat, unless the user asks for another length (``--max-length``): MAX sizes
@@ -95,7 +98,7 @@ def footprint(
 
 def activation_bytes(device: Literal["cpu", "gpu"], prefill_tokens: int) -> int:
     """Returns what is set aside for activations where prompts of so many tokens are prefilled in one step."""
-    return max(ACTIVATION_BYTES, prefill_tokens * _ACTIVATION_BYTES_OF_TOKEN[device])
+    return max(ACTIVATION_BYTES, _CODE_BYTES + prefill_tokens * _ACTIVATION_BYTES_OF_TOKEN[device])
 
 
 def default_length(positions: int) -> int:
