@@ -1,17 +1,18 @@
-"""Hopper's attention of single tokens alone, in parts from one to eight, timed by the card itself.
+"""Hopper's attention of single tokens alone, in one to eight parts of 8 or 16 warps, timed by the card itself.
 
     ./run python benchmarks/sm90/bench_attention.py [--output FILE] [--rounds N]
 
 The heads of both models: 8 key-value heads of 64, 8 query heads to each. Sequences are in pages of 128 tokens in no
 order; a round's launches take layers in turn, so that no cache holds what comes next. What is counted: bytes of keys
-and values, once. `*` marks the parts that `choose_parts` takes on 132 multiprocessors, `<` the fastest. The roof is a
-copy of 1 GiB in the same process. Needs NumPy, an NVIDIA driver and Mojo, or in Mojo's place the PTX that
+and values, once. `*` marks what `choose_parts` and `choose_warps` take on 132 multiprocessors, `<` the fastest. The
+roof is a copy of 1 GiB in the same process. Needs NumPy, an NVIDIA driver and Mojo, or in Mojo's place the PTX that
 `python -m tests.custom_ops.mxfp4.ptx` writes, where MXFP4_PTX names it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -39,9 +40,14 @@ LEAST_BYTES = 2**28
 
 
 def measure(
-    card: Card, kernel: Kernel, chosen: int, rng: np.random.Generator, sequences: int, length: int
+    card: Card,
+    kernels: dict[int, Kernel],
+    chosen: tuple[int, int],
+    rng: np.random.Generator,
+    sequences: int,
+    length: int,
 ) -> list[dict[str, Any]]:
-    """Times a step of so many sequences, in each number of parts, and compares what they give."""
+    """Times a step of so many sequences, in each number of parts and warps, and compares what they give."""
     width = -(-length // PAGE)
     of_layer = PAGE * KV_HEADS * HEAD_DIM  # elements of a page's keys, and of its values
     read = 2 * 2 * sequences * length * KV_HEADS * HEAD_DIM
@@ -61,9 +67,10 @@ def measure(
     at = {name: card.fill(array.nbytes, array) for name, array in inputs.items()}
     output = card.driver.allocate(y.nbytes)
     works, results = [], []
-    for parts in PARTS:
+    ways = list(itertools.product(PARTS, kernels))
+    for parts, warps in ways:
         launches = [
-            kernel.prepare(
+            kernels[warps].prepare(
                 [
                     *(output, at["q"], at["row_offsets"], at["sinks"]),
                     cache + 2 * layer * of_layer,
@@ -76,7 +83,7 @@ def measure(
             )
             for layer in range(layers)
         ]
-        works.append(Work(f"attention in {parts} parts", launches))
+        works.append(Work(f"attention in {parts} parts of {warps} warps", launches))
         card.driver.upload(output, y)
         card.run(works[-1])
         of_parts = np.empty_like(y)
@@ -84,14 +91,16 @@ def measure(
         results.append(decode_bfloat16(of_parts))
     largest = np.abs(results[0]).max()
     cases = []
-    for parts, result, times in zip(PARTS, results, card.seconds(works), strict=True):
+    for way, result, times in zip(ways, results, card.seconds(works), strict=True):
+        parts, warps = way
         median = statistics.median(times)
         cases.append(
             {
                 "sequences": sequences,
                 "tokens": length,
                 "parts": parts,
-                "chosen": parts == chosen,
+                "warps": warps,
+                "chosen": way == chosen,
                 "us": [1e6 * t for t in (times[0], median, times[-1])],
                 "GB_per_s": read / median / 1e9,
                 "difference": float(np.abs(result - results[0]).max() / largest),
@@ -109,7 +118,8 @@ def print_cases(cases: Sequence[dict[str, Any]], roof: float) -> None:
         low, median, high = case["us"]
         marks = f"{'*' if case['chosen'] else ' '}{'<' if median == fastest else ' '}"
         print(
-            f"{case['sequences']:9} {case['tokens']:7} {case['parts']:5}{marks} {low:9.1f} {median:8.1f} {high:8.1f}"
+            f"{case['sequences']:9} {case['tokens']:7} {case['parts']:5} {case['warps']:5}{marks}"
+            f" {low:9.1f} {median:8.1f} {high:8.1f}"
             f" {case['GB_per_s']:7.0f} {case['GB_per_s'] / roof:7.0%}"
             f"{'' if case['difference'] <= DIFFERENCE else '   DIFFERS'}",
             flush=True,
@@ -123,8 +133,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     arguments = parser.parse_args(words)
     card, rng = open_card(parser, arguments.rounds), np.random.default_rng(0)
-    ptx = emit(SM90_ATTENTION)["attention"]
-    kernel, chosen = Kernel(card.driver, ptx), facts(ptx)
+    variants = emit(SM90_ATTENTION)
+    kernels = {
+        int(name.removeprefix("attention_")): Kernel(card.driver, ptx)
+        for name, ptx in variants.items()
+    }
+    chosen = facts(next(iter(variants.values())))
     roof = card.copy_rate()
     report: dict[str, Any] = {
         "gpu": card.driver.name,
@@ -132,10 +146,17 @@ def main(words: Sequence[str] | None = None) -> int:
         "roofs": {"copy_GB_per_s": roof},
     }
     print(f"{card.driver.name}, copy_GB_per_s {roof:.0f}")
-    print("sequences  tokens parts     us: min   median      max    GB/s of copy")
+    print("sequences  tokens parts warps     us: min   median      max    GB/s of copy")
     cases: list[dict[str, Any]] = []
     for sequences, length in CASES:
-        of_case = measure(card, kernel, chosen[f"parts_{sequences}"], rng, sequences, length)
+        of_case = measure(
+            card,
+            kernels,
+            (chosen[f"parts_{sequences}"], chosen[f"warps_{sequences}"]),
+            rng,
+            sequences,
+            length,
+        )
         print_cases(of_case, roof)
         cases += of_case
         if arguments.output:  # as far as it is, in case that a kernel never ends

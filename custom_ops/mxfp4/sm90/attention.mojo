@@ -42,9 +42,6 @@ from .ptx import (
     transpose_8_by_8,
 )
 
-comptime ATTENTION_THREADS = 256
-"""Threads per block."""
-
 comptime HEAD_DIM = 64
 """D, dimensions of a head in both published models."""
 
@@ -60,10 +57,15 @@ comptime _KEY_WORDS = HEAD_DIM // 8
 comptime _VALUE_WORDS = HEAD_DIM // 16
 """Words of each value that a lane holds."""
 
-comptime _SHARES = 8
-"""Warps per block, and the most blocks per cluster that every GPU with clusters supports."""
+comptime _MAX_PARTS = 8
+"""The most blocks per cluster that every GPU with clusters supports."""
 
-comptime _WARPS = ATTENTION_THREADS // 32
+comptime WARPS = 8
+"""Warps per block where multiprocessors have two blocks each."""
+
+comptime MANY_WARPS = 16
+"""Warps per block where they have one each: a warp has the loads of one tile in flight, and twice as many of them have
+twice as many (NOTES N116)."""
 
 
 @fieldwise_init
@@ -229,14 +231,18 @@ struct _Softmax(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct _Shares(TrivialRegisterPassable):
-    """Partial softmaxes of several warps or blocks, for one dimension of one head."""
+struct _Shares[count: Int](TrivialRegisterPassable):
+    """Partial softmaxes of several warps or blocks, for one dimension of one head.
 
-    var largest: SIMD[DType.float32, _SHARES]
+    Parameters:
+        count: How many, a power of two.
+    """
+
+    var largest: SIMD[DType.float32, Self.count]
     """Maximum scores, times log2(e); -inf for a warp without keys or a block that does not exist."""
-    var totals: SIMD[DType.float32, _SHARES]
+    var totals: SIMD[DType.float32, Self.count]
     """Sums of weights."""
-    var sums: SIMD[DType.float32, _SHARES]
+    var sums: SIMD[DType.float32, Self.count]
     """Weighted values."""
 
     @inline(.always)
@@ -253,14 +259,17 @@ struct _Shares(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct _Parts(TrivialRegisterPassable):
+struct _Parts[warps: Int](TrivialRegisterPassable):
     """Partial results of each head in shared memory, those of the warps and then the block's: the maximum score, the
     sum of weights and the weighted values.
+
+    Parameters:
+        warps: Of the block.
     """
 
     comptime head_floats = 2 + HEAD_DIM
     comptime warp_floats = MAX_GROUP * Self.head_floats
-    comptime size = (_WARPS + 1) * Self.warp_floats
+    comptime size = (Self.warps + 1) * Self.warp_floats
 
     var floats: SharedFloats
     """[warps + 1, MAX_GROUP, 2 + HEAD_DIM]."""
@@ -287,15 +296,15 @@ struct _Parts(TrivialRegisterPassable):
     def join_warps(self, head: Int, dimension: Int):
         """Merges the warps' results for one dimension of a head."""
         var of_head = self.floats.unsafe_offset(head * Self.head_floats)
-        var shares = _Shares(0, 0, 0)
-        comptime for warp in range(_WARPS):
+        var shares = _Shares[Self.warps](0, 0, 0)
+        comptime for warp in range(Self.warps):
             var of_warp = of_head.unsafe_offset(warp * Self.warp_floats)
             shares.largest[warp] = of_warp[unsafe_offset=0]
             shares.totals[warp] = of_warp[unsafe_offset=1]
             shares.sums[warp] = of_warp[unsafe_offset=2 + dimension]
         # A block may have seen no key: a finite maximum avoids -inf - -inf, which is NaN.
         var largest, total, sum = shares.join(least=min_finite[DType.float32]())
-        var of_block = of_head.unsafe_offset(_WARPS * Self.warp_floats)
+        var of_block = of_head.unsafe_offset(Self.warps * Self.warp_floats)
         if dimension == 0:
             of_block[unsafe_offset=0] = largest
             of_block[unsafe_offset=1] = total
@@ -306,28 +315,30 @@ struct _Parts(TrivialRegisterPassable):
         """Merges the blocks' results and the sink for one dimension of a head; all remote loads are issued first.
         """
         var of_block = self.floats.unsafe_offset(
-            _WARPS * Self.warp_floats + head * Self.head_floats
+            Self.warps * Self.warp_floats + head * Self.head_floats
         )
-        var shares = _Shares(0, 0, 0)
-        comptime for part in range(_SHARES):
+        var shares = _Shares[_MAX_PARTS](0, 0, 0)
+        comptime for part in range(_MAX_PARTS):
             var there = address_in_cluster(of_block, min(part, parts - 1))
             var value = address_in_cluster(of_block.unsafe_offset(dimension), min(part, parts - 1))
             shares.largest[part] = read_cluster[0](there)
             shares.totals[part] = read_cluster[1](there)
             shares.sums[part] = read_cluster[2](value)
-        comptime for part in range(_SHARES):
+        comptime for part in range(_MAX_PARTS):
             if part >= parts:
                 shares.largest[part] = neg_inf[DType.float32]()
         var largest, total, sum = shares.join(least=sink)
         return sum / (total + exp2(sink - largest))
 
 
-# Two resident blocks per multiprocessor, so that one's loads overlap the other's arithmetic.
+# Two resident blocks of 8 warps per multiprocessor, or one of 16, so that some loads overlap others' arithmetic.
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(ATTENTION_THREADS)),
-    `nvvm.minctasm`=SIMDLength(2),
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(32 * warps)),
+    `nvvm.minctasm`=SIMDLength(MANY_WARPS // warps),
 )
-def attention_kernel(
+def attention_kernel[
+    warps: Int
+](
     output: MutPointer[BFloat16, MutUntrackedOrigin],
     q: ConstPointer[DType.bfloat16],
     row_offsets: ConstPointer[DType.uint32],
@@ -349,6 +360,9 @@ def attention_kernel(
     The blocks along x form a cluster. Correct for any ragged batch, but slow with many tokens per sequence, as each of
     them reads all keys again.
 
+    Parameters:
+        warps: Of a block.
+
     Args:
         output: [T, heads, D].
         q: [T, heads, D], already rotated; 16-byte aligned.
@@ -367,9 +381,9 @@ def attention_kernel(
         window: Positions a query attends to, its own included; below 1 for all.
     """
     var floats = stack_allocation[
-        _Parts.size, Float32, alignment=8, address_space=AddressSpace.SHARED
+        _Parts[warps].size, Float32, alignment=8, address_space=AddressSpace.SHARED
     ]()
-    var left = _Parts(floats)
+    var left = _Parts[warps](floats)
     var part = Int(block_idx.x)
     var parts = Int(grid_dim.x)
     var kv_head = Int(block_idx.y)
@@ -403,17 +417,15 @@ def attention_kernel(
             q.unsafe_offset(head * HEAD_DIM),
             scale,
             Int32(part + parts * (thread // 32)),
-            Int32(parts * _WARPS),
+            Int32(parts * warps),
             Int32(thread % 32),
         )
         left.leave(softmax, thread // 32, thread % 32)
         barrier()
-        for item in range(thread, Int(group) * HEAD_DIM, ATTENTION_THREADS):
+        for item in range(thread, Int(group) * HEAD_DIM, 32 * warps):
             left.join_warps(item // HEAD_DIM, item % HEAD_DIM)
         cluster_sync()
-        for item in range(
-            thread, (Int(group) - part + parts - 1) // parts * HEAD_DIM, ATTENTION_THREADS
-        ):
+        for item in range(thread, (Int(group) - part + parts - 1) // parts * HEAD_DIM, 32 * warps):
             var of_group = part + parts * (item // HEAD_DIM)
             var sink = sinks[unsafe_offset=kv_head * Int(group) + of_group].cast[DType.float32]()
             var joined = left.join_parts(parts, of_group, item % HEAD_DIM, sink * log2e)
@@ -473,13 +485,28 @@ def choose_parts(sequences: Int, kv_heads: Int, window: Int, multiprocessors: In
     Returns:
         A power of two, at most 8.
     """
-    var parts = _SHARES
+    var parts = _MAX_PARTS
     while parts > 1 and (
         sequences * kv_heads * parts > multiprocessors * (2 if parts == 2 else 1)
-        or (window > 0 and window < parts * _WARPS * TILE_KEYS)
+        or (window > 0 and window < parts * WARPS * TILE_KEYS)
     ):
         parts //= 2
     return parts
+
+
+def choose_warps(blocks: Int, window: Int, multiprocessors: Int) -> Int:
+    """Returns the warps per block: many where each block has a multiprocessor to itself, and no window leaves some idle.
+
+    Args:
+        blocks: Of the launch.
+        window: Positions a query attends to; below 1 for all.
+        multiprocessors: Multiprocessors of the device.
+
+    Returns:
+        `WARPS` or `MANY_WARPS`.
+    """
+    var alone = blocks <= multiprocessors
+    return MANY_WARPS if alone and (window < 1 or window >= MANY_WARPS * TILE_KEYS) else WARPS
 
 
 def enqueue_attention(
@@ -519,7 +546,58 @@ def enqueue_attention(
         return
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     var parts = choose_parts(sequences, cache.kv_heads, window, multiprocessors)
-    ctx.enqueue_function[attention_kernel](
+    if choose_warps(parts * cache.kv_heads * sequences, window, multiprocessors) == WARPS:
+        _enqueue[WARPS](
+            ctx,
+            output,
+            q,
+            row_offsets,
+            sinks,
+            cache,
+            pages,
+            cache_lengths,
+            sequences,
+            group,
+            scale,
+            window,
+            parts,
+        )
+    else:
+        _enqueue[MANY_WARPS](
+            ctx,
+            output,
+            q,
+            row_offsets,
+            sinks,
+            cache,
+            pages,
+            cache_lengths,
+            sequences,
+            group,
+            scale,
+            window,
+            parts,
+        )
+
+
+def _enqueue[
+    warps: Int
+](
+    ctx: DeviceContext,
+    output: MutPointer[BFloat16, MutUntrackedOrigin],
+    q: ConstPointer[DType.bfloat16],
+    row_offsets: ConstPointer[DType.uint32],
+    sinks: ConstPointer[DType.bfloat16],
+    cache: PagedCache[DType.bfloat16],
+    pages: Int,
+    cache_lengths: ConstPointer[DType.uint32],
+    sequences: Int,
+    group: Int,
+    scale: Float32,
+    window: Int,
+    parts: Int,
+) raises:
+    ctx.enqueue_function[attention_kernel[warps]](
         output,
         q,
         row_offsets,
@@ -536,7 +614,7 @@ def enqueue_attention(
         scale * log2e,
         Int32(window),
         grid_dim=(parts, cache.kv_heads, sequences),
-        block_dim=ATTENTION_THREADS,
+        block_dim=32 * warps,
         # Without this attribute a block is a cluster of one, for which cluster barriers work all the same.
         cluster_dim=Optional(Dim(parts)) if parts > 1 else None,
         attributes=overlap_attributes(ctx),

@@ -31,6 +31,12 @@ def kernels() -> dict[str, str]:
     return emit(SM90_ATTENTION)
 
 
+@pytest.fixture(params=[8, 16])
+def ptx(kernels: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """The kernel with so many warps to a block."""
+    return kernels[f"attention_{request.param}"]
+
+
 class Case:
     """A ragged batch with its cache: pages in no order, what no sequence wrote is NaN, and so is the output.
 
@@ -137,12 +143,10 @@ def assert_close(got: NDArray[np.float64], want: NDArray[np.float64]) -> None:
     ("lengths", "parts"),
     [([1], 1), ([1], 8), ([16], 2), ([17, 1, 300], 1), ([1, 300], 8), ([129, 640], 4)],
 )
-def test_one_token_each(
-    kernels: dict[str, str], lengths: list[int], parts: int, rng: np.random.Generator
-) -> None:
+def test_one_token_each(ptx: str, lengths: list[int], parts: int, rng: np.random.Generator) -> None:
     """Fewer tiles than warps and more, whole tiles and the first key of one."""
     case = Case(lengths, [1] * len(lengths), rng)
-    assert_close(case.run(kernels["attention"], parts=parts), case.want())
+    assert_close(case.run(ptx, parts=parts), case.want())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_a_window(
     case = Case([5, 128, 145, 333], [1] * 4, rng)
     for number, length in enumerate(case.lengths):
         case.table[number, : max(length - window, 0) // PAGE] = 2**31
-    assert_close(case.run(kernels["attention"], window, parts), case.want(window))
+    assert_close(case.run(kernels["attention_8"], window, parts), case.want(window))
 
 
 @pytest.mark.parametrize(("group", "kv_heads"), [(1, 3), (3, 2), (5, 1)])
@@ -164,30 +168,26 @@ def test_other_heads(
 ) -> None:
     """Heads that are no power of two, fewer than a product's columns and than the cluster's blocks."""
     case = Case([50, 200], [1, 1], rng, group=group, kv_heads=kv_heads)
-    assert_close(case.run(kernels["attention"], parts=4), case.want())
+    assert_close(case.run(kernels["attention_8"], parts=4), case.want())
 
 
-def test_several_tokens_each(kernels: dict[str, str], rng: np.random.Generator) -> None:
+def test_several_tokens_each(ptx: str, rng: np.random.Generator) -> None:
     case = Case([40, 3, 70], [3, 0, 4], rng)
-    assert_close(case.run(kernels["attention"], 20, parts=2), case.want(20))
+    assert_close(case.run(ptx, 20, parts=2), case.want(20))
 
 
-def test_large_scores_and_a_sink_that_takes_all(
-    kernels: dict[str, str], rng: np.random.Generator
-) -> None:
+def test_large_scores_and_a_sink_that_takes_all(ptx: str, rng: np.random.Generator) -> None:
     """Exponentials of the largest, whichever warp has it; exp(300) is no float32."""
     case = Case([300], [1], rng)
     case.q = bfloat16(200 * rng.standard_normal(case.q.shape))
-    assert_close(case.run(kernels["attention"], parts=2), case.want())
+    assert_close(case.run(ptx, parts=2), case.want())
     case.sinks[:] = bfloat16(30000)
-    assert (case.run(kernels["attention"], parts=2) == 0).all()
+    assert (case.run(ptx, parts=2) == 0).all()
 
 
-def test_the_order_of_warps_changes_nothing(
-    kernels: dict[str, str], rng: np.random.Generator
-) -> None:
+def test_the_order_of_warps_changes_nothing(ptx: str, rng: np.random.Generator) -> None:
     case = Case([300], [1], rng)
-    first, *others = case.run_in_several_orders(kernels["attention"], parts=2, count=3)
+    first, *others = case.run_in_several_orders(ptx, parts=2, count=3)
     for other in others:
         np.testing.assert_array_equal(first, other)
 
@@ -197,9 +197,9 @@ def test_what_is_not_there_is_not_read(kernels: dict[str, str], rng: np.random.G
     """A table with pages beyond the cache, and a sequence beyond its pages, give something; nothing else is read."""
     case = Case([100], [1], rng)
     case.table[:] = 2**32 - 1
-    case.run(kernels["attention"], parts=2)
+    case.run(kernels["attention_8"], parts=2)
     case.lengths = [10**6]
-    case.run(kernels["attention"], parts=2)
+    case.run(kernels["attention_8"], parts=2)
 
 
 @needs_emulator
@@ -207,7 +207,7 @@ def test_a_missing_meeting_is_seen(kernels: dict[str, str], rng: np.random.Gener
     """Of a block's warps, and of the cluster before it reads and after."""
     case = Case([300], [1], rng)
     of_cluster = r"barrier\.cluster\.arrive\.aligned;\s+barrier\.cluster\.wait\.aligned;"
-    ptx = kernels["attention"]
+    ptx = kernels["attention_8"]
     meetings = list(re.finditer(rf"bar\.sync\s+0;|{of_cluster}", ptx))
     assert len(meetings) == 3
     for found in meetings:
@@ -217,33 +217,36 @@ def test_a_missing_meeting_is_seen(kernels: dict[str, str], rng: np.random.Gener
 
 
 def test_parts(kernels: dict[str, str]) -> None:
-    """A cluster of eight where there are few sequences, a block each where they fill the card or a window is short."""
-    parts = facts(kernels["attention"])
-    assert [parts[f"parts_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)] == [8, 8, 4, 2, 2, 1, 1]
-    assert {parts[f"parts_window_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)} == {1}
+    """A cluster of eight where there are few sequences, a block each where they fill the card or a window is short.
+
+    And more warps where no block has company.
+    """
+    chosen = facts(kernels["attention_8"])
+    assert [chosen[f"parts_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)] == [8, 8, 4, 2, 2, 1, 1]
+    assert {chosen[f"parts_window_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)} == {1}
+    assert [chosen[f"warps_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)] == [16] * 4 + [8] * 3
+    assert {chosen[f"warps_window_{count}"] for count in (1, 2, 4, 8, 16, 32, 64)} == {8}
 
 
 @needs_nvdisasm
 def test_nothing_is_read_or_written_before_the_wait_for_the_kernel_before(
-    kernels: dict[str, str], tmp_path: Path
+    ptx: str, tmp_path: Path
 ) -> None:
-    assert_nothing_early(disassemble(kernels["attention"], tmp_path))
+    assert_nothing_early(disassemble(ptx, tmp_path))
 
 
 @needs_emulator
-def test_a_missing_wait_for_the_kernel_before_is_seen(
-    kernels: dict[str, str], rng: np.random.Generator
-) -> None:
+def test_a_missing_wait_for_the_kernel_before_is_seen(ptx: str, rng: np.random.Generator) -> None:
     case = Case([20], [1], rng)
-    case.run(kernels["attention"])
+    case.run(ptx)
     with pytest.raises(RuntimeError, match="before the wait for the kernel before"):
-        case.run(kernels["attention"].replace("griddepcontrol.wait;", ""))
+        case.run(ptx.replace("griddepcontrol.wait;", ""))
 
 
 @needs_ptxas
-def test_the_assembler_has_nothing_to_say(kernels: dict[str, str], tmp_path: Path) -> None:
-    """Two blocks of 256 threads to a multiprocessor."""
-    report, _ = assemble(kernels["attention"], tmp_path)
+def test_the_assembler_has_nothing_to_say(ptx: str, tmp_path: Path) -> None:
+    """Two blocks of 256 threads to a multiprocessor, or one of 512."""
+    report, _ = assemble(ptx, tmp_path)
     assert "warning" not in report.lower(), report
     assert re.search(r"\b0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", report)
     found = re.search(r"Used (\d+) registers", report)
