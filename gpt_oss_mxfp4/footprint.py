@@ -19,7 +19,8 @@ _CODE_BYTES = 2**28
 """Of compiled code, MAX and Python."""
 
 PREFILL_TOKENS = 8192
-"""Tokens that a server prefills in one step, MAX's default; other verbs prefill a prompt at once."""
+"""Tokens that a server prefills in one step, MAX's default. Other verbs prefill a prompt at once; what is new of a
+conversation is taken to be no more than this."""
 
 _ACTIVATION_BYTES_OF_TOKEN = {"cpu": 160 * 2**10, "gpu": 80 * 2**10}
 """Of a token that is prefilled: gpt-oss's on a CPU, in float32 (NOTES F83), and half of it in bfloat16."""

@@ -170,7 +170,7 @@ def download(
 
 
 def _check_output(hub_id: str, revision: str | None, output: Path) -> None:
-    """Refuses a folder with files that are not the repository's and would be replaced, or read with its own."""
+    """Refuses a folder of another repository, or with files that are not this one's and would be replaced."""
     with hub_errors(hub_id):
         names = [name for name in os.listdir(output) if _is_read(name)]
         if names:

@@ -7,6 +7,9 @@ from gpt_oss_mxfp4.checkpoint.checksums import Checksum, hub_checksum, read_note
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
 
+_COMPARED = 2**22
+"""Bytes at either end of a file that was cut short."""
+
 
 def holds(path: Path, file: HubFile) -> bool:
     """Whether a file here is one of the Hub; it is hashed where nothing was noted down of it, or it has changed since.
@@ -17,8 +20,10 @@ def holds(path: Path, file: HubFile) -> bool:
     """
     if not path.is_file() or path.stat().st_size != file.nbytes:
         return False
-    note = read_note(path)
-    has_changed = note is not None and note.time < path.stat().st_mtime
+    note, status = read_note(path), path.stat()
+    # What was moved here keeps the time of its last write, but not that of its last change of name.
+    changed = max(status.st_mtime, status.st_ctime)
+    has_changed = note is not None and note.time < changed
     known = None if has_changed else hub_checksum(path)
     if known is not None:
         return known.digest == file.digest
@@ -64,9 +69,17 @@ def _what_else(path: Path, repository: Repository) -> str | None:
 
 
 def _is_cut_short(path: Path, file: HubFile, repository: Repository) -> bool:
-    """Whether weights are the first bytes of the Hub's, as an interrupted copy leaves them; a text may end early."""
+    """Whether weights are the first bytes of the Hub's, as an interrupted copy leaves them; a text may end early.
+
+    Told by their first and last bytes: they are replaced, and checked then.
+    """
     if not file.is_weights or not path.is_file() or path.stat().st_size >= file.nbytes:
         return False
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        pieces = repository.read(file.name, 0, path.stat().st_size)
-        return all(stream.read(len(piece)) == piece for piece in pieces)
+        for begin, end in ((0, min(size, _COMPARED)), (max(size - _COMPARED, 0), size)):
+            stream.seek(begin)
+            pieces = repository.read(file.name, begin, end)
+            if not all(stream.read(len(piece)) == piece for piece in pieces):
+                return False
+    return True

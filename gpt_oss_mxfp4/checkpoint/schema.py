@@ -110,6 +110,8 @@ def check_tensors(
             continue
         text = f"{quoted(name)} in {entry.file.name} must not be there: the model does not use it"
         faults.append(Fault("unexpected tensor", text, _UNEXPECTED_CURE))
+        if len(faults) >= MAX_FAULTS:
+            break
     if faults:
         raise CheckpointError(where, faults)
 

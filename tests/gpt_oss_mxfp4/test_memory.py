@@ -57,6 +57,21 @@ def test_published_models_fit_their_gpus(
     assert told + activations + cache < memory
 
 
+def test_a_cpus_memory_is_looked_at_before_max_is_loaded(tmp_path: Path) -> None:
+    """MAX, which takes less memory for free than there is, would cut the KV cache short and say so in a log."""
+    checkpoint = open_checkpoint(make_sparse_checkpoint(tmp_path / "model", SIZES["20b"]))
+    device = DeviceRef.CPU()
+    config = GptOssArchConfig(
+        checkpoint=checkpoint,
+        devices=[device],
+        activations="bfloat16",
+        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device, "bfloat16"),
+        max_seq_len=131072,
+    )
+    planner = GptOssMemoryPlanner(config)
+    assert planner.estimate_activation_memory(prefilling(131072), UNUSED) == ACTIVATION_BYTES
+
+
 def test_padding_of_packed_experts_is_counted(tmp_path: Path) -> None:
     """96 rows of 96 take two tiles each way."""
     checkpoint = open_checkpoint(

@@ -113,8 +113,14 @@ def test_what_it_never_had_is_refused(
 def test_a_file_that_was_moved_here_since_is_refused_though_it_is_older_than_the_note(
     tmp_path: Path,
 ) -> None:
-    put(tmp_path / "config.json", b"mine", (BEFORE, git_sha1(b"{}")), later=-1000)
-    put(tmp_path / "model.safetensors", b"mine", (NOW, sha256(b"0123456789")), later=-1000)
+    """Nor does it help to be as long as the Hub's."""
+    for name, content, note in (
+        ("config.json", b"[]{}()", (NOW, git_sha1(b"{}[]()"))),
+        ("model.safetensors", b"9876543210", (NOW, sha256(b"0123456789"))),
+    ):
+        put(tmp_path / name, CONTENT[name], note, later=-1)
+        put(tmp_path / "mine", content, later=-1000)
+        (tmp_path / "mine").rename(tmp_path / name)
     told = check(tmp_path)
     for name in ("config.json", "model.safetensors"):
         assert f"{name} must be the repository's or not be there, has changed since" in told

@@ -3,6 +3,8 @@
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -215,6 +217,16 @@ def test_tensors_without_end_are_not_all_looked_for() -> None:
     endless = ((f"model.{i}.weight", TensorSpec("BF16", (1,))) for i in itertools.count())
     with pytest.raises(CheckpointError) as error:
         check_tensors(endless, {}, "FOLDER")
+    assert len(error.value.faults) == MAX_FAULTS
+
+
+def test_of_tensors_that_must_not_be_there_not_all_are_told() -> None:
+    entries: Any = {
+        f"other.{i}.weight": SimpleNamespace(file=Path("a.safetensors"))
+        for i in range(MAX_FAULTS + 1)
+    }
+    with pytest.raises(CheckpointError) as error:
+        check_tensors([], entries, "FOLDER")
     assert len(error.value.faults) == MAX_FAULTS
 
 
