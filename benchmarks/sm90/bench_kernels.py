@@ -406,7 +406,9 @@ def measure_layer(
                 "way": way.name,
                 **describe_times(of_layer, rows, touched, weights_of_expert),
                 "difference": difference,
-                "right": difference <= DIFFERENCE if way.is_cut else difference == 0,
+                "right": bool(
+                    difference <= DIFFERENCE if way.is_cut else (result == results[0]).all()
+                ),
             }
         )
     return layers

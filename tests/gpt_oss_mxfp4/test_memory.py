@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from max.graph import DeviceRef
 from max.pipelines.kv_cache import KVCacheConfig
+from max.pipelines.lib.pipeline_runtime_config import DEFAULT_MAX_BATCH_INPUT_TOKENS
 
-from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
-from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, padding_bytes
+from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, PREFILL_TOKENS, padding_bytes
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
@@ -28,6 +29,21 @@ def prefilling(tokens: int) -> Any:
     return SimpleNamespace(runtime=SimpleNamespace(max_batch_input_tokens=tokens))
 
 
+def of_device(checkpoint: Checkpoint, device: DeviceRef, length: int) -> GptOssArchConfig:
+    """What the planner is told of a checkpoint that is to run there."""
+    return GptOssArchConfig(
+        checkpoint=checkpoint,
+        devices=[device],
+        activations="bfloat16",
+        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device, "bfloat16"),
+        max_seq_len=length,
+    )
+
+
+def test_a_server_prefills_as_much_as_max_does_by_default() -> None:
+    assert PREFILL_TOKENS == DEFAULT_MAX_BATCH_INPUT_TOKENS
+
+
 @pytest.mark.parametrize(
     ("size", "weights", "memory"), [("20b", 13.8e9, 24e9), ("120b", 65.3e9, 80e9)]
 )
@@ -37,14 +53,7 @@ def test_published_models_fit_their_gpus(
     """With room for a KV cache of 32768 tokens, in bfloat16, all layers counted as if they attended to all of it."""
     sizes = SIZES[size]
     checkpoint = open_checkpoint(make_sparse_checkpoint(tmp_path / "model", sizes))
-    device = DeviceRef.GPU()
-    config = GptOssArchConfig(
-        checkpoint=checkpoint,
-        devices=[device],
-        activations="bfloat16",
-        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device, "bfloat16"),
-        max_seq_len=32768,
-    )
+    config = of_device(checkpoint, DeviceRef.GPU(), 32768)
     assert config.layers.packed
     planner = GptOssMemoryPlanner(config)
     told = planner.estimate_weights_size(UNUSED)
@@ -60,15 +69,7 @@ def test_published_models_fit_their_gpus(
 def test_a_cpus_memory_is_looked_at_before_max_is_loaded(tmp_path: Path) -> None:
     """MAX, which takes less memory for free than there is, would cut the KV cache short and say so in a log."""
     checkpoint = open_checkpoint(make_sparse_checkpoint(tmp_path / "model", SIZES["20b"]))
-    device = DeviceRef.CPU()
-    config = GptOssArchConfig(
-        checkpoint=checkpoint,
-        devices=[device],
-        activations="bfloat16",
-        kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device, "bfloat16"),
-        max_seq_len=131072,
-    )
-    planner = GptOssMemoryPlanner(config)
+    planner = GptOssMemoryPlanner(of_device(checkpoint, DeviceRef.CPU(), 131072))
     assert planner.estimate_activation_memory(prefilling(131072), UNUSED) == ACTIVATION_BYTES
 
 
