@@ -46,9 +46,8 @@ def run_pull(options: PullOptions) -> int:
 def _pull(options: PullOptions, write: Write, progress: Progress) -> None:
     if local_folder(options.hub_id) is not None:
         raise Refused(f"{options.hub_id}: must be a Hub id, is a folder here already")
-    output, made = None, False
-    if options.output is not None:
-        output = Path(os.path.expanduser(options.output))
+    output, made = options.output, False
+    if output is not None:
         made = not os.path.exists(output)
         try:
             output.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,11 @@ comptime WARP = 32
 comptime _TOKENS_OF_BLOCK = 4
 """Tokens per block, and warps."""
 
-comptime MAX_EXPERTS = 512
-"""Sixteen for each lane of a warp."""
+comptime HELD_CHOICES = 3
+"""Kernels that there are: for 1, 4 or 16 experts per lane."""
+
+comptime MAX_EXPERTS = 4 ** (HELD_CHOICES - 1) * WARP
+"""512: as many as the last of them takes."""
 
 comptime _NO_KEY = Int32.MIN
 """The key of an expert that does not exist or has been picked."""
@@ -187,33 +190,18 @@ def enqueue_route(
     """
     if tokens == 0:
         return
-    if experts <= WARP:
-        _enqueue[1](ctx, ids, weights, logits, tokens, experts, top_k)
-    elif experts <= 4 * WARP:
-        _enqueue[4](ctx, ids, weights, logits, tokens, experts, top_k)
-    else:
-        _enqueue[MAX_EXPERTS // WARP](ctx, ids, weights, logits, tokens, experts, top_k)
-
-
-def _enqueue[
-    held: Int
-](
-    ctx: DeviceContext,
-    ids: MutPointer[Int32, MutUntrackedOrigin],
-    weights: MutPointer[Float32, MutUntrackedOrigin],
-    logits: ConstPointer[DType.float32],
-    tokens: Int,
-    experts: Int,
-    top_k: Int,
-) raises:
-    ctx.enqueue_function[route_kernel[held]](
-        ids,
-        weights,
-        logits,
-        Int32(tokens),
-        Int32(experts),
-        Int32(top_k),
-        grid_dim=ceildiv(tokens, _TOKENS_OF_BLOCK),
-        block_dim=_TOKENS_OF_BLOCK * WARP,
-        attributes=overlap_attributes(ctx),
-    )
+    comptime for i in range(HELD_CHOICES):
+        comptime held = 4**i
+        if experts <= held * WARP:
+            ctx.enqueue_function[route_kernel[held]](
+                ids,
+                weights,
+                logits,
+                Int32(tokens),
+                Int32(experts),
+                Int32(top_k),
+                grid_dim=ceildiv(tokens, _TOKENS_OF_BLOCK),
+                block_dim=_TOKENS_OF_BLOCK * WARP,
+                attributes=overlap_attributes(ctx),
+            )
+            return

@@ -10,7 +10,7 @@ from max.gpu.memory import AddressSpace, external_memory
 from ..pointers import ConstPointer
 from .group import enqueue_group
 from .overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
-from .route import MAX_EXPERTS, WARP, enqueue_route, route_token
+from .route import HELD_CHOICES, WARP, enqueue_route, route_token
 
 comptime _THREADS = 1024
 """Threads of the block."""
@@ -151,48 +151,24 @@ def enqueue_route_and_group(
     if tokens > _FEW_TOKENS or rows > _FEW_ROWS:
         enqueue_route(ctx, ids, weights, logits, tokens, experts, top_k)
         enqueue_group(ctx, order, places, offsets, counts, ids, rows, experts)
-    elif experts <= WARP:
-        _enqueue[1](
-            ctx, ids, weights, order, places, offsets, counts, logits, tokens, experts, top_k
-        )
-    elif experts <= 4 * WARP:
-        _enqueue[4](
-            ctx, ids, weights, order, places, offsets, counts, logits, tokens, experts, top_k
-        )
-    else:
-        _enqueue[MAX_EXPERTS // WARP](
-            ctx, ids, weights, order, places, offsets, counts, logits, tokens, experts, top_k
-        )
-
-
-def _enqueue[
-    held: Int
-](
-    ctx: DeviceContext,
-    ids: MutPointer[Int32, MutUntrackedOrigin],
-    weights: MutPointer[Float32, MutUntrackedOrigin],
-    order: MutPointer[Int32, MutUntrackedOrigin],
-    places: MutPointer[Int32, MutUntrackedOrigin],
-    offsets: MutPointer[Int32, MutUntrackedOrigin],
-    counts: MutPointer[Int32, MutUntrackedOrigin],
-    logits: ConstPointer[DType.float32],
-    tokens: Int,
-    experts: Int,
-    top_k: Int,
-) raises:
-    ctx.enqueue_function[route_and_group_kernel[held]](
-        ids,
-        weights,
-        order,
-        places,
-        offsets,
-        counts,
-        logits,
-        Int32(tokens),
-        Int32(experts),
-        Int32(top_k),
-        grid_dim=1,
-        block_dim=_THREADS,
-        attributes=overlap_attributes(ctx),
-        shared_mem_bytes=route_and_group_shared_bytes(tokens * top_k),
-    )
+        return
+    comptime for i in range(HELD_CHOICES):
+        comptime held = 4**i
+        if experts <= held * WARP:
+            ctx.enqueue_function[route_and_group_kernel[held]](
+                ids,
+                weights,
+                order,
+                places,
+                offsets,
+                counts,
+                logits,
+                Int32(tokens),
+                Int32(experts),
+                Int32(top_k),
+                grid_dim=1,
+                block_dim=_THREADS,
+                attributes=overlap_attributes(ctx),
+                shared_mem_bytes=route_and_group_shared_bytes(rows),
+            )
+            return

@@ -546,76 +546,28 @@ def enqueue_attention(
         return
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     var parts = choose_parts(sequences, cache.kv_heads, window, multiprocessors)
-    if choose_warps(parts * cache.kv_heads * sequences, window, multiprocessors) == WARPS:
-        _enqueue[WARPS](
-            ctx,
-            output,
-            q,
-            row_offsets,
-            sinks,
-            cache,
-            pages,
-            cache_lengths,
-            sequences,
-            group,
-            scale,
-            window,
-            parts,
-        )
-    else:
-        _enqueue[MANY_WARPS](
-            ctx,
-            output,
-            q,
-            row_offsets,
-            sinks,
-            cache,
-            pages,
-            cache_lengths,
-            sequences,
-            group,
-            scale,
-            window,
-            parts,
-        )
-
-
-def _enqueue[
-    warps: Int
-](
-    ctx: DeviceContext,
-    output: MutPointer[BFloat16, MutUntrackedOrigin],
-    q: ConstPointer[DType.bfloat16],
-    row_offsets: ConstPointer[DType.uint32],
-    sinks: ConstPointer[DType.bfloat16],
-    cache: PagedCache[DType.bfloat16],
-    pages: Int,
-    cache_lengths: ConstPointer[DType.uint32],
-    sequences: Int,
-    group: Int,
-    scale: Float32,
-    window: Int,
-    parts: Int,
-) raises:
-    ctx.enqueue_function[attention_kernel[warps]](
-        output,
-        q,
-        row_offsets,
-        sinks,
-        cache.pages.unsafe_offset(cache.layer_offset(is_value=False)),
-        cache.pages.unsafe_offset(cache.layer_offset(is_value=True)),
-        cache_lengths,
-        cache.table,
-        Int64(cache.page_stride),
-        Int32(pages),
-        Int32(log2_floor(cache.page_size)),
-        Int32(cache.table_width),
-        Int32(group),
-        scale * log2e,
-        Int32(window),
-        grid_dim=(parts, cache.kv_heads, sequences),
-        block_dim=32 * warps,
-        # Without this attribute a block is a cluster of one, for which cluster barriers work all the same.
-        cluster_dim=Optional(Dim(parts)) if parts > 1 else None,
-        attributes=overlap_attributes(ctx),
-    )
+    var chosen = choose_warps(parts * cache.kv_heads * sequences, window, multiprocessors)
+    comptime for warps in range(WARPS, MANY_WARPS + 1, MANY_WARPS - WARPS):
+        if warps == chosen:
+            ctx.enqueue_function[attention_kernel[warps]](
+                output,
+                q,
+                row_offsets,
+                sinks,
+                cache.pages.unsafe_offset(cache.layer_offset(is_value=False)),
+                cache.pages.unsafe_offset(cache.layer_offset(is_value=True)),
+                cache_lengths,
+                cache.table,
+                Int64(cache.page_stride),
+                Int32(pages),
+                Int32(log2_floor(cache.page_size)),
+                Int32(cache.table_width),
+                Int32(group),
+                scale * log2e,
+                Int32(window),
+                grid_dim=(parts, cache.kv_heads, sequences),
+                block_dim=32 * warps,
+                # Without this attribute a block is a cluster of one, for which cluster barriers work all the same.
+                cluster_dim=Optional(Dim(parts)) if parts > 1 else None,
+                attributes=overlap_attributes(ctx),
+            )
