@@ -88,8 +88,10 @@ class Captured:
         """As MAX's model."""
         CPU().synchronize()
         self.replays += 1
-        for old, new in zip(self._outputs[key], self._model.execute(*inputs), strict=True):
+        made = self._model.execute(*inputs)
+        for old, new in zip(self._outputs[key], made, strict=True):
             old.inplace_copy_from(new)
+        CPU().synchronize()  # a CPU copies later, and MAX does not keep what is copied (NOTES F84)
 
     def _await_device_graphs(self) -> None:
         pass
