@@ -38,6 +38,7 @@ from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
     requested_attention,
+    requested_dense,
     requested_kernel,
 )
 from gpt_oss_mxfp4.ops.library import digest_sources
@@ -117,6 +118,7 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
         try:
             requested_kernel()
             requested_attention()
+            requested_dense()
         except ValueError as error:
             raise Refused(str(error)) from error
         device = DeviceSpec.accelerator()
@@ -172,7 +174,8 @@ def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, options: ModelOptio
     if kind == "cpu":
         code: object = cpu_features()
     else:
-        code = (requested_kernel(), requested_attention(), platform.machine())
+        kernels = (requested_kernel(), requested_attention(), requested_dense())
+        code = (*kernels, platform.machine())
     precision = (options.activations, options.dense_weights)
     said = repr((checkpoint.config, precision, kind, code, digest_sources(), versions()))
     return hashlib.sha256(said.encode()).hexdigest()

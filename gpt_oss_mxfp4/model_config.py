@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, get_args
 
 from max.dtype import DType
@@ -27,6 +27,7 @@ from gpt_oss_mxfp4.ops.checks import activation_dtype
 from gpt_oss_mxfp4.options import (
     Activations,
     AttentionKernel,
+    DenseKernel,
     DenseWeights,
     GroupedKernel,
     LayerOptions,
@@ -47,6 +48,10 @@ KERNEL_VARIABLE = "MXFP4_GROUPED_KERNEL"
 ATTENTION_VARIABLE = "MXFP4_ATTENTION_KERNEL"
 """Environment variable that picks what generating steps attend by on a GPU, for the same reasons. Read here alone."""
 
+DENSE_VARIABLE = "MXFP4_DENSE_KERNEL"
+"""Environment variable that picks what multiplies few tokens by dense weights on a GPU, for the same reasons. Read
+here alone."""
+
 DEFAULT_ENCODING: SupportedEncoding = "float32"
 """MAX's name for what a CPU computes in; on a GPU it becomes bfloat16. The checkpoint stays packed in both."""
 
@@ -64,6 +69,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         dense_weights: what the weights of attention and of the logits are rounded to; on a GPU bfloat16.
         kernel: what multiplies experts on a GPU.
         attention: what a step that generates attends by on a GPU.
+        dense: what multiplies few tokens by dense weights on a GPU.
         kv_params: one paged KV cache per layer type.
         max_seq_len: tokens a sequence may reach, prompt included.
     """
@@ -77,6 +83,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     dense_weights: DenseWeights = "bfloat16"
     kernel: GroupedKernel = "sm90"
     attention: AttentionKernel = "max"
+    dense: DenseKernel = "max"
     kv_params: MultiKVCacheParams
     max_seq_len: int
 
@@ -87,13 +94,16 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
     @property
     def layers(self) -> LayerOptions:
-        """How layers multiply: on a CPU experts are in the checkpoint's layout."""
-        return LayerOptions(
-            activations=self.activations,
-            dense_weights=self.dense_weights,
-            packed=self.kernel != "strided" and not self.devices[0].is_cpu(),
+        """How layers multiply: what picks a GPU's kernels picks nothing on a CPU."""
+        options = LayerOptions(activations=self.activations, dense_weights=self.dense_weights)
+        if self.devices[0].is_cpu():
+            return options
+        return replace(
+            options,
+            packed=self.kernel != "strided",
             one_kernel=self.kernel == "sm90_mlp",
             attention=self.attention,
+            dense=self.dense,
         )
 
     @classmethod
@@ -133,6 +143,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
             dense_weights=dense_weights,
             kernel=requested_kernel(),
             attention=requested_attention(),
+            dense=requested_dense(),
             kv_params=kv_cache_params(
                 checkpoint.config, model_config.kv_cache, device, activations
             ),
@@ -242,6 +253,16 @@ def requested_attention() -> AttentionKernel:
         ValueError: another value than max or sm90.
     """
     value: AttentionKernel = _requested(ATTENTION_VARIABLE, get_args(AttentionKernel))
+    return value
+
+
+def requested_dense() -> DenseKernel:
+    """Reads MXFP4_DENSE_KERNEL; unset means max.
+
+    Raises:
+        ValueError: another value than max or sm90.
+    """
+    value: DenseKernel = _requested(DENSE_VARIABLE, get_args(DenseKernel))
     return value
 
 

@@ -38,6 +38,10 @@ AttentionKernel = Literal["max", "sm90"]
 """What a step that generates attends by on a GPU: MAX's kernel, a block of threads to a key-value head of a sequence,
 or ours for Hopper, a cluster of them. Prompts are MAX's in both."""
 
+DenseKernel = Literal["max", "sm90"]
+"""What multiplies few tokens by the weights of attention and of the router on a GPU: MAX's kernel, or ours for Hopper,
+which has more blocks of threads. Many tokens, and the logits, are MAX's in both."""
+
 
 @dataclass(frozen=True)
 class LayerOptions:
@@ -49,6 +53,7 @@ class LayerOptions:
         packed: whether experts are packed for Hopper, or in the checkpoint's layout.
         one_kernel: whether packed experts of few tokens are multiplied by both matrices in one kernel.
         attention: what a step that generates attends by on a GPU.
+        dense: what multiplies few tokens by the weights of attention and of the router on a GPU.
     """
 
     activations: Activations = "bfloat16"
@@ -56,6 +61,7 @@ class LayerOptions:
     packed: bool = False
     one_kernel: bool = False
     attention: AttentionKernel = "max"
+    dense: DenseKernel = "max"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,10 +32,10 @@ from gpt_oss_mxfp4.kept_graphs import Graphs, load_kept
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.log_probabilities import LogProbabilitiesGraph
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
-from gpt_oss_mxfp4.model_config import ATTENTION_VARIABLE, GptOssArchConfig
+from gpt_oss_mxfp4.model_config import ATTENTION_VARIABLE, DENSE_VARIABLE, GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.ops.library import digest_sources
-from gpt_oss_mxfp4.options import AttentionKernel
+from gpt_oss_mxfp4.options import LayerOptions
 
 TILE_ALIGNMENT = 16
 """Bytes: bulk copies of packed weights ask for it."""
@@ -91,21 +91,25 @@ class GptOssBatchProcessor(Llama3BatchProcessorBase[GptOssInputs]):
         )
 
 
-def check_attention(kernel: AttentionKernel, device: Device) -> None:
-    """Checks that a GPU has the attention kernel asked for, which no other would compile.
+def check_kernels(options: LayerOptions, device: Device) -> None:
+    """Checks that a GPU has the kernels asked for, which are not tested on others.
 
     Args:
-        kernel: asked for; a CPU has one of its own.
+        options: what is asked for; a CPU has kernels of its own.
         device: where the model is to run.
 
     Raises:
-        ValueError: it is for another GPU.
+        ValueError: one is for another GPU.
     """
-    if kernel == "sm90" and is_other_gpu(device):
-        raise ValueError(
-            f"gpt_oss_mxfp4: {ATTENTION_VARIABLE}={kernel} is for Hopper GPUs ({HOPPER}), got "
-            f"{device.architecture_name}; leave it out"
-        )
+    for variable, kernel in (
+        (ATTENTION_VARIABLE, options.attention),
+        (DENSE_VARIABLE, options.dense),
+    ):
+        if kernel == "sm90" and is_other_gpu(device):
+            raise ValueError(
+                f"gpt_oss_mxfp4: {variable}={kernel} is for Hopper GPUs ({HOPPER}), got "
+                f"{device.architecture_name}; leave it out"
+            )
 
 
 def graph_spec(
@@ -232,7 +236,7 @@ class GptOssPipelineModel(PipelineModelWithKVCache[TextContext, GptOssArchConfig
     def load_graphs(self, session: InferenceSession) -> dict[str, Model]:
         """As MAX's own, but a graph that an earlier run has compiled is not built again."""
         config = self.arch_config_as(GptOssArchConfig)
-        check_attention(config.attention, self.devices[0])
+        check_kernels(config.layers, self.devices[0])
         spec = graph_spec(config, self._weights(config), self.return_logits)
         specs = {GraphRole.DECODER: spec}  # MAX's name for the one graph
 

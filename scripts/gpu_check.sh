@@ -6,14 +6,16 @@
 # First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3)
 # with NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx
 # FOLDER` has written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml,
-# kernels.txt and kernels.json, attention.txt and attention.json, tests.xml, sanitizer.txt where CUDA's
-# compute-sanitizer is, experts.json, triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and
+# kernels.txt and kernels.json, attention.txt and attention.json, dense.txt and dense.json, tests.xml, sanitizer.txt where
+# CUDA's compute-sanitizer is, experts.json, triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and
 # triton_kernels, and, where MAX's serving extras are installed, what generate printed on CPU and GPU, and
 # device-graphs.txt, which says where device graphs of several sequences part from steps without them. SYNTHETIC is a
-# 20b checkpoint from scripts/make_synthetic.py, to be run as well, and measured by both attention kernels, one long
-# sequence also with device graphs (bench-max.json, bench-long-sm90--device-graphs.json). PRECOMPILED/demo,
-# PRECOMPILED/synthetic and, with MXFP4_ATTENTION_KERNEL=sm90, PRECOMPILED/synthetic-sm90, where they are, spare the
-# GPU's host compiling: `gpt-oss-mxfp4 compile --target cuda:sm_90a` of the same models has written them elsewhere.
+# 20b checkpoint from scripts/make_synthetic.py, to be run as well, and measured by MAX's attention and dense matmuls, by our
+# attention, one long sequence also with device graphs, and by our dense matmuls (bench-max.json, bench-attention.json,
+# bench-long-attention--device-graphs.json, bench-dense.json). PRECOMPILED/demo, PRECOMPILED/synthetic-max and, with
+# MXFP4_ATTENTION_KERNEL=sm90 and MXFP4_DENSE_KERNEL=sm90, PRECOMPILED/synthetic-attention and synthetic-dense, where
+# they are, spare the GPU's host compiling: `gpt-oss-mxfp4 compile --target cuda:sm_90a` of the same models has written
+# them elsewhere.
 # Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 case ${1:-} in
@@ -45,13 +47,15 @@ failed=0
 echo "== kernels"
 "$python" -m pytest tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py tests/custom_ops/mxfp4/sm90/test_grouped_mlp.py \
     tests/custom_ops/mxfp4/sm90/test_schedule.py tests/custom_ops/mxfp4/sm90/test_attention.py \
-    tests/custom_ops/mxfp4/gpu/test_kernels.py -q \
+    tests/custom_ops/mxfp4/sm90/test_dense.py tests/custom_ops/mxfp4/gpu/test_kernels.py -q \
     --junitxml="$results/kernels.xml" || failed=1
 # A kernel that never ends would wait for itself.
 timeout -k 5 300 "$python" benchmarks/sm90/bench_kernels.py --output "$results/kernels.json" \
     | tee "$results/kernels.txt" || failed=1
 timeout -k 5 120 "$python" benchmarks/sm90/bench_attention.py --output "$results/attention.json" \
     | tee "$results/attention.txt" || failed=1
+timeout -k 5 120 "$python" benchmarks/sm90/bench_dense.py --output "$results/dense.json" \
+    | tee "$results/dense.txt" || failed=1
 
 if ! "$python" -c "import max.driver" 2> /dev/null; then
     echo "skipped: MAX's runtime is not installed"
@@ -97,20 +101,21 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
         for device in cpu gpu; do
             # Its text means nothing; beside it stand the tokens per second.
             "$python" -m gpt_oss_mxfp4 generate --model "$SYNTHETIC" --raw --prompt "The keeper of the lighthouse" \
-                --max-new-tokens 64 $(on $device synthetic) > "$results/synthetic-$device.txt" \
+                --max-new-tokens 64 $(on $device synthetic-max) > "$results/synthetic-$device.txt" \
                 2> "$results/synthetic-$device.log" || failed=1
             tail -n 1 "$results/synthetic-$device.log"
         done
         cmp "$results/synthetic-cpu.txt" "$results/synthetic-gpu.txt"
-        for attention in max sm90; do
-            [ $attention = max ] && compiled=synthetic || compiled=synthetic-$attention
-            MXFP4_ATTENTION_KERNEL=$attention "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
-                $(on gpu $compiled) --batch 1 4 16 64 --prompt-tokens 2048 \
-                --json "$results/bench-$attention.json" || failed=1
+        for ours in max attention dense; do
+            kernels=(MXFP4_GROUPED_KERNEL=sm90) # the default
+            [ $ours = max ] || kernels+=("MXFP4_${ours^^}_KERNEL=sm90")
+            env "${kernels[@]}" "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" $(on gpu synthetic-$ours) \
+                --batch 1 4 16 64 --prompt-tokens 2048 --json "$results/bench-$ours.json" || failed=1
+            [ $ours = dense ] && continue
             for graphs in "" --device-graphs; do
-                MXFP4_ATTENTION_KERNEL=$attention "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
-                    $(on gpu $compiled) $graphs --batch 1 --prompt-tokens 32768 \
-                    --json "$results/bench-long-$attention$graphs.json" || failed=1
+                env "${kernels[@]}" "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
+                    $(on gpu synthetic-$ours) $graphs --batch 1 --prompt-tokens 32768 \
+                    --json "$results/bench-long-$ours$graphs.json" || failed=1
             done
         done
     fi

@@ -14,7 +14,7 @@ from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import SLIDING, GptOssConfig
-from gpt_oss_mxfp4.layers.dense import Dense
+from gpt_oss_mxfp4.layers.dense import Dense, multiply
 from gpt_oss_mxfp4.options import LayerOptions
 
 
@@ -39,7 +39,7 @@ class Attention(Module):
     ) -> None:
         super().__init__()
         self.kv_params = kv_params
-        self.kernel = options.attention
+        self.options = options
         self.heads = config.num_attention_heads
         self.head_dim = config.head_dim
         self.window = config.sliding_window if layer_type == SLIDING else None
@@ -86,7 +86,7 @@ class Attention(Module):
             attended = ops.attention(
                 queries, cache, cache_layer, row_offsets, self.sinks.cast(x.dtype), self.window
             )
-        elif self.kernel == "sm90":
+        elif self.options.attention == "sm90":
             attended = ops.attention_sm90(
                 queries, cache, cache_layer, row_offsets, self.sinks, self.window
             )
@@ -112,6 +112,6 @@ class Attention(Module):
         if not joined:
             return concat([layer(x) for layer in layers], axis=-1)
         # MAX joins the weights once, while it loads them.
-        return ops.dense(
-            x, concat([layer.weight for layer in layers]), concat([layer.bias for layer in layers])
-        )
+        weight = concat([layer.weight for layer in layers])
+        bias = concat([layer.bias for layer in layers])
+        return multiply(x, weight, bias, self.options)

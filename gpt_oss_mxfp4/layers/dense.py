@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import DeviceRef, TensorValue, Weight
+from max.graph import DeviceRef, TensorValue, TensorValueLike, Weight
 from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
@@ -11,8 +11,27 @@ from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.ops.dense import QUANTIZED_DTYPES
 from gpt_oss_mxfp4.options import LayerOptions
 
-EXACT = LayerOptions(activations="float32")
-"""Weights as in the checkpoint, and inputs as they come: for the router, whose choices rounding would change."""
+
+def multiply(
+    x: TensorValue,
+    weight: TensorValueLike,
+    bias: TensorValueLike | None,
+    options: LayerOptions,
+    dtype: DType | None = None,
+) -> TensorValue:
+    """Gives ``x @ weight.T + bias`` by BF16 weights [N, K], by the kernel that the options name.
+
+    Args:
+        x: [T, K].
+        weight: [N, K] bfloat16.
+        bias: [N] bfloat16, or None.
+        options: how to multiply.
+        dtype: of the result, or None for x's.
+    """
+    dtype = dtype or x.dtype
+    if options.dense == "sm90" and bias is not None and not x.device.is_cpu():
+        return ops.dense_sm90(x, weight, bias, dtype)
+    return ops.dense(x, weight, bias, options.activations).cast(dtype)
 
 
 class Dense(Module):
@@ -41,11 +60,10 @@ class Dense(Module):
             )
         self.bias = Weight("bias", DType.bfloat16, [outputs], device) if bias else None
 
-    def __call__(self, x: TensorValue) -> TensorValue:
-        """Multiplies x [T, K]; gives [T, N] of x's dtype."""
-        activations = self.options.activations
+    def __call__(self, x: TensorValue, dtype: DType | None = None) -> TensorValue:
+        """Multiplies x [T, K]; gives [T, N] of a dtype, of x's unless told otherwise."""
         if self.options.dense_weights == "bfloat16":
-            return ops.dense(x, self.weight, self.bias, activations)
+            return multiply(x, self.weight, self.bias, self.options, dtype)
         return ops.quantized_dense(
-            x, self.weight_values, self.weight_scales, self.bias, activations
-        )
+            x, self.weight_values, self.weight_scales, self.bias, self.options.activations
+        ).cast(dtype or x.dtype)

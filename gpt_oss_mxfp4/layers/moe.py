@@ -8,7 +8,7 @@ from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import GptOssConfig
-from gpt_oss_mxfp4.layers.dense import EXACT, Dense
+from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE
 from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
 from gpt_oss_mxfp4.options import LayerOptions
@@ -128,12 +128,14 @@ class MoE(Module):
         super().__init__()
         self.num_experts = config.num_local_experts
         self.top_k = config.num_experts_per_tok
-        self.router = Dense(config.hidden_size, self.num_experts, device, EXACT, bias=True)
+        # Weights as in the checkpoint and inputs as they come: rounding would change what is chosen.
+        exact = LayerOptions(activations="float32", dense=options.dense)
+        self.router = Dense(config.hidden_size, self.num_experts, device, exact, bias=True)
         self.experts = Experts(config, device, options)
 
     def __call__(self, x: TensorValue, residual: TensorValue) -> TensorValue:
         """Gives [T, hidden] for x and residual, both [T, hidden] of its dtype."""
-        logits = self.router(x).cast(DType.float32)
+        logits = self.router(x, DType.float32)
         weights, row_order, row_places, expert_offsets, counts = ops.route_and_group(
             logits, self.top_k
         )

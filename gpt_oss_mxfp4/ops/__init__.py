@@ -10,6 +10,7 @@ Where each runs:
 - grouped_matmul_packed, grouped_matmul_swiglu_packed, grouped_mlp_packed: Hopper, on what swizzle packs
 - dequantize, swizzle, route, group, route_and_group, combine: CPU and any GPU
 - dense: CPU; on a GPU it is MAX's matmul
+- dense_sm90: Hopper; of more than 32 tokens MAX's matmul
 - attention, quantize, quantize_dense, quantized_dense: CPU
 - attention_sm90: Hopper; prompts by MAX's attention
 
@@ -19,7 +20,7 @@ Activations are float32 on a CPU and bfloat16 on a GPU.
 """
 
 from gpt_oss_mxfp4.ops.attention import attention, attention_sm90
-from gpt_oss_mxfp4.ops.dense import dense, quantize_dense, quantized_dense
+from gpt_oss_mxfp4.ops.dense import dense, dense_sm90, quantize_dense, quantized_dense
 from gpt_oss_mxfp4.ops.grouped_matmul import (
     grouped_matmul,
     grouped_matmul_packed,
@@ -37,6 +38,7 @@ __all__ = [
     "attention_sm90",
     "combine",
     "dense",
+    "dense_sm90",
     "dequantize",
     "group",
     "grouped_matmul",

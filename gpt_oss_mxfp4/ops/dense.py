@@ -8,7 +8,13 @@ from max.dtype import DType
 from max.graph import StaticDim, TensorType, TensorValue, TensorValueLike, ops
 
 from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
-from gpt_oss_mxfp4.ops.checks import activation_parameter, cpu_only, require, require_dim
+from gpt_oss_mxfp4.ops.checks import (
+    activation_parameter,
+    cpu_only,
+    gpu_only,
+    require,
+    require_dim,
+)
 from gpt_oss_mxfp4.options import Activations
 
 QuantizedFormat = Literal["int8", "mxfp8"]
@@ -65,6 +71,45 @@ def dense(
             "activations": DType.float32 if rounded == DType.float32 else DType.bfloat16,
         },
     )[0].tensor
+
+
+def dense_sm90(
+    x: TensorValueLike,
+    w: TensorValueLike,
+    bias: TensorValueLike,
+    dtype: DType = DType.bfloat16,
+) -> TensorValue:
+    """Multiplies as :func:`dense` does, on a Hopper GPU: ``y = x @ w.T + bias``.
+
+    Up to 32 tokens go to a kernel that has a block of threads for 32 outputs, so that the weights are read by the
+    whole GPU; it adds the bias to float32 sums. More go to MAX's matmul, which rounds its products first.
+
+    Args:
+        x: [T, K] bfloat16, K a multiple of 32.
+        w: [N, K] bfloat16.
+        bias: [N] bfloat16.
+        dtype: of the result: bfloat16 or float32.
+
+    Returns:
+        [T, N] of that dtype; sums are float32.
+
+    Raises:
+        ValueError: wrong rank, dtype or size, or a CPU device.
+    """
+    op = "dense.matmul_bias_sm90"
+    x, w, bias = TensorValue(x), TensorValue(w), TensorValue(bias)
+    device = gpu_only(op, x, w, bias)
+    require(op, "x", x, 2, DType.bfloat16)
+    require(op, "w", w, 2, DType.bfloat16)
+    require_dim(op, "w.shape[1]", w.shape[1], "x.shape[1]", x.shape[1])
+    _check_bias(op, bias, "w", w)
+    k = w.shape[1]
+    if isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
+        raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
+    if dtype not in (DType.bfloat16, DType.float32):
+        raise ValueError(f"{op}: dtype must be DType.bfloat16 or DType.float32, got {dtype}")
+    y = TensorType(dtype, [x.shape[0], w.shape[0]], device)
+    return ops.custom(op, device, [x, w, bias], [y], parameters={"dtype": dtype})[0].tensor
 
 
 def quantize_dense(w: TensorValueLike, form: QuantizedFormat) -> tuple[TensorValue, TensorValue]:

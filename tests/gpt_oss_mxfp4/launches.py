@@ -3,8 +3,8 @@
     python -m tests.gpt_oss_mxfp4.launches [FOLDER]
 
 MAX fuses the graph of a checkpoint, the golden one unless told otherwise, for a Hopper GPU that is not here, and stops
-before it compiles kernels. MXFP4_GROUPED_KERNEL and MXFP4_ATTENTION_KERNEL are heeded. A program of its own: MAX counts
-virtual devices for a whole process.
+before it compiles kernels. MXFP4_GROUPED_KERNEL, MXFP4_ATTENTION_KERNEL and MXFP4_DENSE_KERNEL are heeded. A program of
+its own: MAX counts virtual devices for a whole process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from max.pipelines.kv_cache import KVCacheConfig
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.model_config import requested_attention, requested_kernel
+from gpt_oss_mxfp4.model_config import requested_attention, requested_dense, requested_kernel
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
@@ -50,6 +50,7 @@ def model_for_hopper(folder: Path) -> GptOss:
             packed=True,
             one_kernel=requested_kernel() == "sm90_mlp",
             attention=requested_attention(),
+            dense=requested_dense(),
         ),
         ReturnLogits.LAST_TOKEN,
     )
@@ -58,7 +59,8 @@ def model_for_hopper(folder: Path) -> GptOss:
 def build(folder: Path) -> Graph:
     """Builds a checkpoint's graph, experts packed."""
     model = model_for_hopper(folder)
-    model.state_dict()  # names the weights
+    for name, weight in model.raw_state_dict().items():
+        weight.name = name
     return model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
 
 

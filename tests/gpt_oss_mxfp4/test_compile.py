@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -270,8 +271,12 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-HOPPER_KERNELS = {"MXFP4_GROUPED_KERNEL": "sm90_mlp", "MXFP4_ATTENTION_KERNEL": "sm90"}
-"""Each has another in it, for prompts: experts a kernel a matmul, attention MAX's."""
+HOPPER_KERNELS = {
+    "MXFP4_GROUPED_KERNEL": "sm90_mlp",
+    "MXFP4_ATTENTION_KERNEL": "sm90",
+    "MXFP4_DENSE_KERNEL": "sm90",
+}
+"""Each has another in it, for prompts: experts a kernel a matmul, the others MAX's."""
 
 
 @pytest.fixture(scope="module")
@@ -330,3 +335,8 @@ def test_what_is_compiled_for_hopper_is_loaded_and_launched(
         assert done_by["replay"] >= 8
     else:
         assert done_by["launch"] > 16 * layers * 10
+        blocks = Counter(re.findall(r"^launch (\S+) (\d+) 1 1$", log.read_text(), re.MULTILINE))
+        dense = [name for name, count in blocks if count == "160" and blocks[name, "90"]]
+        assert len(dense) == 2, "of up to 8 tokens, and of up to 32"
+        for name in dense:
+            assert blocks[name, "160"] == blocks[name, "90"] >= 7 * layers

@@ -102,6 +102,7 @@ def test_what_cannot_be_run_here_is_refused_before_it_is_loaded(
     [
         ("MXFP4_GROUPED_KERNEL", "sm90 or sm90_mlp or strided"),
         ("MXFP4_ATTENTION_KERNEL", "max or sm90"),
+        ("MXFP4_DENSE_KERNEL", "max or sm90"),
     ],
 )
 def test_an_unknown_kernel_is_refused(

@@ -37,13 +37,20 @@ LAYER = [
 ]
 
 
+OURS = {
+    "matmul_static_broadcast_to_add": "matmul_bias_sm90",
+    "mha_ragged_paged_sink_weights": "paged_sm90",
+    "matmul": "matmul_bias_sm90",
+    "static_broadcast_to_add": "composite_rms_norm_residual_add",
+}
+"""What takes the place of MAX's kernels."""
+
+
 @pytest.mark.parametrize(
-    ("size", "experts", "attention"), [("20b", "sm90", "max"), ("120b", "sm90_mlp", "sm90")]
+    ("size", "experts", "others"), [("20b", "sm90", "max"), ("120b", "sm90_mlp", "sm90")]
 )
-def test_a_layer_is_eleven_launches(
-    size: str, experts: str, attention: str, tmp_path: Path
-) -> None:
-    """Or ten, where one kernel multiplies by both matrices of experts."""
+def test_a_layer_is_eleven_launches(size: str, experts: str, others: str, tmp_path: Path) -> None:
+    """Or ten, where one kernel multiplies by both matrices of experts; others are as many as MAX's."""
     folder = make_sparse_checkpoint(tmp_path / "model", SIZES[size])
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpt_oss_mxfp4.launches", str(folder)],
@@ -54,14 +61,14 @@ def test_a_layer_is_eleven_launches(
         env={
             **ENVIRONMENT,
             "MXFP4_GROUPED_KERNEL": experts,
-            "MXFP4_ATTENTION_KERNEL": attention,
+            "MXFP4_ATTENTION_KERNEL": others,
+            "MXFP4_DENSE_KERNEL": others,
         },
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split(": ") for line in done.stdout.splitlines() if ": " in line]
     launched = {name: kernels.split() for name, kernels in lines}
-    ours = {"max": "mha_ragged_paged_sink_weights", "sm90": "paged_sm90"}
-    layer = [ours[attention] if name == ours["max"] else name for name in LAYER]
+    layer = [OURS.get(name, name) if others == "sm90" else name for name in LAYER]
     if experts == "sm90_mlp":
         first = layer.index("grouped_matmul_swiglu_packed")
         layer[first : first + 2] = ["grouped_mlp_packed"]

@@ -53,7 +53,8 @@ def test_a_gpus_graph_is_built(packed: bool, one_kernel: bool) -> None:
     """Packed experts are on the device already; all else is sent there."""
     model = build(CONFIG, DeviceRef.GPU(), DType.bfloat16, packed=packed, one_kernel=one_kernel)
     assert model.rope_table.dtype == DType.bfloat16  # not cast at every step
-    model.state_dict()  # names the weights
+    for name, weight in model.raw_state_dict().items():
+        weight.name = name
     graph = model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
     constants = re.findall(r'name = "([^"]+)"[^\n]+device_ref<"(\w+)"', str(graph._module))
     resident = {name for name, device in constants if device == "gpu"}

@@ -893,6 +893,29 @@ def test_heads_and_pages_that_hoppers_attention_has_no_lanes_for_are_refused(
     )
 
 
+@pytest.mark.parametrize(
+    ("x", "w", "bias", "message"),
+    [
+        ([2, 40], [8, 40], [8], "x.shape[1] must be a multiple of 32, got 40"),
+        ([2, 32], [8, 64], [8], "w.shape[1] must be x.shape[1] = 32, got 64"),
+        ([2, 32], [8, 32], [9], "bias.shape[0] must be w.shape[0] = 8, got 9"),
+    ],
+)
+def test_sizes_that_hoppers_dense_matmul_has_not_are_refused(
+    x: list[int], w: list[int], bias: list[int], message: str
+) -> None:
+    inputs = [(DType.bfloat16, shape) for shape in (x, w, bias)]
+    op = "dense.matmul_bias_sm90"
+    assert build_error(inputs, ops.dense_sm90, DeviceRef.GPU()) == f"{op}: {message}"
+    assert build_error(inputs, ops.dense_sm90) == (
+        f"{op}: has no CPU kernel, got inputs on cpu:0; move them to a GPU first"
+    )
+    inputs[0] = (DType.float32, x)
+    assert build_error(inputs, ops.dense_sm90, DeviceRef.GPU()) == (
+        f"{op}: x must be DType.bfloat16, got DType.float32"
+    )
+
+
 def test_devices_are_checked_while_the_graph_is_built() -> None:
     message = build_error([(DType.float32, ["n", 32])], ops.quantize, DeviceRef.GPU())
     assert message == (

@@ -22,6 +22,7 @@ from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.layers.rope import rope_table
+from gpt_oss_mxfp4.options import LayerOptions
 from gpt_oss_mxfp4.pipeline import GptOssBatchProcessor, GptOssInputs, GptOssPipelineModel
 from tests.golden import CHECKPOINT
 from tests.reference.bfloat16 import encode_bfloat16
@@ -118,12 +119,21 @@ def test_kept_prefixes_are_no_part_of_what_a_graph_is_made_from() -> None:
         ("sm90", {"is_host": True, "architecture_name": ""}),
     ],
 )
-def test_attention_that_a_device_has_is_taken(kernel: Any, device: dict[str, Any]) -> None:
-    pipeline.check_attention(kernel, cast(Any, SimpleNamespace(**device)))
+def test_kernels_that_a_device_has_are_taken(kernel: Any, device: dict[str, Any]) -> None:
+    options = LayerOptions(attention=kernel, dense=kernel)
+    pipeline.check_kernels(options, cast(Any, SimpleNamespace(**device)))
 
 
-def test_attention_of_another_gpu_is_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ATTENTION", LayerOptions(attention="sm90")),
+        ("DENSE", LayerOptions(dense="sm90")),
+    ],
+)
+def test_a_kernel_of_another_gpu_is_refused_by_name(name: str, options: LayerOptions) -> None:
     ampere = cast(Any, SimpleNamespace(is_host=False, architecture_name="sm_80"))
-    with pytest.raises(ValueError, match="MXFP4_ATTENTION_KERNEL=sm90 is for Hopper GPUs") as error:
-        pipeline.check_attention("sm90", ampere)
+    message = f"MXFP4_{name}_KERNEL=sm90 is for Hopper GPUs"
+    with pytest.raises(ValueError, match=message) as error:
+        pipeline.check_kernels(options, ampere)
     assert str(error.value).endswith("(sm_90), got sm_80; leave it out")

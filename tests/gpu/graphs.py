@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ LIMIT = 7.0
 EXPERTS, TOP_K, HIDDEN, INNER = 8, 4, 128, 192
 """Of the whole stage, whose weights have sizes that the graph knows."""
 
+
+ROUTER_OUTPUTS, ROUTER_K = 32, 2880
+"""Logits of 20b's router, which are float32. MAX's matmul, of many tokens, wants sizes that the graph knows."""
 
 BLOCKS: Inputs = [(DType.uint8, ["e", "n", "g", 16]), (DType.uint8, ["e", "n", "g"])]
 
@@ -123,6 +127,14 @@ GRAPHS: dict[str, tuple[Inputs, Body]] = {
     "swizzle": (BLOCKS, ops.swizzle),
     "routing_32": ([(DType.float32, ["t", 32])], _route(32)),
     "routing_128": ([(DType.float32, ["t", 128])], _route(128)),
+    "router": (
+        [
+            (DType.bfloat16, ["t", ROUTER_K]),
+            (DType.bfloat16, [ROUTER_OUTPUTS, ROUTER_K]),
+            (DType.bfloat16, [ROUTER_OUTPUTS]),
+        ],
+        functools.partial(ops.dense_sm90, dtype=DType.float32),
+    ),
     "combine": (
         [
             (DType.bfloat16, ["p", "h"]),

@@ -23,6 +23,8 @@ from tests.gpu.graphs import (
     HIDDEN,
     INNER,
     LIMIT,
+    ROUTER_K,
+    ROUTER_OUTPUTS,
     TOP_K,
     fetch,
     poison,
@@ -235,6 +237,23 @@ def test_sizes_of_20b(
     poison(gpu, rows, 2880)
     got = fetch(models[kernel].execute(*inputs)[0])
     assert_right(got, moe.grouped_matmul(x, weights, offsets))
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 9, 32, 33, 300])
+def test_router(
+    gpu: Device, models: dict[str, Model], tokens: int, rng: np.random.Generator
+) -> None:
+    """Up to 32 tokens by our kernel, then by MAX's, which rounds before it adds the bias."""
+    x, w = (rng.standard_normal((rows, ROUTER_K)) for rows in (tokens, ROUTER_OUTPUTS))
+    x, w, bias = (round_to_bfloat16(part) for part in (x, w, rng.standard_normal(ROUTER_OUTPUTS)))
+    inputs = [send(gpu, part, DType.bfloat16) for part in (x, w, bias)]
+    got = fetch(models["router"].execute(*inputs)[0])
+    products = x.astype(np.float64) @ w.T.astype(np.float64)
+    assert_right(got, products + bias)
+    if tokens <= 32:
+        assert relative_error(got, products + bias).maximum <= tolerances.MATMUL.maximum
+    for _ in range(3):
+        np.testing.assert_array_equal(fetch(models["router"].execute(*inputs)[0]), got)
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 40, 300])

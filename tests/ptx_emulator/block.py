@@ -222,6 +222,12 @@ class Block:
             transfers.copy_bulk(self, warp, instruction, mask)
         elif opcode.startswith(("cp.async.ca.", "cp.async.cg.")):
             transfers.copy_async(self, warp, instruction, mask)
+        elif opcode == "cp.async.commit_group":
+            self.copies.commit(warp.number)
+        elif opcode == "cp.async.wait_group":
+            if self.copies.groups(warp.number) > int(instruction.operands[0]):
+                warp.place = np.where(lanes, warp.place - 1, warp.place)
+                return False
         elif opcode.startswith("cp.async"):
             transfers.arrive_behind_copies(self, warp, instruction, mask)
         elif opcode == "griddepcontrol.wait":

@@ -1,11 +1,12 @@
 """Asynchronous copies into shared memory: under way until their turn comes, in any order.
 
-A warp's `cp.async` may overtake one another, but not an arrival behind them; bulk copies overtake everything.
+A warp's `cp.async` may overtake one another, but not an arrival or the end of a group behind them; bulk copies overtake
+everything.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,7 @@ class Copies:
         self._rng = rng
         self._bulk: list[Action] = []
         self._warps: dict[int, deque[tuple[str, Action]]] = {}
+        self._groups: Counter[int] = Counter()
 
     @property
     def idle(self) -> bool:
@@ -41,6 +43,15 @@ class Copies:
     def add_behind(self, warp: int, action: Action) -> None:
         """Takes what is to happen when all of a warp's copies before it are done."""
         self._warps.setdefault(warp, deque()).append(("behind", action))
+
+    def commit(self, warp: int) -> None:
+        """Ends a group of a warp's copies."""
+        self._groups[warp] += 1
+        self.add_behind(warp, lambda: self._groups.subtract([warp]))
+
+    def groups(self, warp: int) -> int:
+        """Gives how many of a warp's groups are under way."""
+        return self._groups[warp]
 
     def finish_one(self) -> None:
         """Finishes something that may be finished now."""

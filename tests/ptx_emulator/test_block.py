@@ -290,6 +290,44 @@ def test_copies_arrive_when_they_are_done_and_fill_with_zeros() -> None:
         assert (target == [*range(1, 125, 4), 0]).all()
 
 
+GROUPS = """
+    shl.b32 %r4, %r0, 4;
+    add.s32 %r4, %r1, %r4;
+    mul.wide.u32 %rd5, %r0, 16;
+    add.s64 %rd5, %rd0, %rd5;
+    cp.async.cg.shared.global [%r4], [%rd5], 16;
+    cp.async.commit_group;
+    cp.async.cg.shared.global [%r4+1024], [%rd5], 16;
+    cp.async.commit_group;
+    {wait}
+    ld.shared.u32 %r3, [%r4+{offset}];
+    st.global.u32 [%rd4], %r3;
+"""
+"""Each thread copies 16 bytes to two places, in a group each, and reads one."""
+
+
+def test_groups_of_copies_are_waited_for() -> None:
+    source, target = np.arange(128, dtype=np.uint32), np.zeros(32, np.uint32)
+    for offset, under_way in ((0, 1), (1024, 0)):
+        for seed in range(5):
+            wait = f"cp.async.wait_group {under_way};"
+            run(GROUPS.format(wait=wait, offset=offset), source, target, seed=seed)
+            assert (target == source[::4]).all()
+            target[:] = 0
+
+
+def test_a_group_that_may_still_be_under_way_is_not_there() -> None:
+    source, target = np.arange(128, dtype=np.uint32), np.zeros(32, np.uint32)
+    body = GROUPS.format(wait="cp.async.wait_group 1;", offset=1024)
+
+    def run_in_several_orders() -> None:
+        for seed in range(20):
+            run(body, source, target, seed=seed)
+
+    with pytest.raises(MemoryAccessError, match="read before it is written"):
+        run_in_several_orders()
+
+
 def wgmma(columns: int, fence: str) -> str:
     """One product whose A lanes read from the source, and whose B was copied behind the barrier."""
     sums = ", ".join(f"%f{i}" for i in range(columns // 2))

@@ -34,6 +34,7 @@ from max.gpu.primitives.warp import shuffle_xor
 from ..gpu.overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 from ..paged_cache import PagedCache
 from ..pointers import ConstPointer
+from .operands import operand_a, operand_b
 from .ptx import (
     SharedFloats,
     address_in_cluster,
@@ -146,17 +147,6 @@ def _pack(low: Float32, high: Float32) -> UInt32:
 
 
 @inline(.always)
-def _a(w0: UInt32, w1: UInt32, w2: UInt32, w3: UInt32) -> SIMD[DType.bfloat16, 8]:
-    """Builds a fragment of A: rows l / 4 and l / 4 + 8 of the lower 8 k, then of the upper 8."""
-    return bitcast[DType.bfloat16, 8](SIMD[DType.uint32, 4](w0, w1, w2, w3))
-
-
-@inline(.always)
-def _b(w0: UInt32, w1: UInt32) -> SIMD[DType.bfloat16, 4]:
-    return bitcast[DType.bfloat16, 4](SIMD[DType.uint32, 2](w0, w1))
-
-
-@inline(.always)
 def _from_lane(x: SIMD[DType.float32, 2], distance: UInt32) -> SIMD[DType.float32, 2]:
     """Returns the values of the lane whose index differs in the bit `distance`."""
     return SIMD[DType.float32, 2](shuffle_xor(x[0], distance), shuffle_xor(x[1], distance))
@@ -187,13 +177,13 @@ struct _Softmax(TrivialRegisterPassable):
         comptime for i in range(0, _KEY_WORDS, 2):
             mma(
                 scores,
-                _a(
+                operand_a(
                     tile.keys[i],
                     tile.keys[_KEY_WORDS + i],
                     tile.keys[i + 1],
                     tile.keys[_KEY_WORDS + i + 1],
                 ),
-                _b(q[i], q[i + 1]),
+                operand_b(q[i], q[i + 1]),
                 scores,
             )
         comptime for i in range(4):
@@ -206,7 +196,7 @@ struct _Softmax(TrivialRegisterPassable):
         self.largest = largest
         var weights = exp2(scores - largest.join(largest))
         self.totals = self.totals.fma(factors, weights.slice[2]() + weights.slice[2, offset=2]())
-        var b = _b(
+        var b = operand_b(
             transpose_8_by_8(_pack(weights[0], weights[1])),
             transpose_8_by_8(_pack(weights[2], weights[3])),
         )
@@ -218,7 +208,7 @@ struct _Softmax(TrivialRegisterPassable):
             var d = self.sums.slice[4, offset=4 * i]() * factors.join(factors)
             mma(
                 d,
-                _a(
+                operand_a(
                     select_bytes[0x5410](k0, k1),
                     select_bytes[0x7632](k0, k1),
                     select_bytes[0x5410](k8, k9),

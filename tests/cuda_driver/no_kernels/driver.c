@@ -5,6 +5,7 @@
 // succeed and do nothing (stubs.c, from the names that MAX looks up). Source: CUDA driver API 13.0.
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,15 +17,18 @@ enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 
 
 typedef uintptr_t address;
 
-// NO_KERNELS_LOG: a file for a line for each launch, capture and replay.
-static void note(const char *what, const char *name)
+// NO_KERNELS_LOG: a file for a line for each launch (with its blocks in x, y and z), capture and replay.
+__attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
 {
     static FILE *file;
     const char *path = getenv("NO_KERNELS_LOG");
     if (path && !file && (file = fopen(path, "a")))
         setvbuf(file, NULL, _IOLBF, 0);
+    va_list values;
+    va_start(values, format);
     if (file)
-        fprintf(file, "%s %s\n", what, name);
+        vfprintf(file, format, values);
+    va_end(values);
 }
 
 static address new_handle(void)
@@ -231,7 +235,7 @@ int cuLaunchKernelEx(const struct launch *launch, struct function *function, voi
     for (unsigned i = 0; i < launch->attribute_count; i++)
         if (launch->attributes[i].id == 4) // the cluster's dimensions
             valid = valid && launch->attributes[i].value[0] && grid[0] % launch->attributes[i].value[0] == 0;
-    note(valid ? "launch" : "refused", function->name);
+    note("%s %s %u %u %u\n", valid ? "launch" : "refused", function->name, grid[0], grid[1], grid[2]);
     if (launch->stream && launch->stream == capturing)
         captured++;
     return valid ? SUCCESS : INVALID_VALUE;
@@ -253,15 +257,13 @@ int cuStreamBeginCapture(address stream, int mode)
 {
     capturing = stream;
     captured = 0;
-    note("begin", "capture");
+    note("begin capture\n");
     return SUCCESS;
 }
 
 int cuStreamEndCapture(address stream, address *graph)
 {
-    char nodes[32];
-    snprintf(nodes, sizeof nodes, "%d", captured);
-    note("captured", nodes);
+    note("captured %d\n", captured);
     capturing = 0;
     *graph = new_handle();
     return SUCCESS;
@@ -288,7 +290,7 @@ int cuGraphCreate(address *graph, unsigned flags) { *graph = new_handle(); retur
 int cuGraphInstantiate(address *instance, address graph, uint64_t flags) { *instance = new_handle(); return SUCCESS; }
 int cuGraphInstantiateWithFlags(address *instance, address graph, uint64_t flags) { *instance = new_handle(); return SUCCESS; }
 int cuGraphInstantiateWithParams(address *instance, address graph, void *p) { *instance = new_handle(); return SUCCESS; }
-int cuGraphLaunch(address instance, address stream) { note("replay", ""); return SUCCESS; }
+int cuGraphLaunch(address instance, address stream) { note("replay\n"); return SUCCESS; }
 
 int cuGetErrorName(int error, const char **name) { *name = "CUDA_ERROR"; return SUCCESS; }
 int cuGetErrorString(int error, const char **text) { *text = "an error of the driver that runs no kernels"; return SUCCESS; }

@@ -21,6 +21,7 @@ SM90_MLP = Path(__file__).parent / "sm90" / "emit_mlp.mojo"
 SM90_CUTS = Path(__file__).parent / "sm90" / "emit_cuts.mojo"
 SM90_SCHEDULE = Path(__file__).parent / "sm90" / "emit_schedule.mojo"
 SM90_ATTENTION = Path(__file__).parent / "sm90" / "emit_attention.mojo"
+SM90_DENSE = Path(__file__).parent / "sm90" / "emit_dense.mojo"
 GPU = Path(__file__).parent / "gpu" / "emit.mojo"
 
 
@@ -55,7 +56,7 @@ def emit(program: Path) -> dict[str, str]:
     """Gives PTX by name: what a program prints, or what was written to the folder that MXFP4_PTX names.
 
     Args:
-        program: `SM90`, `SM90_MLP`, `SM90_CUTS`, `SM90_SCHEDULE`, `SM90_ATTENTION` or `GPU`.
+        program: `SM90`, `SM90_MLP`, `SM90_CUTS`, `SM90_SCHEDULE`, `SM90_ATTENTION`, `SM90_DENSE` or `GPU`.
 
     Raises:
         FileNotFoundError: there is nothing of it in that folder.
@@ -80,7 +81,7 @@ def facts(ptx: str) -> dict[str, int]:
 def main() -> None:
     """Write all programs' PTX to a folder."""
     folder = Path(sys.argv[1])
-    for program in (SM90, SM90_MLP, SM90_CUTS, SM90_SCHEDULE, SM90_ATTENTION, GPU):
+    for program in (SM90, SM90_MLP, SM90_CUTS, SM90_SCHEDULE, SM90_ATTENTION, SM90_DENSE, GPU):
         target = folder / folder_name(program)
         target.mkdir(parents=True, exist_ok=True)
         for name, ptx in compile_variants(program).items():
