@@ -6,16 +6,16 @@
 # First the kernels alone, tested and timed through the NVIDIA driver: for that much a Python (PYTHON, else python3)
 # with NumPy and pytest will do, and Mojo beside it or MXFP4_PTX, a folder that `python -m tests.custom_ops.mxfp4.ptx
 # FOLDER` has written on another machine. The rest needs MAX's runtime. RESULTS (./results) gets gpu.txt, kernels.xml,
-# kernels.txt and kernels.json, attention.txt and attention.json, dense.txt and dense.json, tests.xml, sanitizer.txt where
-# CUDA's compute-sanitizer is, experts.json, triton_experts.json where TRITON_PYTHON (else PYTHON) has torch, Triton and
-# triton_kernels, and, where MAX's serving extras are installed, what generate printed on CPU and GPU, and
-# device-graphs.txt, which says where device graphs of several sequences part from steps without them. SYNTHETIC is a
-# 20b checkpoint from scripts/make_synthetic.py, to be run as well, and measured by MAX's attention and dense matmuls, by our
-# attention, one long sequence also with device graphs, and by our dense matmuls (bench-max.json, bench-attention.json,
-# bench-long-attention--device-graphs.json, bench-dense.json). PRECOMPILED/demo, PRECOMPILED/synthetic-max and, with
-# MXFP4_ATTENTION_KERNEL=sm90 and MXFP4_DENSE_KERNEL=sm90, PRECOMPILED/synthetic-attention and synthetic-dense, where
-# they are, spare the GPU's host compiling: `gpt-oss-mxfp4 compile --target cuda:sm_90a` of the same models has written
-# them elsewhere.
+# kernels.txt and kernels.json, attention.txt and attention.json, dense.txt and dense.json, tests.xml, sanitizer.txt
+# where CUDA's compute-sanitizer is, experts.json, triton_experts.json where TRITON_PYTHON (else PYTHON) has torch,
+# Triton and triton_kernels, and, where MAX's serving extras are installed, what generate printed on CPU and GPU, and
+# device-graphs-max.txt and device-graphs-sm90.txt, which say where device graphs of several sequences part from steps
+# without them, by either dense kernel. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as
+# well, and measured by MAX's attention and dense matmuls, by our attention, one long sequence also with device
+# graphs, and by our dense matmuls (bench-max.json, bench-attention.json, bench-long-attention--device-graphs.json,
+# bench-dense.json). What `gpt-oss-mxfp4 compile --target cuda:sm_90a` has written of the same models elsewhere spares
+# the GPU's host compiling, where it is: PRECOMPILED/demo and synthetic-max, with MXFP4_ATTENTION_KERNEL=sm90
+# synthetic-attention, with MXFP4_DENSE_KERNEL=sm90 synthetic-dense and demo-dense.
 # Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 case ${1:-} in
@@ -94,8 +94,12 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
     "$python" -m gpt_oss_mxfp4 generate --prompt "What is 4587 + 968?" --show-reasoning $(on gpu demo) --device-graphs \
         | cmp - "$results/generate-gpu.txt" || failed=1
     # Known to fault, and refused by the command line (NOTES N106): no failure of what is offered.
-    timeout -k 5 300 "$python" scripts/check_device_graphs.py $(on gpu demo | grep -o -e "--precompiled .*") \
-        > "$results/device-graphs.txt" 2>&1 || echo "device graphs of several sequences differ: device-graphs.txt"
+    for dense in max sm90; do
+        [ $dense = max ] && compiled=demo || compiled=demo-dense
+        MXFP4_DENSE_KERNEL=$dense timeout -k 5 300 "$python" scripts/check_device_graphs.py \
+            $(on gpu $compiled | grep -o -e "--precompiled .*") > "$results/device-graphs-$dense.txt" 2>&1 \
+            || echo "device graphs of several sequences differ: device-graphs-$dense.txt"
+    done
     if [ -n "${SYNTHETIC:-}" ]; then
         echo "== synthetic 20b"
         for device in cpu gpu; do
