@@ -23,6 +23,7 @@ from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.model_config import (
     ACTIVATIONS_VARIABLE,
     ATTENTION_VARIABLE,
+    DENSE_VARIABLE,
     DENSE_WEIGHTS_VARIABLE,
     KERNEL_VARIABLE,
     GptOssArchConfig,
@@ -153,13 +154,19 @@ def test_experts_are_packed_for_hoppers_kernels_alone(
 
 
 @pytest.mark.parametrize("kernel", [None, "max", "sm90"])
-def test_attention_is_maxs_unless_asked_for(
-    monkeypatch: pytest.MonkeyPatch, kernel: str | None
+@pytest.mark.parametrize(
+    ("variable", "field"), [(ATTENTION_VARIABLE, "attention"), (DENSE_VARIABLE, "dense")]
+)
+def test_attention_and_dense_matmuls_are_maxs_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, variable: str, field: str, kernel: str | None
 ) -> None:
+    """On a GPU; a CPU has one kernel of each, and makes no other graph for what a variable says."""
     if kernel:
-        monkeypatch.setenv(ATTENTION_VARIABLE, kernel)
+        monkeypatch.setenv(variable, kernel)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
-    assert config.layers.attention == (kernel or "max")
+    assert config.layers == LayerOptions()
+    on_gpu = dataclasses.replace(config, devices=[DeviceRef.GPU()])
+    assert getattr(on_gpu.layers, field) == (kernel or "max")
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
