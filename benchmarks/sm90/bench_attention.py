@@ -139,12 +139,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for name, ptx in variants.items()
     }
     chosen = facts(next(iter(variants.values())))
-    roof = card.copy_rate()
-    report: dict[str, Any] = {
-        "gpu": card.driver.name,
-        "driver": card.driver.version,
-        "roofs": {"copy_GB_per_s": roof},
-    }
+    report = card.report()
+    roof = report["roofs"]["copy_GB_per_s"]
     print(f"{card.driver.name}, copy_GB_per_s {roof:.0f}")
     print("sequences  tokens parts warps     us: min   median      max    GB/s of copy")
     cases: list[dict[str, Any]] = []

@@ -5,10 +5,10 @@
 The dense matmuls of a layer, which both models have in the same sizes: queries, keys and values by one, what follows
 attention, and the routers of 32 and 128 experts. A round's launches take sets of weights in turn, so that no cache
 holds what comes next: in turn, and overlapping, where each is begun before the one before is over, as it is in the
-model where that one is a kernel of ours.
-What is counted: bytes of the weights, once. The roof is a copy of 1 GiB in the same process. Needs NumPy, an NVIDIA
-driver and Mojo, or in Mojo's place the PTX that `python -m tests.custom_ops.mxfp4.ptx` writes, where MXFP4_PTX names
-it. MAX's own kernels: `gpt-oss-mxfp4 bench` with and without MXFP4_DENSE_KERNEL=sm90.
+model where that one is a kernel of ours. What is counted: bytes of the weights, once. The roof is a copy of 1 GiB in
+the same process. Needs NumPy, an NVIDIA driver and Mojo, or in Mojo's place the PTX that `python -m
+tests.custom_ops.mxfp4.ptx` writes, where MXFP4_PTX names it. MAX's own kernels: `gpt-oss-mxfp4 bench` with and without
+MXFP4_DENSE_KERNEL=sm90.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ def measure(
     ]
     want = decode_bfloat16(x).reshape(tokens, k) @ decode_bfloat16(w).reshape(outputs, k).T
     want += decode_bfloat16(bias)
-    cases = []
     differences = []
     for work in works:
         card.driver.upload(output, y)
@@ -88,6 +87,7 @@ def measure(
         card.driver.download(output, got)
         difference = np.abs(decode_bfloat16(got).reshape(want.shape) - want).max()
         differences.append(float(difference / np.abs(want).max()))
+    cases = []
     for times, difference, overlapping in zip(
         card.seconds(works), differences, (False, True), strict=True
     ):
@@ -138,12 +138,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for name, ptx in emit(SM90_DENSE).items()
         if name.startswith("dense_")
     }
-    roof = card.copy_rate()
-    report: dict[str, Any] = {
-        "gpu": card.driver.name,
-        "driver": card.driver.version,
-        "roofs": {"copy_GB_per_s": roof},
-    }
+    report = card.report()
+    roof = report["roofs"]["copy_GB_per_s"]
     print(f"{card.driver.name}, copy_GB_per_s {roof:.0f}")
     print("matmul                 tokens           us: min   median      max    GB/s of copy")
     cases: list[dict[str, Any]] = []

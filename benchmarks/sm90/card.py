@@ -74,6 +74,14 @@ class Card:
         [times] = self.seconds([Work("copy", [self.copy])])
         return 2 * COPY_BYTES / statistics.median(times) / 1e9
 
+    def report(self) -> dict[str, Any]:
+        """Gives what a report begins with: the GPU, its driver, and that rate as the roof."""
+        return {
+            "gpu": self.driver.name,
+            "driver": self.driver.version,
+            "roofs": {"copy_GB_per_s": self.copy_rate()},
+        }
+
     def run(self, work: Work) -> None:
         """Runs a work once, untimed: the first time it warms up what the card keeps of it."""
         work.prepare()
