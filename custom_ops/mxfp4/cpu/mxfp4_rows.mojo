@@ -24,7 +24,7 @@ from .weights import (
     prefetch_byte,
     prefetch_registers,
 )
-from .words import LANES, Floats, Words, per_word
+from .words import HAS_INT8_DOT, LANES, Floats, Words, per_word
 
 comptime _FOLD_BIAS = 125
 """Powers of two that are added to decoded words before a scale's are taken off: 6 * 2^125 is the largest bfloat16 of its
@@ -33,6 +33,15 @@ kind, and every scale up to 2^125 is then a subtraction."""
 comptime _MIN_FOLDED = 64
 comptime _MAX_FOLDED = 190
 """Scale bytes that are folded into words: 2^-63 to 2^63, far from where a product of bfloat16 would be subnormal."""
+
+comptime _START_EXPONENT = 22
+"""Of half a unit in an int8 sum, of twice the value: 2^23 times that, as a float32 whose last bit is the unit."""
+
+comptime _START_SIGNIFICAND = 0x40_0000
+"""Of 1.5: as far from the next power of two below as above."""
+
+comptime _MAX_STARTED = 254 - _START_EXPONENT
+"""Largest scale byte that a start has room for."""
 
 
 @fieldwise_init
@@ -60,8 +69,9 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
     """Eight codes in each 32-bit word of codes; one, two or four to each decoded word."""
     comptime group_lanes = 4 // Self.registers
     """A group of 32 codes is four words of eight."""
-    comptime folds = Self.word_dtype != DType.int8
-    """A scale is an addition to a bfloat16's exponent, and a factor of a float32."""
+    comptime folds = Self.word_dtype != DType.int8 or (HAS_INT8_DOT and LANES == 16)
+    """A scale is an addition to a bfloat16's exponent, a factor of a float32, and the exponent of what int8 sums start from,
+    which takes registers that sums of pairs and AVX2 do not have (NOTES N118)."""
     comptime zero_point = 12
     """Twice the largest magnitude, 6."""
     comptime ByDot = Mxfp4Rows[Self.word_dtype, 4 if Self.word_dtype == DType.int8 else 1]
@@ -153,7 +163,8 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
         """Decodes some of a row's scale bytes, and asks for those of rows to come.
 
         Parameters:
-            fold: Whether to what `decode` subtracts of bfloat16, in both halves of a word; otherwise to float32.
+            fold: Whether to what `decode` subtracts of bfloat16, in both halves of a word, or to what int8 sums start from;
+                otherwise to float32.
 
         Args:
             row: The row.
@@ -175,6 +186,10 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
             comptime if fold and Self.word == DType.bfloat16:
                 var exponent = (UInt32(E8M0_BIAS + _FOLD_BIAS) - wide) << 7
                 target.unsafe_store[alignment=4](i, exponent | (exponent << 16))
+            elif fold and Self.word == DType.int8:
+                comptime assert Self.registers == 1, "dot does not fold int8's scales"
+                var start = (wide + UInt32(_START_EXPONENT)) << 23 | _START_SIGNIFICAND
+                target.unsafe_store[alignment=4](i, start)
             else:
                 var values = decode_e8m0(wide)
                 comptime if Self.word == DType.int8:
@@ -185,14 +200,14 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
 
     @inline(.always)
     def fits_folding(self, first_row: Int, rows: Int) -> Bool:
-        """Tells whether every scale of some rows is between 2^-63 and 2^63.
+        """Tells whether every scale of some rows is between 2^-63 and 2^63, or, of int8 words, at most 2^105.
 
         Args:
             first_row: The first row.
             rows: How many.
 
         Returns:
-            Whether bfloat16 words can hold the scaled values, with room for products.
+            Whether bfloat16 words can hold the scaled values, with room for products, or int8 sums can start from their scale.
         """
         comptime width = 64
         comptime Bytes = SIMD[DType.uint8, width]
@@ -209,6 +224,8 @@ struct Mxfp4Rows[word_dtype: DType, packed_registers: Int = 1](WeightRows):
             var s = Bytes(bytes[unsafe_offset=i])
             low = min(low, s)
             high = max(high, s)
+        comptime if Self.word == DType.int8:
+            return high.reduce_max() <= _MAX_STARTED
         return low.reduce_min() >= _MIN_FOLDED and high.reduce_max() <= _MAX_FOLDED
 
     @inline(.always)

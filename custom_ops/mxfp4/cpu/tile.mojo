@@ -5,7 +5,8 @@
             y[row, tokens] += sum over the chunks' words of broadcast(word) * x[word, tokens]
 
 Limited by arithmetic: sums stay in registers through the chunks, whose x is in L1. Scales are folded into words where they
-fit; where not, and for int8, sums of a group are multiplied by its scale, so that each of the 256 scale bytes is exact.
+fit; where not, sums of a group are multiplied by its scale, so that each of the 256 scale bytes is exact. Sums of int8 words are
+by group in any case, for each token's scales; MXFP4's weight scale is folded into what they start from (`WeightRows.folds`).
 """
 
 from std.math import ceildiv
@@ -88,7 +89,7 @@ def _multiply_words[
 
 @inline(.always)
 def _multiply_groups[
-    Rows: WeightRows, nr: Int, tm: Int
+    Rows: WeightRows, nr: Int, tm: Int, fold: Bool
 ](
     words: WordPointer,
     scales: WordPointer,
@@ -110,14 +111,23 @@ def _multiply_groups[
         for g in range(groups):
             var first = g * Rows.group_lanes
             var products = Array[Sums[Rows.word], nr * tm](fill=Sums[Rows.word](0))
-            comptime if Rows.word == DType.int8 and Rows.zero_point:
-                var starts = _load_tokens[tm](
-                    chunk_x.unsafe_offset((words_per_chunk[Rows]() + first) * stride)
-                )
+            comptime if Rows.word == DType.int8:
+                var starts = Array[Words, tm](fill=Words(0))
+                comptime if Rows.zero_point:
+                    starts = _load_tokens[tm](
+                        chunk_x.unsafe_offset((words_per_chunk[Rows]() + first) * stride)
+                    )
                 comptime for r in range(nr):
                     comptime for t in range(tm):
+                        var start = starts[t]
+                        comptime if fold:
+                            start += Words(
+                                scales[
+                                    unsafe_offset=r * _scales_per_step[Rows]() + chunk * groups + g
+                                ]
+                            )
                         products[r * tm + t] = rebind[Sums[Rows.word]](
-                            bitcast[DType.int32, LANES](starts[t])
+                            bitcast[DType.int32, LANES](start)
                         )
             var pairs = Array[PairSums, nr * tm](fill=PairSums(0))
             comptime for v in range(Rows.vectors):
@@ -145,10 +155,15 @@ def _multiply_groups[
                 var bits = scales[unsafe_offset=r * _scales_per_step[Rows]() + chunk * groups + g]
                 var scale = Floats(bitcast[DType.float32](bits))
                 comptime for t in range(tm):
-                    var total = products[r * tm + t].cast[DType.float32]()
-                    comptime if Rows.word == DType.int8:
-                        total *= factors[t]
-                    sums[r * tm + t] = total.fma(scale, sums[r * tm + t])
+                    comptime s = r * tm + t
+                    comptime if fold:
+                        var total = bitcast[DType.float32, LANES](products[s]) - scale
+                        sums[s] = total.fma(factors[t], sums[s])
+                    else:
+                        var total = products[s].cast[DType.float32]()
+                        comptime if Rows.word == DType.int8:
+                            total *= factors[t]
+                        sums[s] = total.fma(scale, sums[s])
     comptime for r in range(nr):
         comptime for t in range(tm):
             y.unsafe_store(r * stride + t * LANES, sums[r * tm + t])
@@ -197,7 +212,7 @@ def _decode_rows[
                 _decode_chunk[Rows, fold, False](weights, row, chunk, read, target)
             else:
                 _decode_chunk[Rows, fold, True](weights, row, chunk, read, target)
-        comptime if groups > 0 and not fold:
+        comptime if groups > 0 and (Rows.word == DType.int8 or not fold):
             for i in range(chunks):
                 scales.unsafe_store[alignment=4](
                     r * _scales_per_step[Rows]() + i * groups,
@@ -251,7 +266,7 @@ def _tile_all[
     scales: WordPointer,
     y: FloatPointer,
 ):
-    comptime scale_sums = Rows.group_lanes > 0 and not fold
+    comptime scale_sums = Rows.group_lanes > 0 and (Rows.word == DType.int8 or not fold)
     comptime step = _chunks_per_step[Rows]()
     var words_buffer = Array[Words, _ROWS * step * Rows.vectors](fill=Words(0))
     var scales_buffer = Array[Words, _ROWS * step](fill=Words(0))
@@ -301,7 +316,7 @@ def _tile_all[
                     if tm == width:
                         comptime if scale_sums:
                             comptime for r in range(0, _ROWS, _SCALED_ROWS):
-                                _multiply_groups[Rows, _SCALED_ROWS, width](
+                                _multiply_groups[Rows, _SCALED_ROWS, width, fold](
                                     words.unsafe_offset(r * _words_per_step[Rows]()),
                                     step_scales.unsafe_offset(r * _scales_per_step[Rows]()),
                                     x_part,

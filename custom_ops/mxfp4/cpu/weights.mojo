@@ -34,7 +34,9 @@ trait WeightRows(TrivialRegisterPassable):
     comptime group_lanes: Int
     """Consecutive lanes that share a scale; 0 where there are no scales, 1 where a chunk is four registers."""
     comptime folds: Bool
-    """Whether scales can be folded into words, exactly, where `fits_folding` says so."""
+    """Whether scales can be folded, exactly, where `fits_folding` says so: into words, or, of int8 words, into what a group's
+    sum starts from. The bits of 1.5 * 2^23 * scale plus an int32 sum below 2^22, as integers, are those of a float32 that is
+    larger by sum * scale, where the scale is a power of two: a subtraction takes the place of a conversion and a product."""
     comptime zero_point: Int
     """What int8 words have added, to be without sign; 0 where they have theirs."""
     comptime ByDot: WeightRows
@@ -85,7 +87,7 @@ trait WeightRows(TrivialRegisterPassable):
         """Writes some of a row's scales, one word each, and up to LANES words after them.
 
         Parameters:
-            fold: Whether for `decode` to fold in; otherwise as float32, to multiply sums by.
+            fold: Whether to be folded, by `decode` or as the start of int8 sums; otherwise as float32, to multiply sums by.
 
         Args:
             row: The row.
@@ -103,7 +105,7 @@ trait WeightRows(TrivialRegisterPassable):
             rows: How many.
 
         Returns:
-            Whether words and products stay in the range of normal numbers.
+            Whether words and products stay in the range of normal numbers, starts in that of finite ones.
         """
         ...
 

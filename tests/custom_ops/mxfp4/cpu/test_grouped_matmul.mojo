@@ -138,6 +138,14 @@ def test_int8_words() raises:
     _check_all[DType.int8, False](2e-5)
 
 
+def test_int8_words_of_the_largest_scales_that_fold_and_of_larger_ones() raises:
+    seed(9)
+    for first_scale in [226, 229]:
+        _check[DType.int8, False](
+            160, [1, 0, 8, 40, 100], first_scale, 2e-5 * Float64(2) ** (first_scale - SCALE)
+        )
+
+
 def _check_blocks[Rows: WeightRows](weights: Rows, values: List[Float64], n: Int, k: Int) raises:
     """Compares products of rows long enough for several blocks of chunks with float64 sums; activations are whole
     numbers of at most 127, one of them in each group of 32, which bfloat16 and int8 hold exactly.

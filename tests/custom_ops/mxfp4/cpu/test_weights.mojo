@@ -221,6 +221,36 @@ def test_folded_words_are_the_scaled_values_of_every_code_and_scale_that_fits() 
         _ = read^
 
 
+def test_what_int8_sums_start_from_scales_every_sum_by_every_scale_that_fits() raises:
+    comptime Rows = Mxfp4Rows[DType.int8]
+    comptime groups = LANES // 4
+    var blocks = List[UInt8](length=16 * groups, fill=0)
+    var read = List[Words](length=2, fill=Words(0))
+    for s in range(256):
+        var scales = List[UInt8](length=groups, fill=UInt8(s))
+        scales[1] = 127
+        var weights = Rows(_const(blocks), _const(scales), groups)
+        assert_equal(weights.fits_folding(0, 1), s <= 232, String("scale ", s))
+        if not weights.fits_folding(0, 1):
+            continue
+        weights.read_scales[True](0, 0, groups, _words(read))
+        var start = lane_scales[Rows](_words(read), 0)
+        # 32 products of 12 by 127, and the largest sums there is room for.
+        for sum in [0, 1, -1, 48768, -48768, 4194303, -4194304]:
+            var total = bitcast[DType.int32, LANES](start) + Int32(sum)
+            var got = bitcast[DType.float32, LANES](total) - bitcast[DType.float32, LANES](start)
+            for lane in range(LANES):
+                var exponent = 0 if lane // 4 == 1 else s - 127
+                assert_equal(
+                    got[lane].cast[DType.float64](),
+                    Float64(sum) * 0.5 * Float64(2) ** exponent,
+                    String("scale ", s, " sum ", sum),
+                )
+        _ = scales^
+    _ = blocks^
+    _ = read^
+
+
 def test_mxfp4_worked_address() raises:
     # K = 2880 and AVX-512: row 17, chunk 3 begins at byte 17 * 1440 + 3 * 64 = 24672, its scales at 17 * 90 + 12 = 1542.
     comptime if LANES == 16:
