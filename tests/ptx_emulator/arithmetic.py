@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -36,8 +37,7 @@ def _typed(function: Callable[..., ArrayLike]) -> Callable[..., Bits]:
     """Makes an operation on numbers of the instruction's type one on bits."""
 
     def compute(type_name: str, *operands: Bits) -> Bits:
-        with np.errstate(all="ignore"):
-            return to_bits(function(*(from_bits(x, type_name) for x in operands)), type_name)
+        return to_bits(function(*(from_bits(x, type_name) for x in operands)), type_name)
 
     return compute
 
@@ -124,8 +124,7 @@ def _pairs(function: Callable[..., ArrayLike]) -> Compute:
         halves = []
         for shift in (np.uint64(0), np.uint64(16)):
             numbers = [decode_bfloat16(x >> shift & np.uint64(0xFFFF)) for x in operands]
-            with np.errstate(all="ignore"):
-                halves.append(encode_bfloat16(function(*numbers)))
+            halves.append(encode_bfloat16(function(*numbers)))
         return halves[0] | halves[1] << np.uint64(16)
 
     return compute
@@ -174,6 +173,7 @@ _IGNORED = {"rn", "ftz", "approx", "full", "wrap", "to", "global", "shared", "pa
 """Modifiers that change a result by less than is told apart here, or not at all."""
 
 
+@functools.cache
 def find(parts: tuple[str, ...]) -> Callable[..., Bits] | None:
     """Gives what an instruction computes, or None where it computes nothing known here.
 

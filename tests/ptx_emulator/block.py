@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +20,7 @@ from tests.ptx_emulator.memory import (
 from tests.ptx_emulator.numbers import width
 from tests.ptx_emulator.program import Instruction, Program
 from tests.ptx_emulator.tensor_core import Mode, TensorCore, multiply_at_once, transpose_matrix
-from tests.ptx_emulator.warp import LANES, WHOLE_WARP, Mask, Warp, vector
-
-_NOTHING = (
-    "bar.warp.sync",
-    "fence.mbarrier_init",
-    "wgmma.fence",
-    "setmaxnreg",
-    "membar",
-    "nanosleep",
-    "prefetch",
-    "fence.acq_rel",
-)
-"""What orders or provides, and moves no number here: everything happens in order but what `Mode` and `Copies` delay."""
+from tests.ptx_emulator.warp import ALL, LANES, Mask, Warp, vector
 
 RANK_SHIFT = np.uint64(24)
 """Where an address in a cluster's shared memory has the block's rank."""
@@ -84,6 +72,8 @@ class Block:
         self.barriers = Barriers()
         self.cluster: Sequence[Block] = [self]
         self.executed = 0
+        self.waited = False
+        """Whether some lane has waited for the kernel before: then it is over for all."""
         self._rng = np.random.default_rng(seed)
         self.copies = Copies(self._rng)
         self._parameters = dict(zip(program.parameters, parameters, strict=True))
@@ -172,7 +162,7 @@ class Block:
             instruction = self.program.instructions[place]
             went_on = self._execute(warp, instruction, mask)
             if not went_on:
-                warp.asked |= mask
+                warp.ask_again(mask)
                 return progress
             # The branch back to a barrier that was not there yet is no progress.
             progress = progress or not instruction.opcode.startswith(("bra", "mov"))
@@ -190,68 +180,72 @@ class Block:
         self.executed += 1
         mask = lanes
         if instruction.guard:
-            predicate = warp.read(instruction.guard, lanes).astype(bool)
-            mask = lanes & (predicate != instruction.negated)
+            predicate = warp.read(instruction.guard, lanes).astype(bool) != instruction.negated
+            if not predicate[lanes].all():
+                mask = lanes & predicate
+        warp.move(lanes, 1)
+        if mask is not ALL:
+            if not mask.any():
+                return True
+            if instruction.for_whole_warp and not mask.all():
+                raise RuntimeError(f"a part of warp {warp.number} alone: {instruction}")
+        run = _RUN.get(instruction.parts[0], Block._compute)
+        return run(self, warp, instruction, mask) is not False
+
+    def _branch(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        warp.go_to(mask, self.program.labels[instruction.operands[0]])
+
+    def _return(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        warp.end(mask)
+
+    def _wait(self, warp: Warp, instruction: Instruction, mask: Mask) -> bool:
         opcode = instruction.opcode
-        warp.place = np.where(lanes, warp.place + 1, warp.place)
-        if not mask.any():
-            return True
-        if opcode.startswith(WHOLE_WARP) and not mask.all():
-            raise RuntimeError(f"a part of warp {warp.number} alone: {instruction}")
-        if opcode.partition(".")[0] == "bra":
-            target = self.program.labels[instruction.operands[0]]
-            warp.place = np.where(mask, target, warp.place)
-        elif opcode in ("ret", "exit"):
-            warp.live = warp.live & ~mask
-        elif opcode.startswith(("bar.sync", "barrier.sync")):
+        if opcode.startswith(("bar.sync", "barrier.sync")):
             number, *counts = (warp.read_one(x, mask) for x in instruction.operands)
             warp.waiting = number, counts[0] if counts else LANES * len(self.warps)
         elif opcode == "barrier.cluster.arrive.aligned":
             warp.cluster_arrivals += 1
         elif opcode == "barrier.cluster.wait.aligned":
             if not self._cluster_has_arrived(warp):
-                warp.place = warp.place - 1  # of all lanes
+                warp.move(mask, -1)
                 return False
-        elif opcode == "mapa.shared::cluster.u32":
-            self._map_address(warp, instruction, mask)
-        elif opcode == "movmatrix.sync.aligned.m8n8.trans.b16":
-            transpose_matrix(warp, instruction)
-        elif opcode.startswith("mbarrier"):
-            return transfers.barrier_operation(self, warp, instruction, mask)
-        elif opcode.startswith("cp.async.bulk"):
-            transfers.copy_bulk(self, warp, instruction, mask)
-        elif opcode.startswith(("cp.async.ca.", "cp.async.cg.")):
-            transfers.copy_async(self, warp, instruction, mask)
-        elif opcode == "cp.async.commit_group":
-            self.copies.commit(warp.number)
-        elif opcode == "cp.async.wait_group":
-            if self.copies.groups(warp.number) > int(instruction.operands[0]):
-                warp.place = np.where(lanes, warp.place - 1, warp.place)
-                return False
-        elif opcode.startswith("cp.async"):
-            transfers.arrive_behind_copies(self, warp, instruction, mask)
-        elif opcode == "griddepcontrol.wait":
-            warp.waited = warp.waited | mask
-        elif opcode == "griddepcontrol.launch_dependents":
-            if not warp.waited[mask].all():
-                raise RuntimeError(f"before the wait for the kernel before: {instruction}")
-        elif opcode.startswith("fence.proxy.async"):
-            self.shared.fence_proxies(warp.number)
-        elif opcode.startswith("ldmatrix."):
-            transfers.load_matrices(self, warp, instruction)
-        elif opcode.startswith("mma."):
-            multiply_at_once(warp, instruction)
-        elif opcode.startswith("ld."):
-            transfers.load(self, warp, instruction, mask)
-        elif opcode == "red.release.gpu.global.add.s32":
-            transfers.add(self, warp, instruction, mask)
-        elif opcode.startswith("st."):
-            transfers.store(self, warp, instruction, mask)
-        elif opcode.startswith("wgmma") and not opcode.startswith("wgmma.fence"):
-            self._multiply(warp, instruction)
-        elif not opcode.startswith(_NOTHING):
-            self._compute(warp, instruction, mask)
+        elif opcode != "bar.warp.sync":  # a warp is in order by itself
+            raise NotImplementedError(str(instruction))
         return True
+
+    def _copy(self, warp: Warp, instruction: Instruction, mask: Mask) -> bool:
+        kind = ".".join(instruction.parts[1:3])
+        if kind == "async.bulk":
+            transfers.copy_bulk(self, warp, instruction, mask)
+        elif kind in ("async.ca", "async.cg"):
+            transfers.copy_async(self, warp, instruction, mask)
+        elif kind == "async.commit_group":
+            self.copies.commit(warp.number)
+        elif kind == "async.wait_group":
+            if self.copies.groups(warp.number) > int(instruction.operands[0]):
+                warp.move(mask, -1)
+                return False
+        else:
+            transfers.arrive_behind_copies(self, warp, instruction, mask)
+        return True
+
+    def _depend(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        if instruction.opcode == "griddepcontrol.wait":
+            warp.wait(mask)
+            self.waited = True
+        elif instruction.opcode != "griddepcontrol.launch_dependents":
+            raise NotImplementedError(str(instruction))
+        elif not warp.has_waited(mask):
+            raise RuntimeError(f"before the wait for the kernel before: {instruction}")
+
+    def _fence(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        if instruction.parts[1:3] == ("proxy", "async"):
+            self.shared.fence_proxies(warp.number)
+        elif instruction.parts[1] not in ("mbarrier_init", "acq_rel"):
+            raise NotImplementedError(str(instruction))
+
+    def _order(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
+        """Orders or provides, and moves no number: all is in order here but what `Mode` and `Copies` delay."""
 
     def _cluster_has_arrived(self, warp: Warp) -> bool:
         others = (other for block in self.cluster for other in block.warps)
@@ -259,6 +253,8 @@ class Block:
 
     def _map_address(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
         """Puts a block's rank in the cluster above the bits of an address in its shared memory."""
+        if instruction.opcode != "mapa.shared::cluster.u32":
+            raise NotImplementedError(str(instruction))
         target, address, rank = instruction.operands
         ranks = warp.read(rank, mask)
         if (ranks[mask] >= len(self.cluster)).any():
@@ -281,7 +277,7 @@ class Block:
             bits[there] = block.shared.read(at.astype(np.int64), size)
         return bits
 
-    def _multiply(self, warp: Warp, instruction: Instruction) -> None:
+    def _multiply(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
         core = self._tensor_cores[warp.number]
         kind = instruction.parts[1]
         if kind == "mma_async":
@@ -290,7 +286,7 @@ class Block:
             core.commit()
         elif kind == "wait_group":
             core.wait(int(instruction.operands[0]))
-        else:
+        elif kind != "fence":
             raise NotImplementedError(str(instruction))
 
     def _compute(self, warp: Warp, instruction: Instruction, mask: Mask) -> None:
@@ -354,17 +350,38 @@ class Block:
             part = bits >> np.uint64(i * size) & np.uint64((1 << size) - 1)
             warp.write(target, part, mask)
 
-    @property
-    def waited(self) -> bool:
-        """Whether some lane has waited for the kernel before: then it is over for all."""
-        return any(warp.waited.any() for warp in self.warps)
-
     def read_parameter(self, operand: str) -> int:
         """Gives a parameter, named as in ``[name]``; a part of one is refused."""
         name = operand[1:-1]
         if name not in self._parameters:
             raise NotImplementedError(f"parameter {operand}")
         return self._parameters[name]
+
+
+_RUN: dict[str, Callable[[Block, Warp, Instruction, Mask], bool | None]] = {
+    "bra": Block._branch,
+    "ret": Block._return,
+    "exit": Block._return,
+    "bar": Block._wait,
+    "barrier": Block._wait,
+    "mapa": Block._map_address,
+    "mbarrier": transfers.barrier_operation,
+    "cp": Block._copy,
+    "griddepcontrol": Block._depend,
+    "fence": Block._fence,
+    "setmaxnreg": Block._order,
+    "membar": Block._order,
+    "nanosleep": Block._order,
+    "prefetch": Block._order,
+    "ld": transfers.load,
+    "ldmatrix": transfers.load_matrices,
+    "st": transfers.store,
+    "red": transfers.add,
+    "mma": multiply_at_once,
+    "movmatrix": transpose_matrix,
+    "wgmma": Block._multiply,
+}
+"""What runs an instruction, by the first part of its name; all others compute. False is for a wait that is not over."""
 
 
 def run_together(blocks: Sequence[Block], limit: int = 10**7, *, as_cluster: bool = True) -> None:
@@ -381,12 +398,13 @@ def run_together(blocks: Sequence[Block], limit: int = 10**7, *, as_cluster: boo
     for block in blocks:
         block.cluster = blocks if as_cluster else [block]
     idle, warps = 0, sum(len(block.warps) for block in blocks)
-    while running := [block for block in blocks if not block.done]:
-        block = running[blocks[0].draw(len(running))]
-        idle = 0 if block.step() else idle + 1
-        stuck = idle > 100 * warps and all(block.copies.idle for block in running)
-        if stuck or sum(block.executed for block in blocks) > limit:
-            places = "; ".join(block.describe() for block in running)
-            raise DeadlockError(places if stuck else f"{limit} instructions and no end: {places}")
+    with np.errstate(all="ignore"):  # a GPU has no exceptions
+        while running := [block for block in blocks if not block.done]:
+            block = running[blocks[0].draw(len(running))]
+            idle = 0 if block.step() else idle + 1
+            stuck = idle > 100 * warps and all(block.copies.idle for block in running)
+            if stuck or sum(block.executed for block in blocks) > limit:
+                why = "" if stuck else f"{limit} instructions and no end: "
+                raise DeadlockError(why + "; ".join(block.describe() for block in running))
     for block in blocks:
         block.finish()

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 
 _LABEL = re.compile(r"^(\$?[\w$]+):$")
 _GUARD = re.compile(r"^@(!?)(%?[\w$]+)\s+(.*)$", re.DOTALL)
 _NAME = re.compile(r"%?[A-Za-z_$][\w$]*")
+
+WHOLE_WARP = (
+    "wgmma",
+    "mma.sync",
+    "ldmatrix.sync",
+    "setmaxnreg",
+    "bar.sync",
+    "barrier.sync",
+    "bar.warp.sync",
+    "shfl.sync",
+    "redux.sync",
+    "barrier.cluster",
+    "movmatrix.sync",
+)
+"""What all lanes of a warp must come to together."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +42,15 @@ class Instruction:
     guard: str | None = None
     negated: bool = False
 
-    @property
+    @functools.cached_property
     def parts(self) -> tuple[str, ...]:
         """The opcode's parts: ``("ld", "shared", "v4", "b32")``."""
         return tuple(self.opcode.split("."))
+
+    @functools.cached_property
+    def for_whole_warp(self) -> bool:
+        """Whether all lanes of a warp must come to it together."""
+        return self.opcode.startswith(WHOLE_WARP)
 
     def __str__(self) -> str:
         guard = f"@{'!' * self.negated}{self.guard} " if self.guard else ""

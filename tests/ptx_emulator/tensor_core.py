@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +21,8 @@ import numpy as np
 from tests.ptx_emulator.memory import SharedMemory
 from tests.ptx_emulator.numbers import decode_bfloat16, from_bits, to_bits
 from tests.ptx_emulator.program import Instruction
-from tests.ptx_emulator.warp import LANES, Warp, vector
+from tests.ptx_emulator.warp import ALL, LANES, Mask, Warp, vector
 
-_ALL = np.ones(LANES, bool)
 _LANE = np.arange(LANES)
 _SHAPE = re.compile(r"^wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.bf16\.bf16$")
 _SWIZZLE_128B = 1
@@ -39,8 +39,8 @@ class Mode(enum.Enum):
 class _Product:
     """An instruction, and the descriptor as it was when it was issued."""
 
-    sums: list[str]
-    a: list[str]
+    sums: Sequence[str]
+    a: Sequence[str]
     descriptor: int
     columns: int
     accumulate: bool
@@ -75,9 +75,9 @@ class TensorCore:
         product = _Product(
             vector(sums),
             vector(a),
-            self._warp.read_one(descriptor, _ALL),
+            self._warp.read_one(descriptor, ALL),
             int(shape[1]),
-            bool(self._warp.read_one(accumulate, _ALL)),
+            bool(self._warp.read_one(accumulate, ALL)),
         )
         self._open.append(product)
         if self._mode is Mode.EAGER:
@@ -120,7 +120,7 @@ class TensorCore:
         return decode_bfloat16(both[..., 0].astype(np.uint32) | both[..., 1].astype(np.uint32) << 8)
 
 
-def multiply_at_once(warp: Warp, instruction: Instruction) -> None:
+def multiply_at_once(_: object, warp: Warp, instruction: Instruction, mask: Mask) -> None:
     """``mma.sync.aligned.m16n8k16``.
 
     Raises:
@@ -131,30 +131,32 @@ def multiply_at_once(warp: Warp, instruction: Instruction) -> None:
     d, a, b, c = map(vector, instruction.operands)
     of_b = np.zeros((8, 16))
     for register, name in enumerate(b):
-        bits = warp.read(name, _ALL)
+        bits = warp.read(name, ALL)
         for half in range(2):
             k = 2 * (_LANE % 4) + half + 8 * register
             of_b[_LANE // 4, k] = decode_bfloat16(bits >> np.uint64(16 * half) & np.uint64(0xFFFF))
     _add(warp, d, c, _read_a(warp, a) @ of_b.T)
 
 
-def transpose_matrix(warp: Warp, instruction: Instruction) -> None:
+def transpose_matrix(_: object, warp: Warp, instruction: Instruction, mask: Mask) -> None:
     """``movmatrix``: of a matrix of 8 by 8, lane l has two elements of row l / 4, before and after.
 
     Source: PTX ISA 9.0, "Warp-level matrix transpose instruction: movmatrix".
     """
+    if instruction.opcode != "movmatrix.sync.aligned.m8n8.trans.b16":
+        raise NotImplementedError(str(instruction))
     target, source = instruction.operands
-    bits = warp.read(source, _ALL)
+    bits = warp.read(source, ALL)
     matrix = np.stack([bits & np.uint64(0xFFFF), bits >> np.uint64(16)], axis=1).reshape(8, 8)
     low, high = matrix.T.reshape(LANES, 2).T
-    warp.write(target, low | high << np.uint64(16), _ALL)
+    warp.write(target, low | high << np.uint64(16), ALL)
 
 
-def _read_a(warp: Warp, names: list[str]) -> np.ndarray:
+def _read_a(warp: Warp, names: Sequence[str]) -> np.ndarray:
     """Gives a warp's rows of A, [16, 16]."""
     a = np.zeros((16, 16))
     for register, name in enumerate(names):
-        bits = warp.read(name, _ALL)
+        bits = warp.read(name, ALL)
         for half in range(2):
             rows = _LANE // 4 + 8 * (register & 1)
             k = 2 * (_LANE % 4) + half + 8 * (register >> 1)
@@ -162,12 +164,14 @@ def _read_a(warp: Warp, names: list[str]) -> np.ndarray:
     return a
 
 
-def _add(warp: Warp, targets: list[str], sources: list[str] | None, products: np.ndarray) -> None:
+def _add(
+    warp: Warp, targets: Sequence[str], sources: Sequence[str] | None, products: np.ndarray
+) -> None:
     """Adds products [16, columns] to sums in registers, or to nothing."""
     for i, target in enumerate(targets):
         rows = _LANE // 4 + 8 * (i >> 1 & 1)
         columns = 8 * (i >> 2) + 2 * (_LANE % 4) + (i & 1)
         total = products[rows, columns]
         if sources is not None:
-            total = total + from_bits(warp.read(sources[i], _ALL), "f32").astype(np.float64)
-        warp.write(target, to_bits(total, "f32"), _ALL)
+            total = total + from_bits(warp.read(sources[i], ALL), "f32").astype(np.float64)
+        warp.write(target, to_bits(total, "f32"), ALL)

@@ -9,7 +9,7 @@ import numpy as np
 from tests.ptx_emulator.memory import join_bytes, split_bytes
 from tests.ptx_emulator.numbers import to_bits, width
 from tests.ptx_emulator.program import Instruction
-from tests.ptx_emulator.warp import LANES, Mask, Warp, vector
+from tests.ptx_emulator.warp import ALL, LANES, Mask, Warp, vector
 
 if TYPE_CHECKING:
     from tests.ptx_emulator.block import Block
@@ -41,7 +41,7 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
         elif space == "shared":
             bits[mask] = block.shared.read(at.astype(np.int64), size)
         elif space == "global":
-            waited = bool(warp.waited[mask].all())
+            waited = warp.has_waited(mask)
             cached = not (volatile or acquiring)
             buffer, offsets = block.memory.place(at, size, waited=waited, cached=cached)
             if acquiring:
@@ -59,19 +59,19 @@ def load(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None
     _check_vector_alignment(addresses[mask], size * len(targets), instruction)
 
 
-def load_matrices(block: Block, warp: Warp, instruction: Instruction) -> None:
+def load_matrices(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
     """``ldmatrix.x4``: eight lanes say where the rows of a matrix of 8 by 8 lie, lane l gets two elements of row l / 4.
 
     Source: PTX ISA 9.0, "Warp-level matrix load instruction: ldmatrix".
     """
     if instruction.opcode != "ldmatrix.sync.aligned.m8n8.x4.shared.b16":
         raise NotImplementedError(str(instruction))
-    whole, lane = np.ones(LANES, bool), np.arange(LANES)
-    rows = warp.address(instruction.operands[1], whole)
+    lane = np.arange(LANES)
+    rows = warp.address(instruction.operands[1], ALL)
     _check_vector_alignment(rows, 16, instruction)
     for matrix, target in enumerate(vector(instruction.operands[0])):
         at = rows[8 * matrix + lane // 4].astype(np.int64) + 4 * (lane % 4)
-        warp.write(target, block.shared.read(at, 4), whole)
+        warp.write(target, block.shared.read(at, 4), ALL)
 
 
 def store(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
@@ -98,6 +98,8 @@ def store(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> Non
 
 def add(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -> None:
     """``red.release.gpu.global.add.s32``: adds, and releases what the warp stored."""
+    if instruction.opcode != "red.release.gpu.global.add.s32":
+        raise NotImplementedError(str(instruction))
     block.memory.release(block.who(warp))
     addresses = warp.address(instruction.operands[0], mask)
     amounts = warp.read(instruction.operands[1], mask)
@@ -124,12 +126,11 @@ def copy_async(block: Block, warp: Warp, instruction: Instruction, mask: Mask) -
         taken = warp.read(operands[3], mask)[mask].astype(np.int64)
     if (targets % size).any() or (sources % np.uint64(size)).any() or (taken > size).any():
         raise RuntimeError(f"misaligned or too long: {instruction}")
+    waited = warp.has_waited(mask)
     values = np.zeros((targets.size, size), np.uint8)
     for i in range(targets.size):
         if taken[i]:
-            buffer, offset = block.memory.place(
-                sources[i : i + 1], 1, waited=bool(warp.waited[mask][i])
-            )
+            buffer, offset = block.memory.place(sources[i : i + 1], 1, waited=waited)
             end = int(offset[0]) + int(taken[i])
             if end > buffer.size:
                 raise RuntimeError(f"reads past its buffer: {instruction}")
@@ -158,11 +159,12 @@ def copy_bulk(block: Block, warp: Warp, instruction: Instruction, mask: Mask) ->
     if "mbarrier" not in instruction.opcode or "tensor" in instruction.parts:
         raise NotImplementedError(str(instruction))
     target, source, size_operand, barrier_operand = instruction.operands
+    waited = warp.has_waited(mask)
     for lane in np.flatnonzero(mask):
         to = int(warp.address(target, mask)[lane])
         size = int(warp.read(size_operand, mask)[lane])
         address = warp.address(source, mask)[lane : lane + 1]
-        buffer, offset = block.memory.place(address, 1, waited=bool(warp.waited[lane]))
+        buffer, offset = block.memory.place(address, 1, waited=waited)
         begin = int(offset[0])
         if begin + size > buffer.size or to % 16 or size % 16 or begin % 16:
             raise RuntimeError(f"{size} bytes from {begin} of {buffer.size} to {to}: {instruction}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -13,26 +14,15 @@ from tests.ptx_emulator.program import Program, split_operands
 
 LANES = 32
 
-WHOLE_WARP = (
-    "wgmma",
-    "mma.sync",
-    "ldmatrix.sync",
-    "setmaxnreg",
-    "bar.sync",
-    "barrier.sync",
-    "bar.warp.sync",
-    "shfl.sync",
-    "redux.sync",
-    "barrier.cluster",
-    "movmatrix.sync",
-)
-"""What all lanes of a warp must come to together."""
-
 Mask = NDArray[np.bool_]
 """Which lanes take part."""
 
+ALL: Mask = np.ones(LANES, bool)
+"""All of them. Most instructions are for all lanes, and told apart by this very array they are a third of the work."""
+
 _ADDRESS = re.compile(r"^\[\s*([%\w$]+)\s*(?:\+(-?\d+))?\s*\]$")
 _INTEGER = re.compile(r"^-?(0[xX][0-9a-fA-F]+|\d+)U?$")
+_FLOAT = re.compile(r"^0[fFdD][0-9a-fA-F]+$")
 
 
 class UnwrittenRegisterError(Exception):
@@ -51,24 +41,26 @@ class Warp:
     def __init__(self, number: int, program: Program, special: dict[str, Any]) -> None:
         self.number = number
         self.program = program
-        self.place = np.zeros(LANES, np.int64)
-        self.live = np.ones(LANES, bool)
+        self.done = False
+        """Whether all lanes have returned."""
         self.waiting: tuple[int, int] | None = None
         """The barrier it waits at, and how many threads that counts."""
         self.cluster_arrivals = 0
         """How often it came to the barrier of its cluster."""
-        self.asked = np.zeros(LANES, bool)
+        self._together: int | None = 0
+        """Where all lanes stand, or None: then each stands at its place."""
+        self._place = np.zeros(LANES, np.int64)
+        self._live = ALL
+        self._asked = np.zeros(LANES, bool)
         """Lanes that asked an mbarrier in vain: others of the warp come first, as hardware promises progress to all."""
-        self.waited = np.zeros(LANES, bool)
+        self._waited = np.zeros(LANES, bool)
         """Lanes that have waited for the kernel before."""
-        self._special = special
+        self._special = {
+            name: np.broadcast_to(np.asarray(value, np.int64).astype(np.uint64), (LANES,))
+            for name, value in special.items()
+        }
         self._registers: dict[str, Bits] = {}
         self._written: dict[str, Mask] = {}
-
-    @property
-    def done(self) -> bool:
-        """Whether all lanes have returned."""
-        return not self.live.any()
 
     def next_lanes(self) -> tuple[int, Mask]:
         """Gives the foremost place that a lane stands at, and all lanes there: those behind catch up first.
@@ -78,45 +70,93 @@ class Warp:
         Raises:
             RuntimeError: lanes stand at different instructions for whole warps.
         """
-        for lanes in (self.live & ~self.asked, self.live):
-            for place in np.unique(self.place[lanes]):
-                mask = lanes & (self.place == place)
-                whole = self.program.instructions[place].opcode.startswith(WHOLE_WARP)
-                if mask.all() or not whole:
+        if self._together is not None:
+            return self._together, ALL
+        if self._live.all() and not self._asked.any() and (self._place == self._place[0]).all():
+            self._together = int(self._place[0])
+            return self._together, ALL
+        for lanes in (self._live & ~self._asked, self._live):
+            for place in np.unique(self._place[lanes]):
+                mask = lanes & (self._place == place)
+                if mask.all() or not self.program.instructions[place].for_whole_warp:
                     return int(place), mask
-            self.asked[:] = False
-        places = [str(self.program.instructions[at]) for at in np.unique(self.place[self.live])]
+            self._asked[:] = False
+        places = [str(self.program.instructions[at]) for at in np.unique(self._place[self._live])]
         raise RuntimeError(f"parts of warp {self.number} alone: {places}")
 
+    def move(self, lanes: Mask, by: int) -> None:
+        """Has lanes go on by some instructions, or back."""
+        if lanes is ALL and self._together is not None:
+            self._together += by
+        else:
+            self._separate()
+            self._place = np.where(lanes, self._place + by, self._place)
+
+    def go_to(self, lanes: Mask, place: int) -> None:
+        """Has lanes go on elsewhere."""
+        if lanes is ALL:
+            self._together = place
+        else:
+            self._separate()
+            self._place = np.where(lanes, place, self._place)
+
+    def _separate(self) -> None:
+        if self._together is not None:
+            self._place = np.full(LANES, self._together)
+            self._together = None
+
+    def end(self, lanes: Mask) -> None:
+        """Has lanes return."""
+        self._separate()
+        self._live = self._live & ~lanes
+        self.done = not self._live.any()
+
+    def ask_again(self, lanes: Mask) -> None:
+        """Remembers lanes that asked a barrier in vain."""
+        if lanes is not ALL:
+            self._asked |= lanes
+
+    def wait(self, lanes: Mask) -> None:
+        """Has lanes know that the kernel before is over."""
+        self._waited = ALL if lanes is ALL else self._waited | lanes
+
+    def has_waited(self, lanes: Mask) -> bool:
+        """Whether all of some lanes have waited for the kernel before."""
+        return self._waited is ALL or bool(self._waited[lanes].all())
+
     def read(self, operand: str, mask: Mask) -> Bits:
-        """Gives an operand's bits: of a register, a literal, or something special.
+        """Gives an operand's bits: of a register, a literal, or something special. They are not to be written to.
 
         Raises:
             UnwrittenRegisterError: a lane of the mask has not written the register.
         """
-        if operand in self._registers:
-            if not self._written[operand][mask].all():
+        bits = self._registers.get(operand)
+        if bits is not None:
+            written = self._written[operand]
+            if written is not ALL and not written[mask].all():
                 raise UnwrittenRegisterError(operand)
-            return self._registers[operand]
-        if operand in self._special:
-            value = np.asarray(self._special[operand], np.int64).astype(np.uint64)
-            return np.broadcast_to(value, (LANES,))
-        if _INTEGER.match(operand):
-            number = int(operand.rstrip("U"), 0) & 0xFFFF_FFFF_FFFF_FFFF
-            return np.full(LANES, number, np.uint64)
-        if re.match(r"^0[fFdD][0-9a-fA-F]+$", operand):
-            return np.full(LANES, int(operand[2:], 16), np.uint64)
-        raise UnwrittenRegisterError(operand)
+            return bits
+        bits = self._special.get(operand)
+        if bits is None:
+            bits = _literal(operand)
+        if bits is None:
+            raise UnwrittenRegisterError(operand)
+        return bits
 
     def write(self, operand: str, bits: Bits, mask: Mask) -> None:
         """Writes a register's lanes; ``_`` takes nothing."""
         if operand == "_":
             return
+        if mask is ALL:
+            self._registers[operand] = bits
+            self._written[operand] = ALL
+            return
         if operand not in self._registers:
             self._registers[operand] = np.zeros(LANES, np.uint64)
             self._written[operand] = np.zeros(LANES, bool)
         self._registers[operand] = np.where(mask, bits, self._registers[operand])
-        self._written[operand] = self._written[operand] | mask
+        if self._written[operand] is not ALL:
+            self._written[operand] = self._written[operand] | mask
 
     def read_one(self, operand: str, mask: Mask) -> int:
         """Gives an operand that must be the same in all lanes of the mask."""
@@ -134,12 +174,30 @@ class Warp:
 
     def address(self, operand: str, mask: Mask) -> Bits:
         """Gives the addresses in ``[register+offset]``."""
-        found = _ADDRESS.match(operand)
-        if not found:
-            raise NotImplementedError(f"address {operand}")
-        return self.read(found[1], mask) + np.int64(int(found[2] or 0)).astype(np.uint64)
+        register, offset = _address(operand)
+        return self.read(register, mask) + offset
 
 
-def vector(operand: str) -> list[str]:
+@functools.cache
+def _literal(operand: str) -> Bits | None:
+    if _INTEGER.match(operand):
+        number = int(operand.rstrip("U"), 0) & 0xFFFF_FFFF_FFFF_FFFF
+    elif _FLOAT.match(operand):
+        number = int(operand[2:], 16)
+    else:
+        return None
+    return np.full(LANES, number, np.uint64)
+
+
+@functools.cache
+def _address(operand: str) -> tuple[str, np.uint64]:
+    found = _ADDRESS.match(operand)
+    if not found:
+        raise NotImplementedError(f"address {operand}")
+    return found[1], np.int64(int(found[2] or 0)).astype(np.uint64)
+
+
+@functools.cache
+def vector(operand: str) -> tuple[str, ...]:
     """Gives the registers in ``{a, b}``, or the one that stands by itself."""
-    return split_operands(operand[1:-1]) if operand.startswith("{") else [operand]
+    return tuple(split_operands(operand[1:-1])) if operand.startswith("{") else (operand,)
