@@ -22,6 +22,7 @@ from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import count_text
+from gpt_oss_mxfp4.terminal import harmless, shows_output
 from gpt_oss_mxfp4.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
         progress.note(
             "this model has no chat template, so the text is continued as it is; --raw leaves out this note"
         )
+    if shows_output():
+        written, write = write, lambda text: written(harmless(text))
     answer = _answer(prompt, options, write, progress)
     with progress.step(*loading_step(options)):
         pipeline = engine.load(checkpoint, len(prompt.ids), options.max_new_tokens, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import is_harmony
 from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.special_text import reveal
+from gpt_oss_mxfp4.template_encoder import TemplateEncoder
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def encode_chat(
 ) -> Prompt:
     """Encodes a conversation, up to where its next answer begins, by the checkpoint's chat template.
 
+    What looks like a special token in a message is text: a file that is asked about cannot begin another message.
+
     Args:
         checkpoint: what the prompt is for.
         tokenizer: from :func:`load_tokenizer`, with a chat template.
@@ -96,19 +101,25 @@ def encode_chat(
         Refused: the chat template fails, or the tokenizer is another model's.
     """
     asked = {} if effort is None else {"reasoning_effort": effort}
+    encoder = _template_encoder(tokenizer)
     try:
         rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **asked
+            encoder.hide(messages), tokenize=False, add_generation_prompt=True, **asked
         )
     except Exception as error:  # a template is a program: it can fail in every way
         raise Refused(
-            f"{checkpoint.folder}: must hold a chat template that works ({error})"
+            f"{checkpoint.folder}: must hold a chat template that works ({reveal(str(error))})"
         ) from error
-    ids = tokenizer.encode(rendered, add_special_tokens=False)
+    ids = encoder.encode(rendered)
     if not ids:
         raise Refused(f"{checkpoint.folder}: must hold a chat template that gives a prompt")
     ids = _checked_ids(checkpoint, ids)
     return Prompt(ids, tokenizer, harmony=is_harmony(tokenizer, ids), templated=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _template_encoder(tokenizer: Any) -> TemplateEncoder:
+    return TemplateEncoder(tokenizer)
 
 
 def _checked_ids(checkpoint: Checkpoint, ids: Sequence[int]) -> list[int]:

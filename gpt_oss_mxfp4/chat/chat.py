@@ -10,12 +10,13 @@ from dataclasses import fields
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.chat.answer import Answerer
 from gpt_oss_mxfp4.chat.options import ChatOptions
-from gpt_oss_mxfp4.chat.screen import Screen, harmless
+from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.chat.session import Session
 from gpt_oss_mxfp4.chat.turns import TurnReader
 from gpt_oss_mxfp4.options import EngineOptions, Refused
 from gpt_oss_mxfp4.process import interrupts_taken, run_command
 from gpt_oss_mxfp4.progress import Progress
+from gpt_oss_mxfp4.terminal import harmless, shows_output
 
 
 def run_chat(options: ChatOptions) -> int:
@@ -28,7 +29,7 @@ def run_chat(options: ChatOptions) -> int:
         The exit code, see ``cli.main``.
     """
     # Asked before the command gives MAX's prints another standard output.
-    terminal = sys.stdout is not None and sys.stdout.isatty()
+    terminal = shows_output()
     return run_command(functools.partial(_chat, options, terminal), verbose=options.verbose)
 
 

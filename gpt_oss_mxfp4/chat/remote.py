@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
-from gpt_oss_mxfp4.chat.screen import harmless
 from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.key_file import read_keys
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
+from gpt_oss_mxfp4.terminal import harmless
 
 CONNECT_SECONDS = 30
 

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.harmony_header import Kind
+from gpt_oss_mxfp4.terminal import harmless
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 TITLES = {Kind.REASONING: "[analysis]\n", Kind.ANSWER: "[final]\n"}
 """As ``generate --show-reasoning`` has them."""
-
-# All that moves a terminal's cursor, colours it, or has it answer: a model may say it, but not do it.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def harmless(text: str) -> str:
-    """Text for a terminal: control characters, but for line ends and tabs, as pictures of themselves."""
-    return _CONTROLS.sub(_picture, text)
-
-
-def _picture(control: re.Match[str]) -> str:
-    code = ord(control[0])
-    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
 
 
 class Screen:

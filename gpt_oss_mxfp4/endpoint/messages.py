@@ -6,6 +6,7 @@ message, each result behind its call, and instructions in the first message alon
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ def messages_for_template(messages: Sequence[Message]) -> list[Message]:
 
 
 def tools_for_template(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gives tools with a description each, which the published template adds to a text.
+    """Gives tools as the published template can write them.
+
+    It adds a description to a text, and so it does a parameter's default where that has a choice of values or types.
 
     Args:
         tools: as OpenAI's API has them.
@@ -61,12 +64,24 @@ def tools_for_template(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             **tool,
             "function": {
-                **tool["function"],
+                **_with_text_defaults(tool["function"]),
                 "description": tool["function"].get("description") or "",
             },
         }
         for tool in tools
     ]
+
+
+def _with_text_defaults(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_text_defaults(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _with_text_defaults(value) for name, value in schema.items()}
+    chosen = any(isinstance(found.get(name), list) for name in ("enum", "oneOf"))
+    if chosen and not isinstance(found.get("default", ""), str):
+        found["default"] = json.dumps(found["default"])
+    return found
 
 
 def variables_for_template(variables: dict[str, Any], reserved: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,12 @@ from jinja2 import TemplateError
 from max.pipelines.context import TextContext
 from max.pipelines.context.exceptions import InputError, PromptTooLongError
 from max.pipelines.lib import TextTokenizer
-from max.pipelines.lib.tokenizer import replace_unpaired_surrogates, run_with_default_executor
+from max.pipelines.lib.tokenizer import run_with_default_executor
 from max.pipelines.modeling.types import (
     TextGenerationRequest,
     TextGenerationRequestMessage,
     TextGenerationRequestTool,
 )
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from gpt_oss_mxfp4.endpoint.messages import (
@@ -29,8 +27,9 @@ from gpt_oss_mxfp4.endpoint.messages import (
     tools_for_template,
     variables_for_template,
 )
-from gpt_oss_mxfp4.endpoint.special_text import MARK, SpecialText, reveal
 from gpt_oss_mxfp4.harmony import CHANNEL, MESSAGE, stop_ids
+from gpt_oss_mxfp4.special_text import MARK, reveal
+from gpt_oss_mxfp4.template_encoder import TemplateEncoder
 
 FINAL_HEADER = f"{CHANNEL}final{MESSAGE}"
 """What an answer begins with that is nothing but the message to the user."""
@@ -59,12 +58,7 @@ class HarmonyTokenizer(TextTokenizer):
     def __init__(self, model_path: str, pipeline_config: Any, **options: Any) -> None:
         super().__init__(model_path, pipeline_config, **options)
         self._eos_token_ids |= set(stop_ids(self.delegate))
-        self._special_ids = {
-            str(token): i
-            for i, token in self.delegate.added_tokens_decoder.items()
-            if token.special
-        }
-        self._special_text = SpecialText(self._special_ids)
+        self._encoder = TemplateEncoder(self.delegate)
         if SERVER in sys.modules:
             from gpt_oss_mxfp4.endpoint import hooks
 
@@ -102,7 +96,7 @@ class HarmonyTokenizer(TextTokenizer):
         """
         beginning = options.pop(_BEGINNING, "")
         dicts = _checked(messages_for_template, [_flat(message) for message in messages])
-        hide = self._special_text.hide
+        hide = self._encoder.hide
         try:
             rendered = self.delegate.apply_chat_template(
                 hide(dicts),
@@ -122,33 +116,10 @@ class HarmonyTokenizer(TextTokenizer):
         """Tokenizes a text, or takes token ids as they are."""
         if not isinstance(prompt, str) or MARK not in prompt:
             return await super().encode(prompt, add_special_tokens)
-        ids = await run_with_default_executor(self._encode_hidden, prompt)
+        ids = await run_with_default_executor(self._encoder.encode, prompt)
         if self.max_length and len(ids) > self.max_length:
             raise PromptTooLongError(len(ids), self.max_length)
         return np.array(ids)
-
-    def _encode_hidden(self, rendered: str) -> list[int]:
-        ids: list[int] = []
-        for part, special in self._special_text.split(rendered):
-            if special:
-                ids.append(self._special_ids[part])
-            else:
-                text = replace_unpaired_surrogates(part)
-                ids += self._plain.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out the plain copy, which would come to another process with special tokens again."""
-        state = super().__getstate__()
-        state.pop("_plain", None)
-        return state
-
-    @cached_property
-    def _plain(self) -> Any:
-        """The same tokenizer, to which special tokens are text. Few requests need it, and it takes long to make."""
-        plain = Tokenizer.from_str(self.delegate.backend_tokenizer.to_str())
-        plain.encode_special_tokens = True
-        return plain
 
 
 def _flat(message: TextGenerationRequestMessage) -> dict[str, Any]:

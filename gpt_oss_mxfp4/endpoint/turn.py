@@ -1,7 +1,7 @@
 """Turn: what a client is told of the assistant's turn, token by token: its reasoning, its answer, its calls.
 
-Which is which :func:`message_kind` says, but that a call of a tool that was not offered is reasoning: of a built-in one
-(``browser.search``, ``python``), or any where no tools are offered. ``chat`` offers none, and asks for calls all the
+Which is which :func:`message_kind` says, but that some calls are reasoning: of gpt-oss's own tools (``browser.search``,
+``python``) where they are not offered, and any where no tools are. ``chat`` offers none, and asks for calls all the
 same, to tell of them. Nothing here imports MAX.
 """
 
@@ -17,6 +17,9 @@ from gpt_oss_mxfp4.harmony_header import Header, Kind, message_kind
 
 FUNCTIONS = "functions."
 """What stands before the name of a tool that the client offers, where the model calls it."""
+
+_NO_TOOLS = ("browser", "python", "functions", "assistant", "user", "developer", "system", "all")
+"""Recipients that no client has: gpt-oss's own tools, and whom a message may be for that calls none."""
 
 _BETWEEN_MESSAGES = "\n"
 """Stands between two messages of one kind, as in ``generate``'s answers."""
@@ -155,8 +158,9 @@ class HarmonyTurn:
         recipient = header.recipient or ""
         if self._offered is None:
             return self._every_call
-        # A function that was not offered is the client's to refuse, as with OpenAI; one without its prefix is meant.
-        return recipient.startswith(FUNCTIONS) or recipient in self._offered
+        # What was not offered is the client's to refuse, as with OpenAI: as reasoning it would end the turn in nothing.
+        offered = recipient.startswith(FUNCTIONS) or recipient in self._offered
+        return offered or recipient.partition(".")[0] not in _NO_TOOLS
 
     def _tool(self, header: Header) -> str:
         recipient = header.recipient or ""

@@ -87,6 +87,14 @@ STEPS = [
 ]
 
 
+@pytest.mark.parametrize(("terminal", "shown"), [(True, "a\u241b[2Jb\n"), (False, "a\x1b[2Jb\n")])
+def test_text_does_nothing_to_a_terminal(
+    say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: str
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    assert say("a\x1b[2Jb", "--raw", "--max-new-tokens", "6").out == shown
+
+
 def test_the_answer_alone_goes_to_standard_output(say: Callable[..., Said]) -> None:
     said = say(REASONED)
     assert (said.out, said.code) == ("46 €\n", 0)

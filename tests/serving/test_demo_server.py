@@ -98,7 +98,7 @@ def test_held_out_questions_are_answered_by_several_clients_at_once_as_alone(
 
 
 def test_a_tools_round_trip(server: Server) -> None:
-    """As an agent does it: the call's reasoning goes back with it."""
+    """As an agent does it: each answer's message goes back as it came, the call's reasoning with it."""
     messages: list[Any] = [{"role": "user", "content": "What is 47 * 83? Use the calculator."}]
     create = server.client.chat.completions.create
     options: Any = {"model": server.model, "temperature": 0, "tools": [CALCULATOR]}
@@ -108,13 +108,14 @@ def test_a_tools_round_trip(server: Server) -> None:
     [call] = called.message.tool_calls
     assert call.function.name == "calculator"
     assert call.function.arguments == '{"expression": "47 * 83"}'
-    said = {"role", "content", "tool_calls", "reasoning"}
     messages += [
-        called.message.model_dump(exclude_none=True, include=said),
+        called.message,
         {"role": "tool", "tool_call_id": call.id, "content": str(47 * 83)},
     ]
     answered = create(messages=messages, **options).choices[0]
     assert (answered.finish_reason, answered.message.content) == ("stop", "3901")
+    messages += [answered.message, *SUM]
+    assert create(messages=messages, **options).choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": CALCULATOR_NAMED}])

@@ -126,7 +126,7 @@ def test_embeddings_are_left_to_max(
 
 
 def test_the_tokenizer_goes_to_the_worker_as_it_is(scripted: ScriptedServer) -> None:
-    hidden = scripted.tokenizer._special_text.hide("<|start|>")
+    hidden = scripted.tokenizer._encoder.hide("<|start|>")
     asyncio.run(scripted.tokenizer.encode(hidden, False))  # has made its copy for such text
     tokenizer = pickle.loads(pickle.dumps(scripted.tokenizer))
     assert tokenizer.eos_token_ids == scripted.tokenizer.eos_token_ids

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gpt_oss_mxfp4.chat.screen import Screen, harmless
+from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.harmony_header import Kind
+from gpt_oss_mxfp4.terminal import harmless
 
 ANSWER = [
     Piece(Kind.REASONING, "a"),

@@ -116,6 +116,28 @@ def test_a_tool_without_a_description_has_an_empty_one() -> None:
     assert tool == {"type": "function", "function": {"name": "f", "description": ""}}
 
 
+@pytest.mark.parametrize("choice", ["enum", "oneOf"])
+@pytest.mark.parametrize(
+    ("default", "text"),
+    [(None, "null"), (1, "1"), (True, "true"), ("a", "a"), (["é"], '["\\u00e9"]')],
+)
+def test_a_default_beside_a_choice_is_text(choice: str, default: object, text: str) -> None:
+    """The published template adds it to a text there, and there alone."""
+
+    def tool(told: object) -> dict[str, Any]:
+        properties = {
+            "chosen": {choice: [None, "a"], "default": told},
+            "free": {"type": "integer", "default": 1},
+            "default": {"type": "array", "items": {choice: ["a"], "default": told}},
+            choice: {"type": "string"},
+        }
+        parameters = {"type": "object", "properties": properties}
+        function = {"name": "f", "description": "", "parameters": parameters}
+        return {"type": "function", "function": function}
+
+    assert tools_for_template([tool(default)]) == [tool(text)]
+
+
 def test_variables_reach_the_template_without_switches_that_gpt_oss_lacks() -> None:
     variables = {"reasoning_effort": "high", "thinking": True, "enable_thinking": True, "x": 1}
     assert variables_for_template(variables, ["tools"]) == {"reasoning_effort": "high", "x": 1}

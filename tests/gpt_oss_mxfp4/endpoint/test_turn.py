@@ -86,7 +86,10 @@ def test_messages_are_told_by_what_they_are_for(answer: str, expected: list[str]
         ("functions.calculator", TOOLS, "call:calculator(x)"),
         ("functions.other", TOOLS, "call:other(x)"),  # the client's to refuse
         ("calculator", TOOLS, "call:calculator(x)"),
+        ("repo_browser.open", TOOLS, "call:repo_browser.open(x)"),
         ("browser.search", TOOLS, "reasoning:x"),
+        ("browser.search", ["browser.search"], "call:browser.search(x)"),
+        ("user", TOOLS, "reasoning:x"),
         ("python", TOOLS, "reasoning:x"),
         ("functions", TOOLS, "reasoning:x"),
         ("functions.calculator", None, "reasoning:x"),

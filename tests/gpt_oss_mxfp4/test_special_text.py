@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_oss_mxfp4.endpoint.special_text import MARK, SpecialText
+from gpt_oss_mxfp4.special_text import MARK, SpecialText
 
 SPECIAL = SpecialText(["<|start|>", "<|end|>"])
 
