@@ -1,12 +1,15 @@
 """Says where device graphs part from the same steps without them, on a GPU: in tokens that come in, or in logits.
 
-    ./run python scripts/check_device_graphs.py [--model FOLDER] [--precompiled DIR] [--sequences N] [--steps N]
+    ./run python scripts/check_device_graphs.py [--model FOLDER] [--precompiled DIR] [--sequences N] [--alone]
 
 One pipeline continues the same prompts three times. First no step is replayed, though steps overlap as with graphs.
 Then each step is run without the graph and replayed beside it, and waited for: a line says how many of the tokens that
-come in are none, how many logits are NaN, and how far apart the two are. Then steps are replayed as always. The command
-line refuses graphs of several sequences (NOTES N106); this is to find out why. Exits with 1 if a run gives other tokens
-than the first, or a step other logits.
+come in are none, how many logits are NaN, and how far apart the two are. Then steps are replayed as always. Exits with
+1 if a run gives other tokens than the first, or a step other logits.
+
+The command line refuses graphs of several sequences (NOTES N106); this is to find out why. MAX captures graphs of as
+many sequences and fewer, the largest first, so that the last is of one, which alone has been seen to work. With --alone
+no other graph is captured than that of all sequences.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from max.driver import CPU, Buffer
+from max.pipelines.lib.graph_capture import ServeGraphCaptureRunner
 from numpy.typing import NDArray
 
 from gpt_oss_mxfp4 import engine
@@ -68,6 +72,16 @@ def beside(pipeline: Any, vocab_size: int, faults: list[str]) -> Callable[..., A
     return step
 
 
+def capture_alone(sequences: int) -> None:
+    """Has MAX capture the graph of so many sequences and no other."""
+    original = ServeGraphCaptureRunner._probe_verify_widths
+
+    def widths(self: ServeGraphCaptureRunner, batch_size: int) -> Any:
+        return original(self, batch_size) if batch_size == sequences else []
+
+    ServeGraphCaptureRunner._probe_verify_widths = widths
+
+
 def run(
     checkpoint: Checkpoint, options: EngineOptions, sequences: int, steps: int, seed: int
 ) -> list[str]:
@@ -102,8 +116,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--precompiled", type=Path, help="folder that compile has written")
     parser.add_argument("--sequences", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=16, help="default: %(default)s")
+    parser.add_argument("--alone", action="store_true", help="capture no graph of fewer sequences")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts")
     asked = parser.parse_args(words)
+    if asked.alone:
+        capture_alone(asked.sequences)
     options = EngineOptions(devices="gpu", device_graphs=True, precompiled=asked.precompiled)
     faults = run(open_checkpoint(asked.model), options, asked.sequences, asked.steps, asked.seed)
     for fault in faults:

@@ -96,9 +96,11 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
     # Known to fault, and refused by the command line (NOTES N106): no failure of what is offered.
     for dense in max sm90; do
         [ $dense = max ] && compiled=demo || compiled=demo-dense
-        MXFP4_DENSE_KERNEL=$dense timeout -k 5 300 "$python" scripts/check_device_graphs.py \
-            $(on gpu $compiled | grep -o -e "--precompiled .*") > "$results/device-graphs-$dense.txt" 2>&1 \
-            || echo "device graphs of several sequences differ: device-graphs-$dense.txt"
+        for alone in "" --alone; do
+            MXFP4_DENSE_KERNEL=$dense timeout -k 5 300 "$python" scripts/check_device_graphs.py $alone \
+                $(on gpu $compiled | grep -o -e "--precompiled .*") > "$results/device-graphs-$dense$alone.txt" 2>&1 \
+                || echo "device graphs of several sequences differ: device-graphs-$dense$alone.txt"
+        done
     done
     if [ -n "${SYNTHETIC:-}" ]; then
         echo "== synthetic 20b"

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 MOJO = Path(sys.executable).parent / "mojo"
 
-# What tests compile is found again by other tests of the run, and what earlier runs compiled is not. A worker of
-# pytest-xdist inherits the folder of the process that gives it its tests.
+# What tests compile is found again by other tests of the run, and what earlier runs compiled is not, unless a folder is
+# named. A worker of pytest-xdist inherits that of the process that gives it its tests.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
-    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+    _CACHE = os.environ.get("GPT_OSS_MXFP4_TEST_CACHE", "")
+    if not _CACHE:
+        _CACHE = tempfile.mkdtemp(prefix="gpt-oss-mxfp4-")
+        atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
     os.environ["GPT_OSS_MXFP4_CACHE"] = _CACHE
 
 # How long an example takes says what else runs on the machine. A GPU's host has no hypothesis.

@@ -333,6 +333,9 @@ def test_what_is_compiled_for_hopper_is_loaded_and_launched(
     if device_graphs:
         assert f"captured {layers * 10 + around_them}\n" in log.read_text()
         assert done_by["replay"] >= 8
+        # Nothing comes to lie where a graph was told that its numbers are.
+        since = log.read_text().partition("begin capture\n")[2].splitlines()
+        assert not {line.partition(" ")[0] for line in since} & {"free", "set", "beside:"}
     else:
         assert done_by["launch"] > 16 * layers * 10
         blocks = Counter(re.findall(r"^launch (\S+) (\d+) 1 1$", log.read_text(), re.MULTILINE))

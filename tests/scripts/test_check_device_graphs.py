@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from max.driver import Buffer
+from max.pipelines.lib.graph_capture import ServeGraphCaptureRunner
 
 from gpt_oss_mxfp4 import engine
 from scripts import check_device_graphs as script
@@ -74,3 +76,14 @@ def test_what_differs_is_told(
     assert bool(wrong) == bool(told)
     for text in told:
         assert any(text in line for line in wrong)
+
+
+def test_one_graph_may_be_captured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the method that MAX asks of each number of sequences."""
+    runner: Any = ServeGraphCaptureRunner
+    monkeypatch.setattr(runner, "_probe_verify_widths", lambda self, batch_size: [batch_size])
+    script.capture_alone(4)
+    captured = [runner._probe_verify_widths(SimpleNamespace(), n) for n in range(1, 6)]
+    assert captured == [[], [], [], [4], []]
+    source = inspect.getsource(runner.warmup_pre_ready)
+    assert "for width in self._probe_verify_widths(batch_size)" in source

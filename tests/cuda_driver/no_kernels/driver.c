@@ -17,7 +17,8 @@ enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 
 
 typedef uintptr_t address;
 
-// NO_KERNELS_LOG: a file for a line for each launch (with its blocks in x, y and z), capture and replay.
+// NO_KERNELS_LOG: a file for a line for each launch (with its blocks in x, y and z), capture and replay, and for what
+// gives memory back, sets it, or is done beside a capture: a captured graph keeps the addresses that it was given.
 __attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
 {
     static FILE *file;
@@ -75,6 +76,9 @@ int cuEventCreate(address *event, unsigned flags) { *event = new_handle(); retur
 int cuEventElapsedTime(float *milliseconds, address first, address last) { *milliseconds = 1; return SUCCESS; }
 int cuLaunchHostFunc(address stream, void (*function)(void *), void *data) { function(data); return SUCCESS; }
 
+static address capturing; // the stream
+static int captured;      // what it was given meanwhile
+
 // Memory: of the host, which gives pages when they are written.
 
 static struct { address at; size_t size; int of_device; } regions[1 << 16];
@@ -104,12 +108,26 @@ static int find(address at)
 }
 
 int cuMemAlloc_v2(address *at, size_t size) { return reserve(at, size, PAGE, 1); }
-int cuMemAllocAsync(address *at, size_t size, address stream) { return reserve(at, size, PAGE, 1); }
+int cuMemAllocAsync(address *at, size_t size, address stream)
+{
+    note("%s", capturing ? "beside: an allocation\n" : "");
+    return reserve(at, size, PAGE, 1);
+}
 int cuMemAllocHost_v2(address *at, size_t size) { return reserve(at, size, PAGE, 0); }
 int cuMemHostAlloc(address *at, size_t size, unsigned flags) { return reserve(at, size, PAGE, 0); }
 int cuMemHostGetDevicePointer_v2(address *at, address host, unsigned flags) { *at = host; return SUCCESS; }
 int cuMemGetAllocationGranularity(size_t *size, void *properties, int option) { *size = GRANULE; return SUCCESS; }
 int cuMemCreate(address *handle, size_t size, void *properties, uint64_t flags) { *handle = new_handle(); return SUCCESS; }
+
+int cuMemFree_v2(address at) { note("free\n"); return SUCCESS; }
+int cuMemFreeAsync(address at, address stream) { note("free\n"); return SUCCESS; }
+int cuMemUnmap(address at, size_t size) { note("free\n"); return SUCCESS; }
+int cuMemRelease(address handle) { note("free\n"); return SUCCESS; }
+int cuMemAddressFree(address at, size_t size) { note("free\n"); return SUCCESS; }
+int cuMemPoolTrimTo(address pool, size_t size) { note("free\n"); return SUCCESS; }
+int cuMemsetD8Async(address at, unsigned char value, size_t count, address stream) { note("set\n"); return SUCCESS; }
+int cuMemsetD16Async(address at, unsigned short value, size_t count, address stream) { note("set\n"); return SUCCESS; }
+int cuMemsetD32Async(address at, unsigned value, size_t count, address stream) { note("set\n"); return SUCCESS; }
 
 int cuMemAddressReserve(address *at, size_t size, size_t alignment, address hint, uint64_t flags)
 {
@@ -141,15 +159,15 @@ int cuPointerGetAttributes(unsigned count, const int *attributes, void **data, a
 
 // Copies. Weights are not copied: no kernel reads them.
 
-static address capturing;
-static int captured;
-
 static int copy(void *target, const void *source, size_t size, address stream)
 {
     if (stream && stream == capturing)
         captured++;
-    else if (size <= COPIED)
-        memmove(target, source, size);
+    else {
+        note("%s", capturing ? "beside: a copy\n" : "");
+        if (size <= COPIED)
+            memmove(target, source, size);
+    }
     return SUCCESS;
 }
 
@@ -238,6 +256,8 @@ int cuLaunchKernelEx(const struct launch *launch, struct function *function, voi
     note("%s %s %u %u %u\n", valid ? "launch" : "refused", function->name, grid[0], grid[1], grid[2]);
     if (launch->stream && launch->stream == capturing)
         captured++;
+    else
+        note("%s", capturing ? "beside: a launch\n" : "");
     return valid ? SUCCESS : INVALID_VALUE;
 }
 
