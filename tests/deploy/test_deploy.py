@@ -183,6 +183,26 @@ def test_the_service_leads_to_the_pods() -> None:
     assert DEPLOYMENT["spec"]["replicas"] > 1
 
 
+@pytest.mark.parametrize("pod", SERVERS)
+def test_pods_that_take_a_nodes_first_cpus_never_share_a_node(pod: str) -> None:
+    assert "threads" in flags({"deployment": "cpu"}.get(pod, pod))
+    pods: Any = PODS[pod]
+    kserve: Any = objects("InferenceService")["kubernetes/kserve/inference_service.yaml"]["spec"]
+    owner: Any = DEPLOYMENT["spec"] if pod == "deployment" else kserve["predictor"]
+    [rule] = pods["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    labels = owner["template"]["metadata"]["labels"] if pod == "deployment" else owner["labels"]
+    assert rule["labelSelector"]["matchLabels"].items() <= labels.items()
+    strategy = owner["strategy" if pod == "deployment" else "deploymentStrategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_pods_of_gpus_may_share_a_node() -> None:
+    gpu = objects("Deployment")["kubernetes/gpu/deployment.yaml"]
+    assert gpu["spec"]["template"]["spec"]["affinity"] is None
+    assert "threads" not in flags("gpu")
+
+
 def test_prometheus_finds_the_metrics() -> None:
     notes = DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]
     assert notes["prometheus.io/port"] == str(METRICS_PORT)
