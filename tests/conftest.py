@@ -51,6 +51,13 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20251120)
 
 
+@pytest.fixture(autouse=True)
+def precision() -> None:
+    """What a test before asked for by loading a model, which does it through the environment, is over."""
+    for variable in ("GPT_OSS_MXFP4_ACTIVATIONS", "GPT_OSS_MXFP4_DENSE_WEIGHTS"):
+        os.environ.pop(variable, None)
+
+
 @pytest.fixture(scope="session")
 def session() -> InferenceSession:
     """One session for all graphs: its thread pool and kernel cache are made once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -20,8 +21,10 @@ from max.serve.pipelines.llm import TokenGeneratorOutput, TokenGeneratorPipeline
 from max.serve.router import openai_routes
 from max.serve.router.openai_routes import OpenAIChatResponseGenerator
 from max.serve.schemas.openai import CreateChatCompletionRequest, CreateCompletionRequest
+from starlette.requests import Request
 
 from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
+from gpt_oss_mxfp4.endpoint.messages import drop_nulls
 from gpt_oss_mxfp4.endpoint.requests import RequestError, Sampler, check_chat, check_completion
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
 from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
@@ -170,8 +173,10 @@ def _reading_calls(ours: type[TextTokenizer], original: Any) -> Any:
 def _refusing_the_ignored(ours: type[TextTokenizer], original: Any) -> Any:
     @functools.wraps(original)
     async def parse_body(request: Any, request_id: Any, model_cls: Any) -> Any:
-        body = await original(request, request_id, model_cls)
         known = isinstance(request.app.state.pipeline.tokenizer, ours)
+        if known and model_cls is CreateChatCompletionRequest:
+            request = _without_nulls(request, await request.body())
+        body = await original(request, request_id, model_cls)
         if not known or model_cls not in (CreateChatCompletionRequest, CreateCompletionRequest):
             return body
         sampler = _sampler(openai_routes.get_app_pipeline_config(request.app))
@@ -189,6 +194,22 @@ def _refusing_the_ignored(ours: type[TextTokenizer], original: Any) -> Any:
         return body
 
     return parse_body
+
+
+def _without_nulls(request: Request, body: bytes) -> Request:
+    """Gives a request whose messages say nothing of what they do not have."""
+    try:
+        parsed = json.loads(body) if b"null" in body else None
+    except ValueError:  # which MAX tells of
+        return request
+    if not isinstance(parsed, dict) or not drop_nulls(parsed.get("messages")):
+        return request
+    changed = json.dumps(parsed).encode()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": changed}
+
+    return Request(request.scope, receive)
 
 
 def _without_empty_log_probabilities(original: Any) -> Any:

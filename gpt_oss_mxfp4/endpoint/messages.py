@@ -52,6 +52,24 @@ def messages_for_template(messages: Sequence[Message]) -> list[Message]:
     return found
 
 
+def drop_nulls(messages: object) -> bool:
+    """Drops what messages say they do not have; says whether there was any.
+
+    OpenAI's clients give an answer's message back as it came, with null for ``function_call`` and the like, and MAX
+    26.7.0, whose answers have those, refuses them in a request. An answer's ``content`` may be null.
+
+    Args:
+        messages: what a request has for them, of whatever kind.
+    """
+    found = False
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict):
+            for key in [k for k, value in message.items() if value is None and k != "content"]:
+                del message[key]
+                found = True
+    return found
+
+
 def tools_for_template(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Gives tools as the published template can write them.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from enum import Enum
 from typing import Any
@@ -13,7 +12,6 @@ from gpt_oss_mxfp4.serving.api_key import ApiKeys
 from gpt_oss_mxfp4.serving.body import parse_object
 from gpt_oss_mxfp4.serving.checks import CHECKS, check_request
 from gpt_oss_mxfp4.serving.errors import Headers, Rejected
-from gpt_oss_mxfp4.serving.messages import drop_nulls
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -126,10 +124,7 @@ class Front:
             )
         if method == "POST" and path in CHECKS:
             body = await self._read_body(scope, receive)
-            request = parse_object(body)
-            check_request(path, request, self._model, self._vocab_size)
-            if drop_nulls(request.get("messages") or []):
-                body = json.dumps(request).encode()
+            check_request(path, parse_object(body), self._model, self._vocab_size)
             receive = _replayed(body, receive)
         headers = [header for header in scope["headers"] if header[0] not in DROPPED_HEADERS]
         await self._inner({**scope, "headers": headers}, receive, answer)
@@ -213,7 +208,7 @@ class _Answer:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read, then what comes after it."""
+    """Gives a body that was read once more, then what comes after it."""
     given = False
 
     async def replay() -> Message:

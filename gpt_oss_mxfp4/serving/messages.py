@@ -1,4 +1,4 @@
-"""What is wrong with the messages of a chat, and what of them is left out."""
+"""What is wrong with the messages of a chat."""
 
 from __future__ import annotations
 
@@ -26,23 +26,6 @@ def check_messages(messages: object) -> None:
         raise Rejected(400, "`messages` must hold at least one message.", "messages")
     for index, message in enumerate(messages):
         _check_message(f"messages[{index}]", message)
-
-
-def drop_nulls(messages: list[dict[str, object]]) -> bool:
-    """Drops what messages say they do not have; says whether there was any.
-
-    OpenAI's clients give an answer's message back as it came, with null for ``function_call`` and the like, and MAX
-    26.7.0, whose answers have those, refuses them in a request. A call's ``content`` may be null.
-
-    Args:
-        messages: of a request that was checked.
-    """
-    found = False
-    for message in messages:
-        for key in [key for key, value in message.items() if value is None and key != "content"]:
-            del message[key]
-            found = True
-    return found
 
 
 def _check_message(name: str, message: object) -> None:

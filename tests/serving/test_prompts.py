@@ -115,6 +115,16 @@ def test_a_call_and_its_result_with_the_reasoning_before_it(
     assert prompt(scripted, USER, called, RESULT) == f"{expected}{ANSWER}"
 
 
+def test_messages_may_say_null_of_what_they_do_not_have(scripted: ScriptedServer) -> None:
+    """As MAX's own answers do, which OpenAI's clients give back."""
+    nulls = {"function_call": None, "name": None, "refusal": None, "audio": None}
+    answer = {"role": "assistant", "content": "408"}
+    plain = prompt(scripted, USER, answer, USER)
+    assert prompt(scripted, USER, answer | nulls | {"tool_calls": None}, USER) == plain
+    called = prompt(scripted, USER, CALLED | {"content": ""}, RESULT)
+    assert prompt(scripted, USER, CALLED | nulls | {"content": None}, RESULT) == called
+
+
 NAMED = {"type": "function", "function": {"name": "calculator"}}
 
 

@@ -105,17 +105,6 @@ def test_a_good_request_gets_through_byte_for_byte_and_is_logged_without_its_tex
     assert "secret" not in line
 
 
-def test_what_messages_do_not_have_is_left_out() -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    answer = {"role": "assistant", "content": None, "tool_calls": [call]}
-    nulls = {"function_call": None, "name": None, "refusal": None}
-    question = {"role": "user", "content": "灯台"}
-    request = {"model": "demo", "messages": [question, {**answer, **nulls}], "stop": None}
-    status, body = Client()("POST", "/v1/chat/completions", json.dumps(request).encode())
-    assert status == 200
-    assert json.loads(body) == {**request, "messages": [question, answer]}
-
-
 @pytest.mark.parametrize("fault", [None, OSError])
 def test_what_an_exchange_has_begun_ends_before_it_is_logged(fault: type[OSError] | None) -> None:
     async def begins(scope: Any, receive: Any, send: Any) -> None:
