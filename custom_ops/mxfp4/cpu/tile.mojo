@@ -52,6 +52,12 @@ def _scales_per_step[Rows: WeightRows]() -> Int:
     return _chunks_per_step[Rows]() * groups_per_chunk[Rows]()
 
 
+def _goes_by_groups[Rows: WeightRows, fold: Bool]() -> Bool:
+    """Whether a group's products are summed by themselves: for the weights' scale, or each token's.
+    """
+    return Rows.group_lanes > 0 and (Rows.word == DType.int8 or not fold)
+
+
 @inline(.always)
 def _load_tokens[tm: Int](line: WordPointer) -> Array[Words, tm]:
     var tokens = Array[Words, tm](fill=Words(0))
@@ -212,7 +218,7 @@ def _decode_rows[
                 _decode_chunk[Rows, fold, False](weights, row, chunk, read, target)
             else:
                 _decode_chunk[Rows, fold, True](weights, row, chunk, read, target)
-        comptime if groups > 0 and (Rows.word == DType.int8 or not fold):
+        comptime if _goes_by_groups[Rows, fold]():
             for i in range(chunks):
                 scales.unsafe_store[alignment=4](
                     r * _scales_per_step[Rows]() + i * groups,
@@ -266,7 +272,7 @@ def _tile_all[
     scales: WordPointer,
     y: FloatPointer,
 ):
-    comptime scale_sums = Rows.group_lanes > 0 and (Rows.word == DType.int8 or not fold)
+    comptime by_groups = _goes_by_groups[Rows, fold]()
     comptime step = _chunks_per_step[Rows]()
     var words_buffer = Array[Words, _ROWS * step * Rows.vectors](fill=Words(0))
     var scales_buffer = Array[Words, _ROWS * step](fill=Words(0))
@@ -314,7 +320,7 @@ def _tile_all[
                 var y_part = y_rows.unsafe_offset(t * LANES)
                 comptime for width in range(1, _TM + 1):
                     if tm == width:
-                        comptime if scale_sums:
+                        comptime if by_groups:
                             comptime for r in range(0, _ROWS, _SCALED_ROWS):
                                 _multiply_groups[Rows, _SCALED_ROWS, width, fold](
                                     words.unsafe_offset(r * _words_per_step[Rows]()),

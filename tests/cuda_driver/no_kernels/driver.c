@@ -79,6 +79,12 @@ int cuLaunchHostFunc(address stream, void (*function)(void *), void *data) { fun
 static address capturing; // the stream
 static int captured;      // what it was given meanwhile
 
+static void note_beside(const char *what)
+{
+    if (capturing)
+        note("beside: %s\n", what);
+}
+
 // Memory: of the host, which gives pages when they are written.
 
 static struct { address at; size_t size; int of_device; } regions[1 << 16];
@@ -110,7 +116,7 @@ static int find(address at)
 int cuMemAlloc_v2(address *at, size_t size) { return reserve(at, size, PAGE, 1); }
 int cuMemAllocAsync(address *at, size_t size, address stream)
 {
-    note("%s", capturing ? "beside: an allocation\n" : "");
+    note_beside("an allocation");
     return reserve(at, size, PAGE, 1);
 }
 int cuMemAllocHost_v2(address *at, size_t size) { return reserve(at, size, PAGE, 0); }
@@ -164,7 +170,7 @@ static int copy(void *target, const void *source, size_t size, address stream)
     if (stream && stream == capturing)
         captured++;
     else {
-        note("%s", capturing ? "beside: a copy\n" : "");
+        note_beside("a copy");
         if (size <= COPIED)
             memmove(target, source, size);
     }
@@ -257,7 +263,7 @@ int cuLaunchKernelEx(const struct launch *launch, struct function *function, voi
     if (launch->stream && launch->stream == capturing)
         captured++;
     else
-        note("%s", capturing ? "beside: a launch\n" : "");
+        note_beside("a launch");
     return valid ? SUCCESS : INVALID_VALUE;
 }
 
