@@ -49,7 +49,9 @@ class RemoteModel:
         if address.scheme not in ("http", "https") or not address.hostname or port == 0:
             raise Refused(f"--url: must be like http://127.0.0.1:8000, got {self._url!r}")
         self._secure = address.scheme == "https"
-        self._host, self._port = address.hostname, port
+        self._host = address.hostname
+        # Without one HTTPConnection looks for a port behind the last colon, which an IPv6 address has too.
+        self._port = port or (443 if self._secure else 80)
         self._path = address.path.rstrip("/").removesuffix("/v1")
         self._key = next(iter(read_keys(options.api_key_file)), "")  # a server's own may be several
         self._socket: socket.socket | None = None
@@ -114,12 +116,13 @@ class RemoteModel:
         self, method: str, path: str, body: dict[str, Any] | None
     ) -> Iterator[http.client.HTTPResponse]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
+        connection: http.client.HTTPConnection | None = None
         headers = {"Content-Type": "application/json", "Accept": "*/*"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
             try:
+                connection = kind(self._host, self._port, timeout=CONNECT_SECONDS)
                 connection.connect()
                 self._socket = connection.sock
                 if self._stopped:  # while there was no socket to close
@@ -137,7 +140,8 @@ class RemoteModel:
             yield response
         finally:
             self._socket = None
-            connection.close()
+            if connection:  # there is none to a name that cannot be
+                connection.close()
 
     def _refusal(self, response: http.client.HTTPResponse) -> str:
         if response.status == 401:

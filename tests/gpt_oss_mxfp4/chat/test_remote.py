@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -168,6 +169,37 @@ def test_an_address_that_is_none_is_refused(chat: Chat, url: str) -> None:
     done = chat(url, "")
     assert done.err == f"gpt-oss-mxfp4: --url: must be like http://127.0.0.1:8000, got {url!r}\n"
     assert done.code == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://host", ("host", 80)),
+        ("http://[::1]", ("::1", 80)),  # which HTTPConnection takes for port 1 of ":"
+        ("http://[2001:db8::abcd]", ("2001:db8::abcd", 80)),
+        ("https://[2001:db8::abcd]/v1", ("2001:db8::abcd", 443)),
+        ("https://[::1]:8000", ("::1", 8000)),
+    ],
+)
+def test_a_port_is_the_addresss_own_or_its_schemes(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, url: str, address: tuple[str, int]
+) -> None:
+    asked = []
+
+    def unreachable(address: tuple[str, int], *_: object) -> None:
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    done = chat(url, "One?\n")
+    assert done == Done("", f"gpt-oss-mxfp4: {url}: cannot be reached (no network)\n", 2)
+    assert asked == [address]
+
+
+def test_a_hosts_name_that_cannot_be_is_told_in_one_line(chat: Chat) -> None:
+    done = chat("http://my host:8000", "One?\n")
+    assert (done.out, done.code) == ("", 2)
+    assert re.fullmatch(r"gpt-oss-mxfp4: http://my host:8000: cannot be reached \(.*\)\n", done.err)
 
 
 def test_a_key_is_sent_and_a_missing_one_told(
