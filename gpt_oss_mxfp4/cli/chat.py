@@ -9,7 +9,7 @@ from gpt_oss_mxfp4.chat.chat import run_chat
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
 from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
-from gpt_oss_mxfp4.cli.values import path, positive
+from gpt_oss_mxfp4.cli.values import path, positive, text
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 
@@ -37,7 +37,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help=f"file with the server's API key; default: the environment variable {API_KEY_VARIABLE}",
     )
-    add("--system", default="", metavar="TEXT", help="instructions that precede the conversation")
+    add(
+        "--system",
+        type=text,
+        default="",
+        metavar="TEXT",
+        help="instructions that precede the conversation",
+    )
     add(
         "--effort",
         choices=get_args(Effort),

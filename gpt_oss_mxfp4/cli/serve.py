@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
-from gpt_oss_mxfp4.cli.values import path, port, positive
+from gpt_oss_mxfp4.cli.values import path, port, positive, text
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 from gpt_oss_mxfp4.serving.options import SERVED_BATCH_SIZE, ServeOptions
@@ -41,6 +41,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add(
         "--model-name",
         dest="name",
+        type=text,
         metavar="NAME",
         help="model name used in requests; default: the Hub id or the folder's name",
     )

@@ -12,15 +12,20 @@ from pathlib import Path
 from gpt_oss_mxfp4.options import MAX_TEMPERATURE
 
 
-def prompt_text(text: str) -> str:
-    """Text that is not empty and valid UTF-8."""
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
+def text(value: str) -> str:
+    """Valid UTF-8."""
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError:  # undecodable bytes on the command line
         raise argparse.ArgumentTypeError("must be valid UTF-8") from None
-    return text
+    return value
+
+
+def prompt_text(value: str) -> str:
+    """Text that is not empty and valid UTF-8."""
+    if not value:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text(value)
 
 
 def path(text: str) -> Path:

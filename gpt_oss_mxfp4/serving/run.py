@@ -50,6 +50,11 @@ def run_serve(options: ServeOptions) -> int:
 def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
     if not options.served_name.strip():
         raise Refused("--model-name: must not be empty")
+    try:
+        options.served_name.encode()
+    except UnicodeEncodeError as error:  # a folder's name may be any bytes, an answer's JSON not
+        told = f"--model-name: must be valid UTF-8, got {options.served_name!r}"
+        raise Refused(told) from error
     if options.port and options.port == options.metrics_port:
         raise Refused(f"--metrics-port: must be another than --port, {options.port}")
     check_graphs(options, options.max_batch_size, "--max-batch-size")

@@ -44,6 +44,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         ),
         (["generate", "--prompt", ""], "argument --prompt: must not be empty"),
         (["generate", "--prompt", "\udcff"], "argument --prompt: must be valid UTF-8"),
+        (
+            ["chat", "--url", "http://127.0.0.1:9", "--system", "\udcff"],
+            "argument --system: must be valid UTF-8",
+        ),
         (["--temperature", "-1"], "argument --temperature: must be between 0 and 2, got -1"),
         (["--temperature", "nan"], "argument --temperature: must be a number, got 'nan'"),
         (["--temperature", "hot"], "argument --temperature: must be a number, got 'hot'"),

@@ -57,6 +57,7 @@ def test_each_argument_is_an_option(asked: list[ServeOptions]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--model-name", "\udcff"], "argument --model-name: must be valid UTF-8"),
         (["--port", "65536"], "argument --port: must be between 0 and 65535, got 65536"),
         (["--port", "http"], "argument --port: must be a whole number, got 'http'"),
         (["--max-batch-size", "0"], "argument --max-batch-size: must be at least 1, got 0"),

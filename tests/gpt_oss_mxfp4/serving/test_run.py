@@ -22,6 +22,8 @@ from tests.golden import CHECKPOINT
     [
         ({"name": ""}, "--model-name: must not be empty"),
         ({"name": " "}, "--model-name: must not be empty"),
+        ({"name": "\udcff"}, r"--model-name: must be valid UTF-8, got '\udcff'"),
+        ({"model": "/a/\udcff"}, r"--model-name: must be valid UTF-8, got '/a/\udcff'"),
         ({"port": 9, "metrics_port": 9}, "--metrics-port: must be another than --port, 9"),
         (
             {"precompiled": Path("/nowhere")},
