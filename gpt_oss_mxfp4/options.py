@@ -12,6 +12,9 @@ DEMO_MODEL = Path(__file__).parent / "demo_model"
 MAX_TEMPERATURE = 2.0
 """MAX's own limit."""
 
+MAX_TOKENS = 2**31 - 1
+"""Of every count of tokens, and of how many are sampled from; a sequence is shorter."""
+
 CACHE_LOGGER = "max.pipelines.gpt_oss_mxfp4.cache"
 """Logger of what befalls the cache of compiled graphs; MAX shows it with its own, the command as notes."""
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from gpt_oss_mxfp4.cli.values import positive, seed, share, temperature
+from gpt_oss_mxfp4.cli.values import positive, seed, share, temperature, top_k
 from gpt_oss_mxfp4.options import SamplingOptions
 
 
@@ -31,7 +31,7 @@ def add_sampling(verb: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
         metavar="T",
         help="sampling temperature; default: 0, always the most likely token, or 1 with --top-k or --top-p",
     )
-    add("--top-k", type=positive, metavar="K", help="sample only from the K most likely tokens")
+    add("--top-k", type=top_k, metavar="K", help="sample only from the K most likely tokens")
     add(
         "--top-p",
         type=share,

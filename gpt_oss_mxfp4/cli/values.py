@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from gpt_oss_mxfp4.options import MAX_TEMPERATURE
+from gpt_oss_mxfp4.options import MAX_TEMPERATURE, MAX_TOKENS
 
 
 def text(value: str) -> str:
@@ -65,6 +65,14 @@ def positive(text: str) -> int:
     value = _integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def top_k(text: str) -> int:
+    """A number of tokens from 1 to the most that anything may have."""
+    value = _integer(text)
+    if not 1 <= value <= MAX_TOKENS:
+        raise argparse.ArgumentTypeError(f"must be between 1 and {MAX_TOKENS}, got {text}")
     return value
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt_oss_mxfp4.endpoint.messages import EFFORTS
+from gpt_oss_mxfp4.options import MAX_TOKENS
 from gpt_oss_mxfp4.serving.errors import (
     Rejected,
     json_name,
@@ -23,9 +24,6 @@ from gpt_oss_mxfp4.serving.messages import check_messages
 from gpt_oss_mxfp4.serving.tools import check_tool_choice, check_tools
 
 Request = Mapping[str, Any]
-
-MAX_TOKENS = 2**31 - 1
-"""Of every count of tokens; a sequence is shorter."""
 
 MAX_LOGPROBS = 7
 """Likeliest tokens that MAX's logits graph can report; more would end its worker."""

@@ -52,7 +52,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         (["--temperature", "nan"], "argument --temperature: must be a number, got 'nan'"),
         (["--temperature", "hot"], "argument --temperature: must be a number, got 'hot'"),
         (["--top-p", "0"], "argument --top-p: must be above 0 and at most 1, got 0"),
-        (["--top-k", "0"], "argument --top-k: must be at least 1, got 0"),
+        (["--top-k", "0"], "argument --top-k: must be between 1 and 2147483647, got 0"),
+        (
+            ["--top-k", "9223372036854775808"],
+            "argument --top-k: must be between 1 and 2147483647, got 9223372036854775808",
+        ),
         (
             ["--max-new-tokens", "2.5"],
             "argument --max-new-tokens: must be a whole number, got '2.5'",
