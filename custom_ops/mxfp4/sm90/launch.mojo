@@ -1,7 +1,11 @@
 """Enqueues the grouped matmuls for Hopper on a device's stream."""
 
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
-from max.gpu.host.launch_attribute import LaunchAttribute
+from max.gpu.host.launch_attribute import (
+    LaunchAttribute,
+    LaunchAttributeID,
+    LaunchAttributeValue,
+)
 
 from ..activations import Activations
 from ..gpu.overlap import overlap_attributes
@@ -27,6 +31,9 @@ comptime MAX_ELEMENTS = 1 << 34
 
 comptime MAX_ITEMS = 1 << 30
 """Limit on output tiles: the kernel counts them, and up to one grid more, in signed 32-bit integers."""
+
+comptime _ALL_SHARED = 100
+"""Percent of a multiprocessor's shared memory that a launch asks for, of what its first-level cache could have, too."""
 
 
 def enqueue_grouped_matmul[
@@ -157,6 +164,8 @@ def enqueue_grouped_mlp(
 ) raises:
     """Launches both matmuls: for few tokens as one kernel, which loads the second's weights right after the first's.
 
+    Where the device has no room for all blocks of that kernel side by side, each matmul is a launch.
+
     Either way the launch overlaps the preceding kernel, which may write every input but weights and biases.
 
     Args:
@@ -173,26 +182,28 @@ def enqueue_grouped_mlp(
     Raises:
         As `enqueue_grouped_matmul`.
     """
-    var config = choose_config(activations.rows, experts)
-    var few = config == DECODE_8 or config == DECODE_16
+    if activations.rows == 0 or experts == 0:
+        return
     var between = Activations.in_expert_order(
         rebind[ConstPointer[DType.bfloat16]](inner.y), activations.rows, inner.n // 2
     )
-    # Sizes with nothing to multiply are left to the separate launches.
-    if not few or activations.rows == 0 or activations.k == 0 or inner.n == 0 or experts == 0:
-        enqueue_grouped_matmul(ctx, inner, activations, gate_up, offsets, experts, overlapping=True)
-        enqueue_grouped_matmul(ctx, output, between, down, offsets, experts, overlapping=True)
-        return
-    _check(activations, experts)
-    _check(between, experts)
-    if config == DECODE_8:
-        _enqueue_mlp[MLP_8](
-            ctx, output, inner, stored, activations, gate_up, down, offsets, experts
-        )
-    else:
-        _enqueue_mlp[MLP_16](
-            ctx, output, inner, stored, activations, gate_up, down, offsets, experts
-        )
+    # Sizes without products are left to the separate launches.
+    if activations.k > 0 and inner.n > 0:
+        _check(activations, experts)
+        _check(between, experts)
+        var config = choose_config(activations.rows, experts)
+        if config == DECODE_8:
+            if _enqueue_mlp[MLP_8](
+                ctx, output, inner, stored, activations, gate_up, down, offsets, experts
+            ):
+                return
+        elif config == DECODE_16:
+            if _enqueue_mlp[MLP_16](
+                ctx, output, inner, stored, activations, gate_up, down, offsets, experts
+            ):
+                return
+    enqueue_grouped_matmul(ctx, inner, activations, gate_up, offsets, experts, overlapping=True)
+    enqueue_grouped_matmul(ctx, output, between, down, offsets, experts, overlapping=True)
 
 
 def _enqueue_mlp[
@@ -207,19 +218,44 @@ def _enqueue_mlp[
     down: ConstPointer[DType.uint8],
     offsets: ConstPointer[DType.int32],
     experts: Int,
-) raises:
+) raises -> Bool:
+    """Launches both matmuls as one kernel, unless the device has no room for its blocks side by side.
+
+    Blocks wait for each other, so the whole grid must be resident at once. That cannot be seen from here where other
+    blocks keep their place for as long as these wait: such a kernel of another stream, or of another process, if MPS
+    lets both run on the same multiprocessors.
+
+    Returns:
+        Whether it was launched.
+    """
     var rows = activations.rows
     # The kernel numbers the items of both matmuls consecutively.
     _check_items(
         config.most_items_listed(rows, experts, inner.n)
         + config.most_items_listed(rows, experts, output.n)
     )
+    var kernel = ctx.compile_function[grouped_mlp_kernel[config]](
+        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(config.shared_bytes()))
+    )
+    var resident = kernel.occupancy_max_active_blocks_per_multiprocessor(
+        config.threads(), config.shared_bytes()
+    )
+    if resident < config.blocks:
+        return False
     var items = config.most_items(rows, experts, inner.n) + config.most_items(
         rows, experts, output.n
     )
-    # Blocks wait for each other, so the whole grid must be resident at once.
-    var there = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT)) * config.blocks
-    ctx.enqueue_function[grouped_mlp_kernel[config]](
+    var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
+    var attributes = overlap_attributes(ctx)
+    # What is resident at most is so only where the first-level cache gets no more than what must be left of it.
+    attributes.append(
+        LaunchAttribute(
+            LaunchAttributeID.PREFERRED_SHARED_MEMORY_CARVEOUT,
+            LaunchAttributeValue(UInt32(_ALL_SHARED)),
+        )
+    )
+    ctx.enqueue_function(
+        kernel,
         output.y,
         inner.y,
         stored,
@@ -236,9 +272,9 @@ def _enqueue_mlp[
         Int32(inner.n // 2),
         Int32(activations.top_k),
         inner.limit,
-        grid_dim=min(items, there),
+        grid_dim=min(items, multiprocessors * config.blocks),
         block_dim=config.threads(),
         shared_mem_bytes=config.shared_bytes(),
-        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(UInt32(config.shared_bytes())),
-        attributes=overlap_attributes(ctx),
+        attributes=attributes^,
     )
+    return True

@@ -14,6 +14,7 @@
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2 };
 enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 48 * 1024 };
+enum { SHARED_BYTES = 228 * 1024, RESERVED = 1024, REGISTERS = 65536 }; // of a multiprocessor, a block, a multiprocessor
 
 typedef uintptr_t address;
 
@@ -233,9 +234,15 @@ int cuFuncSetAttribute(struct function *function, int attribute, int value)
 // Asked for one parameter after the other, until there is none.
 int cuFuncGetParamInfo(struct function *function, size_t index, size_t *offset, size_t *size) { return INVALID_VALUE; }
 
+// NO_KERNELS_SHARED_BYTES: what a multiprocessor has of it, if not what an H200's has.
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, struct function *f, int threads, size_t shared_bytes)
 {
-    *blocks = 2;
+    const char *asked = getenv("NO_KERNELS_SHARED_BYTES");
+    int registers, by_shared_bytes = (asked ? atoi(asked) : SHARED_BYTES) / (RESERVED + (int)shared_bytes);
+    cuFuncGetAttribute(&registers, 4, f);
+    *blocks = REGISTERS / (registers * threads);
+    if (*blocks > by_shared_bytes)
+        *blocks = by_shared_bytes;
     return SUCCESS;
 }
 
@@ -259,6 +266,8 @@ int cuLaunchKernelEx(const struct launch *launch, struct function *function, voi
     for (unsigned i = 0; i < launch->attribute_count; i++)
         if (launch->attributes[i].id == 4) // the cluster's dimensions
             valid = valid && launch->attributes[i].value[0] && grid[0] % launch->attributes[i].value[0] == 0;
+        else if (launch->attributes[i].id == 14)
+            note("percent of shared memory %s %u\n", function->name, launch->attributes[i].value[0]);
     note("%s %s %u %u %u\n", valid ? "launch" : "refused", function->name, grid[0], grid[1], grid[2]);
     if (launch->stream && launch->stream == capturing)
         captured++;
