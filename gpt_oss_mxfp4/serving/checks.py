@@ -28,6 +28,9 @@ Request = Mapping[str, Any]
 MAX_LOGPROBS = 7
 """Likeliest tokens that MAX's logits graph can report; more would end its worker."""
 
+MAX_PROMPTS = 128
+"""Of one request: MAX makes them all before anybody else is answered."""
+
 INTEGERS: dict[str, tuple[int, int]] = {
     "max_tokens": (1, MAX_TOKENS),
     "max_completion_tokens": (1, MAX_TOKENS),
@@ -153,6 +156,8 @@ def _check_completion(request: Request, vocab_size: int) -> None:
         raise Rejected(400, "`prompt` must not be empty.", "prompt")
     else:
         raise wrong_type("prompt", "a string, a list of strings or token ids", prompt)
+    if len(prompts) > MAX_PROMPTS:
+        raise Rejected(400, f"`prompt` must hold at most {MAX_PROMPTS} prompts.", "prompt")
     for one in prompts:
         if not one:
             raise Rejected(400, "`prompt` must not be empty.", "prompt")

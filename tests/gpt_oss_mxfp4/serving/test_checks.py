@@ -252,6 +252,8 @@ def test_an_effort_that_gpt_oss_does_not_have_is_told(effort: Any, got: str) -> 
         ([1, True], "`prompt` must be a list of token ids, not a boolean."),
         ([1000], "`prompt` must hold token ids between 0 and 999, got 1000."),
         ([-1], "`prompt` must hold token ids between 0 and 999, got -1."),
+        (["a"] * 129, "`prompt` must hold at most 128 prompts."),
+        ([[VOCAB]] * 129, "`prompt` must hold at most 128 prompts."),
         (
             [[1], [2**70]],
             "`prompt` must hold token ids between 0 and 999, got 1180591620717411303424.",
@@ -260,7 +262,7 @@ def test_an_effort_that_gpt_oss_does_not_have_is_told(effort: Any, got: str) -> 
 )
 def test_prompts_that_are_wrong_are_told(prompt: Any, message: str) -> None:
     refused = rejection(COMPLETION, {"model": "demo", "prompt": prompt})
-    assert (refused.status, refused.message) == (400, message)
+    assert (refused.status, refused.message, refused.param) == (400, message, "prompt")
 
 
 def test_a_stream_has_one_prompt() -> None:
@@ -293,7 +295,7 @@ def test_what_openais_clients_send_is_taken(request_: dict[str, Any]) -> None:
     check_request(CHAT, {"model": "demo"} | request_, "demo", VOCAB)
 
 
-@pytest.mark.parametrize("prompt", ["a", ["a", "b"], [0, 999], [[1], [2, 3]]])
+@pytest.mark.parametrize("prompt", ["a", ["a", "b"], [0, 999], [0] * 129, [[1], [2, 3]], ["a"] * 128])
 def test_all_four_kinds_of_prompts_are_taken(prompt: Any) -> None:
     check_request(COMPLETION, {"model": "demo", "prompt": prompt, "logprobs": 7}, "demo", VOCAB)
 
