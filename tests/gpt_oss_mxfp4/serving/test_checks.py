@@ -295,7 +295,9 @@ def test_what_openais_clients_send_is_taken(request_: dict[str, Any]) -> None:
     check_request(CHAT, {"model": "demo"} | request_, "demo", VOCAB)
 
 
-@pytest.mark.parametrize("prompt", ["a", ["a", "b"], [0, 999], [0] * 129, [[1], [2, 3]], ["a"] * 128])
+@pytest.mark.parametrize(
+    "prompt", ["a", ["a", "b"], [0, 999], [0] * 129, [[1], [2, 3]], ["a"] * 128]
+)
 def test_all_four_kinds_of_prompts_are_taken(prompt: Any) -> None:
     check_request(COMPLETION, {"model": "demo", "prompt": prompt, "logprobs": 7}, "demo", VOCAB)
 
