@@ -62,7 +62,7 @@ def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
     limit_threads(options.threads)
     keys = ApiKeys(read_keys(options.api_key_file))
     checkpoint = open_model(options.model, progress)
-    check_tokenizer(checkpoint.folder, content=False)
+    check_tokenizer(checkpoint.folder)
     positions = checkpoint.config.max_position_embeddings
     if options.max_length is not None and options.max_length > positions:
         raise Refused(f"--max-length: must be at most the model's {positions} tokens")

@@ -50,6 +50,28 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         _serve(ServeOptions(model=str(tmp_path), host=NOWHERE), print, Progress(io.StringIO()))
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(("tokenizer.json", text) for text in (b"", b"{", b"[]", b"{}", b"\xff", b"[" * 10**5)),
+        (
+            "tokenizer.json",
+            b'{"version":"1.0","model":{"type":"BPE","vocab":{"a":99999999},"merges":[]}}',
+        ),
+        *(("tokenizer_config.json", text) for text in (b"", b"{", b"[]", b"\xff", b"[" * 10**5)),
+    ],
+)
+def test_broken_tokenizer_files_are_refused(tmp_path: Path, file: str, content: bytes) -> None:
+    for whole in CHECKPOINT.iterdir():
+        if whole.name != file:
+            (tmp_path / whole.name).symlink_to(whole)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError) as refused:
+        _serve(ServeOptions(model=str(tmp_path), host=NOWHERE), print, Progress(io.StringIO()))
+    assert str(refused.value).startswith(f"{tmp_path / file}: ")
+    assert str(refused.value).isprintable()
+
+
 def test_a_machine_without_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(physical_memory, "available_memory", lambda: 0)
     told = "^--max-batch-size, --max-length: 4 x 8192 tokens take .* this machine has 0 B left"
