@@ -148,15 +148,19 @@ def download(
 
         disable_progress_bars()
         logging.set_verbosity_error()
+    repository = None
     if output is not None:
-        _check_output(hub_id, revision, output)
+        repository = _repository_for(hub_id, revision, output)
+        # Not its branch, which may move on before the last file is there. The cache keeps the branch's name, as that
+        # is what it is asked for where there is no network.
+        revision = repository.commit
     folder = _download(hub_id, revision, SMALL_FILES, output)
     GptOssConfig.from_file(folder / CONFIG_FILE)
     names = index_files(folder)
     check_layout(names, folder)
     if output is not None or not _are_there(folder, set(names.values())):
         with hub_errors(hub_id):
-            repository = Repository(hub_id, revision)
+            repository = repository or Repository(hub_id, revision)
             weights = [file for file in repository.files.values() if file.is_weights]
             check_count(hub_id, len(weights))
             downloads = Downloads(repository, weights, output)
@@ -169,12 +173,13 @@ def download(
     return _download(hub_id, revision, SMALL_FILES + WEIGHT_FILES, output)
 
 
-def _check_output(hub_id: str, revision: str | None, output: Path) -> None:
+def _repository_for(hub_id: str, revision: str | None, output: Path) -> Repository:
     """Refuses a folder of another repository, or with files that are not this one's and would be replaced."""
     with hub_errors(hub_id):
         names = [name for name in os.listdir(output) if _is_read(name)]
-        if names:
-            check_own_files(Repository(hub_id, revision), output, names)
+        repository = Repository(hub_id, revision)
+        check_own_files(repository, output, names)
+    return repository
 
 
 def _is_read(name: str) -> bool:

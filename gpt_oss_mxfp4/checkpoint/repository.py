@@ -101,6 +101,7 @@ def _disk_fault(error: OSError) -> Fault:
 
 def _cause(error: Exception) -> str:
     """Why, in a few words where huggingface_hub has a paragraph."""
+    from httpx import ConnectError, ConnectTimeout
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -109,10 +110,12 @@ def _cause(error: Exception) -> str:
         RevisionNotFoundError,
     )
 
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        if isinstance(error, OfflineModeIsEnabled):
-            return "HF_HUB_OFFLINE is set, and no earlier download is here"
+    looked = isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None
+    if looked and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set" + (", and no earlier download is here" if looked else "")
+    if looked or isinstance(error, ConnectError | ConnectTimeout):
         return f"the Hub cannot be reached: {_one_line(error)}"
     if isinstance(error, GatedRepoError):
         return "its owner has to grant access"

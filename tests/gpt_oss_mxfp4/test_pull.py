@@ -347,11 +347,11 @@ def test_what_was_edited_since_is_not_replaced(
 
 def release(hub: StandIn) -> None:
     """Makes another commit, in which all files that are read have changed."""
-    hub.earlier.add(hub.commit)
-    hub.commit = hashlib.sha1(hub.commit.encode()).hexdigest()
+    files = dict(hub.files)
     for name in READ | {"chat_template.jinja"}:
-        content = hub.files[name]
-        hub.files[name] = content[:-1] + b"?" if name == WEIGHTS else content + b"\n"
+        content = files[name]
+        files[name] = content[:-1] + b"?" if name == WEIGHTS else content + b"\n"
+    hub.release(files)
 
 
 def test_a_newer_revision_replaces_what_is_as_it_was(hub: StandIn, tmp_path: Path) -> None:
@@ -364,6 +364,31 @@ def test_a_newer_revision_replaces_what_is_as_it_was(hub: StandIn, tmp_path: Pat
     assert code == 0, err
     assert files_of(output) == {name: hub.files[name] for name in before}
     assert not set(files_of(output).items()) & set(before.items())
+
+
+@pytest.mark.parametrize("last", ["config.json", WEIGHTS])
+@pytest.mark.parametrize("pulled", [False, True])
+def test_a_folder_is_of_one_commit_wherever_its_branch_moves_meanwhile(
+    hub: StandIn, tmp_path: Path, last: str, pulled: bool
+) -> None:
+    """What was looked at before it was replaced, and before weights travelled, is what came."""
+    output = tmp_path / "model"
+    pull = ("pull", "test/tiny", "--output", str(output))
+    if pulled:
+        assert run(hub, tmp_path, *pull)[0] == 0
+        release(hub)
+    files, commit = hub.files, hub.commit
+
+    def move(path: str) -> None:
+        if path.endswith(f"/{last}") and hub.commit == commit:
+            release(hub)
+
+    hub.on_request = move
+    code, _, err = run(hub, tmp_path, *pull)
+    assert code == 0, err
+    assert hub.commit != commit
+    assert files_of(output) == {name: files[name] for name in READ | {"chat_template.jinja"}}
+    assert not hub.downloads
 
 
 @pytest.mark.parametrize("same_config", [False, True])
@@ -501,12 +526,18 @@ def test_a_gated_repository_ends_in_one_line_that_tells_the_way(
     assert "needs `hf auth login`" in err
 
 
-def test_no_network_ends_in_one_line(hub: StandIn, tmp_path: Path) -> None:
-    hub.server_port = 9  # the discard service, which no machine of today runs
-    code, out, err = run(hub, tmp_path, "pull", "test/tiny")
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    assert "cannot be downloaded (the Hub cannot be reached: [Errno 111]" in err
+@pytest.mark.parametrize("to_folder", [False, True])
+def test_no_network_ends_in_one_line(hub: StandIn, tmp_path: Path, to_folder: bool) -> None:
+    pull = ("pull", "test/tiny", *(("--output", str(tmp_path / "model")) if to_folder else ()))
+    told = "cannot be downloaded (HF_HUB_OFFLINE is set"
+    told += ")" if to_folder else ", and no earlier download is here)"
+    for offline in (True, False):
+        code, out, err = run(hub, tmp_path, *pull, offline=offline)
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        assert told in err
+        hub.server_port = 9  # the discard service, which no machine of today runs
+        told = "cannot be downloaded (the Hub cannot be reached: [Errno 111]"
 
 
 def test_another_model_is_refused_before_its_weights_travel(hub: StandIn, tmp_path: Path) -> None:

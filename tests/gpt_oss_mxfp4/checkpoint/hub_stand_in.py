@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,9 +23,10 @@ class StandIn(ThreadingHTTPServer):
 
     Attributes:
         commit: the one that its branches point to.
-        earlier: commits before that one.
+        earlier: files of the commits before that one.
         files: content by name; large ones (``*.safetensors``) have their SHA-256 for an etag, as LFS has it.
         requested: every path asked for.
+        on_request: gets every path before it is answered.
         served: bytes sent of each file.
         ranges: whether a Range is answered with one.
         gated: whether files are refused.
@@ -40,9 +41,10 @@ class StandIn(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.commit = COMMIT
-        self.earlier: set[str] = set()
+        self.earlier: dict[str, dict[str, bytes]] = {}
         self.files: dict[str, bytes] = {}
         self.requested: list[str] = []
+        self.on_request: Callable[[str], object] = lambda path: None
         self.served: Counter[str] = Counter()
         self.ranges = True
         self.gated = False
@@ -51,6 +53,12 @@ class StandIn(ThreadingHTTPServer):
         self.busy = 0
         self.swapped: dict[str, bytes] = {}
         self.released = threading.Event()
+
+    def release(self, files: dict[str, bytes]) -> None:
+        """Makes another commit, to which the branches point from now on."""
+        self.earlier[self.commit] = self.files
+        self.commit = hashlib.sha1(self.commit.encode()).hexdigest()
+        self.files = files
 
     @property
     def resolve(self) -> str:
@@ -92,33 +100,35 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.server.requested.append(path)
-        files, commit, resolve = self.server.files, self.server.commit, self.server.resolve
+        self.server.on_request(path)
+        commits = {**self.server.earlier, self.server.commit: self.server.files}
+        asked = re.fullmatch(r"/test/tiny/resolve/(\w+)/(.+)", path)
+        commit, name = asked.groups() if asked else ("", "")
         if path in self.server.revisions:
+            last = path.rpartition("/")[2]
+            commit = last if last in commits else self.server.commit
             self.answer(
                 200, json.dumps({"id": "test/tiny", "sha": commit, "siblings": []}).encode()
             )
-        elif path == f"{_API}/tree/{commit}":
-            tree = [tree_entry(name, content) for name, content in files.items()]
-            self.answer(200, json.dumps(tree).encode())
-        elif path.startswith(resolve) and self.server.gated:
+        elif (tree := path.removeprefix(f"{_API}/tree/")) in commits:
+            entries = [tree_entry(name, content) for name, content in commits[tree].items()]
+            self.answer(200, json.dumps(entries).encode())
+        elif commit in commits and self.server.gated:
             self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
         elif self.server.busy and self.command == "GET" and path.endswith(".safetensors"):
             self.server.busy -= 1
             self.answer(503, b"")
-        elif path.startswith(resolve) and (name := path.removeprefix(resolve)) in files:
-            self.send_file(name)
+        elif name in commits.get(commit, {}):
+            self.send_file(name, commit, commits[commit][name])
         elif path.startswith(f"{_API}/revision/"):
             self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
-    def send_file(self, name: str) -> None:
+    def send_file(self, name: str, commit: str, content: bytes) -> None:
         """Answers with a file or the range of it that was asked for."""
-        content = self.server.swapped.get(name, self.server.files[name])
-        headers = {
-            "ETag": f'"{etag(name, self.server.files[name])}"',
-            "X-Repo-Commit": self.server.commit,
-        }
+        headers = {"ETag": f'"{etag(name, content)}"', "X-Repo-Commit": commit}
+        content = self.server.swapped.get(name, content)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None or not self.server.ranges:
             self.answer(200, content, headers, name)
