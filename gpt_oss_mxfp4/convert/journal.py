@@ -22,6 +22,9 @@ from gpt_oss_mxfp4.checkpoint.strict_json import read_object
 from gpt_oss_mxfp4.convert.shards import Shard
 from gpt_oss_mxfp4.options import Refused
 
+LOCK = "lock"
+"""Name of the file that one process at a time holds."""
+
 
 class Journal:
     """The record of one conversion, whose lock this process holds.
@@ -100,8 +103,13 @@ class Journal:
             raise Refused(f"--output: {self.output} cannot be made ({error.strerror})") from error
 
     def remove(self) -> None:
-        """Removes the hidden folder and all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes all that is in the hidden folder but its lock, which goes last: see ``locked``."""
+        with contextlib.suppress(OSError):
+            for place in self.folder.iterdir():
+                if place.is_dir():
+                    shutil.rmtree(place, ignore_errors=True)
+                elif place.name != LOCK:
+                    place.unlink(missing_ok=True)
 
     def _left(self) -> dict[str, Any]:
         """What an earlier run recorded, if it can be read."""
@@ -150,7 +158,7 @@ def locked(output: Path) -> Iterator[None]:
             links = sorted(place for place in folder.iterdir() if place.is_symlink())
         if links:
             raise Refused(f"--output: {links[0]} must be convert's own, is a link; remove it")
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise Refused(f"--output: {output} cannot be made ({error.strerror})") from error
     try:
@@ -158,7 +166,7 @@ def locked(output: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it before may have removed the folder since it was opened here.
-            held = os.stat(folder / "lock").st_ino == os.fstat(fd).st_ino
+            held = _is_held(folder, fd)
         if not held:
             raise Refused(
                 f"--output: another process is writing {output}; wait for it, or name another folder"
@@ -167,10 +175,16 @@ def locked(output: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                if [file.name for file in folder.iterdir()] == ["lock"]:
+                names = [file.name for file in folder.iterdir()]
+                if names == [LOCK] and _is_held(folder, fd):
                     shutil.rmtree(folder)
     finally:
         os.close(fd)
+
+
+def _is_held(folder: Path, fd: int) -> bool:
+    """Whether the lock that lies in a folder is the one that was opened."""
+    return os.path.samestat(os.stat(folder / LOCK), os.fstat(fd))
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -434,6 +435,29 @@ def test_a_second_process_is_refused(
     assert message == (
         f"--output: another process is writing {output}; wait for it, or name another folder"
     )
+    assert not work_folder(output).exists()
+
+
+def test_a_second_process_waits_until_the_first_has_removed_everything(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with locked(output):
+        journal = Journal(output, {})
+        journal.open()
+        (journal.files / "model.safetensors").touch()
+        journal.remove()
+        assert [path.name for path in work_folder(output).iterdir()] == ["lock"]
+        with pytest.raises(Refused, match="another process is writing"), locked(output):
+            pass
+    assert not work_folder(output).exists()
+
+
+def test_a_lock_that_is_another_process_s_by_now_is_left_to_it(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with contextlib.ExitStack() as second:
+        with locked(output):
+            shutil.rmtree(work_folder(output))  # by hand, say
+            second.enter_context(locked(output))
+        assert [path.name for path in work_folder(output).iterdir()] == ["lock"]
     assert not work_folder(output).exists()
 
 
