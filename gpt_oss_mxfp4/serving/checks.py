@@ -14,11 +14,11 @@ from gpt_oss_mxfp4.endpoint.messages import EFFORTS
 from gpt_oss_mxfp4.options import MAX_TOKENS
 from gpt_oss_mxfp4.serving.errors import (
     Rejected,
-    json_name,
     number,
     out_of_range,
     shortened,
     wrong_type,
+    wrong_value,
 )
 from gpt_oss_mxfp4.serving.messages import check_messages
 from gpt_oss_mxfp4.serving.tools import check_tool_choice, check_tools
@@ -183,10 +183,7 @@ def _check_effort(effort: object) -> None:
     """Pydantic would list what MAX has names for, most of which no gpt-oss knows."""
     if effort is None or effort in EFFORTS:
         return
-    got = f"`{shortened(effort)}`" if isinstance(effort, str) else json_name(effort)
-    raise Rejected(
-        400, f"`reasoning_effort` must be low, medium or high; got {got}.", "reasoning_effort"
-    )
+    raise wrong_value("reasoning_effort", "low, medium or high", effort)
 
 
 CHECKS: dict[str, Callable[[Request, int], None]] = {

@@ -79,6 +79,12 @@ def wrong_type(name: str, expected: str, value: object) -> Rejected:
     return Rejected(400, f"`{name}` must be {expected}, not {json_name(value)}.", name)
 
 
+def wrong_value(name: str, expected: str, value: object) -> Rejected:
+    """Says of a word what it must be; what is no text is told by its type."""
+    got = f"`{shortened(value)}`" if isinstance(value, str) else json_name(value)
+    return Rejected(400, f"`{name}` must be {expected}; got {got}.", name)
+
+
 def out_of_range(name: str, low: float, high: float, value: float) -> Rejected:
     """Says of a number between what it must lie."""
     return Rejected(

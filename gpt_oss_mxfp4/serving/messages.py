@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt_oss_mxfp4.serving.errors import Rejected, json_name, shortened, wrong_type
+from gpt_oss_mxfp4.serving.errors import Rejected, wrong_type, wrong_value
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -33,10 +33,7 @@ def _check_message(name: str, message: object) -> None:
         raise wrong_type(name, "an object", message)
     role = message.get("role")
     if role not in ROLES:
-        got = f"`{shortened(role)}`" if isinstance(role, str) else json_name(role)
-        raise Rejected(
-            400, f"`{name}.role` must be one of {', '.join(ROLES)}; got {got}.", f"{name}.role"
-        )
+        raise wrong_value(f"{name}.role", f"one of {', '.join(ROLES)}", role)
     content = message.get("content")
     calls = message.get("tool_calls")
     if isinstance(calls, list) and len(calls) > MAX_CALLS:
@@ -57,11 +54,7 @@ def _check_message(name: str, message: object) -> None:
 def _check_part(name: str, part: object) -> None:
     if not isinstance(part, dict):
         raise wrong_type(name, "an object", part)
-    kind = part.get("type")
-    if kind != "text":
-        got = f"`{shortened(kind)}`" if isinstance(kind, str) else json_name(kind)
-        raise Rejected(
-            400, f"`{name}.type` must be `text`, all this model reads; got {got}.", f"{name}.type"
-        )
+    if (kind := part.get("type")) != "text":
+        raise wrong_value(f"{name}.type", "`text`, all this model reads", kind)
     if not isinstance(part.get("text"), str):
         raise wrong_type(f"{name}.text", "a string", part.get("text"))

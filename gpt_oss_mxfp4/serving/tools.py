@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt_oss_mxfp4.serving.errors import Rejected, json_name, shortened, wrong_type
+from gpt_oss_mxfp4.serving.errors import Rejected, wrong_type, wrong_value
 
 CHOICES = ("none", "auto", "required")
 """What ``tool_choice`` may be, but for a function's name."""
@@ -49,10 +49,8 @@ def check_tool_choice(choice: object) -> None:
 def _check_tool(name: str, tool: object) -> None:
     if not isinstance(tool, dict):
         raise wrong_type(name, "an object", tool)
-    kind = tool.get("type")
-    if kind != "function":
-        got = f"`{shortened(kind)}`" if isinstance(kind, str) else json_name(kind)
-        raise Rejected(400, f"`{name}.type` must be `function`; got {got}.", f"{name}.type")
+    if (kind := tool.get("type")) != "function":
+        raise wrong_value(f"{name}.type", "`function`", kind)
     function = tool.get("function")
     if not isinstance(function, dict):
         raise wrong_type(f"{name}.function", "an object", function)
