@@ -227,12 +227,17 @@ def _body(before: dict[int, list[int]], head: int, end: int) -> set[int]:
     return body
 
 
-def assert_nothing_early(instructions: list[Instruction]) -> None:
-    """Checks that nothing is read or written before the wait for the kernel before.
+def assert_nothing_early(instructions: list[Instruction], *, constants: int = 0) -> None:
+    """Checks that nothing is read or written before the wait for the kernel before, but what no kernel writes.
 
     What PTX calls memory that nobody writes (`.nc`, here CONSTANT), the assembler may read before.
+
+    Args:
+        instructions: of the function.
+        constants: how many loads there are of weights, or biases, which are older than any kernel of a step.
     """
     names = [x.name for x in instructions]
-    assert not any("CONSTANT" in x for x in names)
-    accesses = [i for i, x in enumerate(names) if x.startswith(("LDG", "STG"))]
+    assert sum("CONSTANT" in x for x in names) == constants
+    reaches = ("LDG", "STG", "RED", "ATOM", "UBLKCP")
+    accesses = [i for i, x in enumerate(names) if x.startswith(reaches) and "CONSTANT" not in x]
     assert names.index("ACQBULK") < min(accesses)

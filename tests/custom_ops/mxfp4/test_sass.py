@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.custom_ops.mxfp4.sass import early_writes, loop_with, memory_waits, parse_sass
+from tests.custom_ops.mxfp4.sass import (
+    assert_nothing_early,
+    early_writes,
+    loop_with,
+    memory_waits,
+    parse_sass,
+)
 
 
 def sass(*lines: str) -> str:
@@ -109,3 +115,18 @@ def test_activations_in_shared_memory_twice_are_no_fragment() -> None:
     product = "HGMMA.64x8x16.F32.BF16 R24, gdesc[UR16], R24, gsb0"
     with pytest.raises(ValueError, match="A must be in registers"):
         early_writes(parse_sass(sass(product, "EXIT")))
+
+
+LOAD = "LDG.E R4, desc[UR6][R2.64]"
+CONSTANT = "LDG.E.CONSTANT R5, desc[UR6][R2.64]"
+
+
+def test_constants_alone_may_be_read_before_the_wait_for_the_kernel_before() -> None:
+    assert_nothing_early(parse_sass(sass("ACQBULK", LOAD, "EXIT")))
+    assert_nothing_early(parse_sass(sass(CONSTANT, "ACQBULK", LOAD, "EXIT")), constants=1)
+    with pytest.raises(AssertionError):  # how many there are has to be said
+        assert_nothing_early(parse_sass(sass("ACQBULK", CONSTANT, LOAD, "EXIT")))
+    others = "UBLKCP.S.G [UR12], [UR10], UR4", "REDG.E.ADD.S32.STRONG.GPU [R2.64], R4"
+    for early in (LOAD, *others):
+        with pytest.raises(AssertionError):
+            assert_nothing_early(parse_sass(sass(early, "ACQBULK", LOAD, "EXIT")))

@@ -19,6 +19,7 @@ from tests.custom_ops.mxfp4.assembler import (
 )
 from tests.custom_ops.mxfp4.launch import ON_GPU, launch, needs_emulator
 from tests.custom_ops.mxfp4.ptx import SM90_MLP, emit, facts
+from tests.custom_ops.mxfp4.sass import assert_nothing_early
 from tests.custom_ops.mxfp4.sm90.test_ptxas import BUDGET, issued_for_a_tile
 from tests.ptx_emulator.memory import MemoryAccessError
 from tests.ptx_emulator.numbers import decode_bfloat16, encode_bfloat16
@@ -177,6 +178,27 @@ def test_h_that_need_not_be_there_is_seen(
 
     with pytest.raises(MemoryAccessError, match="need not see what block"):
         run_often()
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", ["mlp_8", "mlp_16"])
+def test_a_missing_wait_for_the_kernel_before_is_seen(kernels: dict[str, str], name: str) -> None:
+    """By what is read of what that one writes, and by what tells the next one to begin."""
+    case = Case((3, 0, 9), hidden=96, inner=96)
+    ptx = kernels[name].replace("griddepcontrol.wait;", "")
+    with pytest.raises(RuntimeError, match="before the wait for the kernel before"):
+        run(ptx, case)
+    with pytest.raises(MemoryAccessError, match="the kernel before still writes it"):
+        run(ptx.replace("griddepcontrol.launch_dependents;", ""), case)
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["mlp_8", "mlp_16"])
+def test_nothing_but_a_bias_is_read_or_written_before_the_wait_for_the_kernel_before(
+    kernels: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    """Weights neither."""
+    assert_nothing_early(disassemble(kernels[name], tmp_path), constants=1)
 
 
 @needs_nvdisasm
