@@ -117,7 +117,7 @@ struct Sm90Config(Equatable, TrivialRegisterPassable):
         """Returns the shared memory of a block.
 
         Returns:
-            Bytes: stages of activations, stages of weights, the list of experts, sums, two barriers per stage.
+            Bytes: stages of activations, stages of weights, the list of experts, two barriers per stage, sums.
         """
         return (
             self.stages * (self.b_bytes() + self.a_bytes() + 2 * BARRIER_BYTES)

@@ -109,6 +109,7 @@ def grouped_mlp_kernel[
             Int32(thread - WARPGROUP * config.warpgroups), Int32(config.loading_threads)
         )
         var turns = Turns[config.stages, config.loaders](loader)
+        var begins = True
         for number in range(2):
             var second = number == 1
             var tiles = _tiles(second, hidden, inner)
@@ -124,16 +125,18 @@ def grouped_mlp_kernel[
                 var work = schedule.work(item)
                 var of_item = Rows[config](down if second else gate_up, tiles, work)
                 var begun = Int32(0)
-                if second:
-                    var count = stored.unsafe_offset(Int(work.expert))
-                    var wanted = Int32(_STORING_WARPS * config.row_tiles) * (
-                        schedule.tiles_of_expert() * Int32(config.row_blocks(Int(2 * inner)))
-                    )
-                    if load_acquire(count) < wanted:
-                        if in_loader == 0:
-                            begun = load_ahead[first=False](stages, turns, of_item)
-                        while load_acquire(count) < wanted:
-                            pause()
+                var count = stored.unsafe_offset(Int(work.expert))
+                var wanted = Int32(_STORING_WARPS * config.row_tiles) * (
+                    schedule.tiles_of_expert() * Int32(config.row_blocks(Int(2 * inner)))
+                )
+                # The very first weights need not wait for the row order either, which nobody has read yet.
+                var missing = second and load_acquire(count) < wanted
+                if in_loader == 0 and (missing or begins):
+                    begun = load_ahead[first=False](stages, turns, of_item)
+                begins = False
+                if missing:
+                    while load_acquire(count) < wanted:
+                        pause()
                 load(stages, turns, work, activations, of_item, begun, in_loader)
                 item += Int32(grid_dim.x)
             item -= schedule.items()

@@ -89,11 +89,13 @@ def load_ahead[
     var turns: Turns[config.stages, config.loaders],
     rows: Rows[config],
 ) -> Int32:
-    """Starts loading a work item's weights into all slots: weights need not wait for activations or the row order.
+    """Starts loading a work item's weights, a round of the loader's slots: weights need not wait for activations or the
+    row order.
 
     Parameters:
         config: The tiling configuration.
-        first: Whether it is the block's first item, when all slots are empty.
+        first: Whether it can only be the block's first item, when all slots are empty: without the wait for them wide
+            tiles' kernels get by with their registers.
 
     Args:
         stages: Shared memory.
