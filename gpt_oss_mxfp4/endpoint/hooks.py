@@ -24,8 +24,9 @@ from max.serve.schemas.openai import CreateChatCompletionRequest, CreateCompleti
 from starlette.requests import Request
 
 from gpt_oss_mxfp4.endpoint.chunks import turn_chunks
+from gpt_oss_mxfp4.endpoint.errors import FieldError
 from gpt_oss_mxfp4.endpoint.messages import drop_nulls
-from gpt_oss_mxfp4.endpoint.requests import RequestError, Sampler, check_chat, check_completion
+from gpt_oss_mxfp4.endpoint.requests import Sampler, check_chat, check_completion
 from gpt_oss_mxfp4.endpoint.stop_strings import StopStrings
 from gpt_oss_mxfp4.endpoint.tool_parser import HarmonyToolParser
 from gpt_oss_mxfp4.endpoint.turn import PlainTurn, Turn, read_turn
@@ -188,7 +189,7 @@ def _refusing_the_ignored(ours: type[TextTokenizer], original: Any) -> Any:
                 check_chat(body, names_from_tools(body.tools) or (), sampler)
                 # MAX would give none at all; so it gives the likeliest beside each.
                 body.top_logprobs = body.top_logprobs or None
-        except RequestError as error:
+        except FieldError as error:
             raise InputError(str(error)) from error
         body.seed = _ZERO_SEED if body.seed == 0 else body.seed
         return body

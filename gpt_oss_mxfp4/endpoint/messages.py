@@ -18,10 +18,6 @@ EFFORTS = ("low", "medium", "high")
 Message = dict[str, Any]
 
 
-class MessagesError(FieldError):
-    """A chat that the format has no way to write; says what of it must change."""
-
-
 def messages_for_template(messages: Sequence[Message]) -> list[Message]:
     """Gives messages that a gpt-oss template renders without losing any of them.
 
@@ -29,7 +25,7 @@ def messages_for_template(messages: Sequence[Message]) -> list[Message]:
         messages: with role and content, a text; tool_calls, tool_call_id and reasoning_content where they are given.
 
     Raises:
-        MessagesError: a message's role is none of the format's, or instructions come after the first message.
+        FieldError: a message's role is none of the format's, or instructions come after the first message.
     """
     found = _instructions(messages)
     at = len(_leading(messages))
@@ -38,9 +34,9 @@ def messages_for_template(messages: Sequence[Message]) -> list[Message]:
         at += 1
         role = message["role"]
         if role == "system":
-            raise MessagesError("messages: system and developer messages must come first")
+            raise FieldError("messages: system and developer messages must come first")
         if role not in ("user", "assistant", "tool"):
-            raise MessagesError(
+            raise FieldError(
                 f"messages: a role must be system, developer, user, assistant or tool, got {role}"
             )
         if role != "assistant":
@@ -110,18 +106,18 @@ def variables_for_template(variables: dict[str, Any], reserved: Sequence[str]) -
         reserved: names that are not the template's but of what renders it.
 
     Raises:
-        MessagesError: one is reserved, or asks for reasoning that gpt-oss does not have.
+        FieldError: one is reserved, or asks for reasoning that gpt-oss does not have.
     """
     taken = sorted(set(variables).intersection(reserved))
     if taken:
-        raise MessagesError(
+        raise FieldError(
             f"chat_template_kwargs: must not set {', '.join(taken)}, which no template reads"
         )
     effort = variables.get("reasoning_effort", EFFORTS[0])
     thinking = [variables.get(name, True) for name in ("enable_thinking", "thinking")]
     if effort not in EFFORTS or not all(thinking):
         got = "reasoning turned off" if effort in EFFORTS else f"got {effort}"
-        raise MessagesError(f"reasoning_effort: must be low, medium or high, {got}")
+        raise FieldError(f"reasoning_effort: must be low, medium or high, {got}")
     return {k: v for k, v in variables.items() if k not in ("enable_thinking", "thinking")}
 
 
@@ -151,7 +147,7 @@ def _assistant(message: Message, results: list[Message]) -> list[Message]:
         return [{**message, "tool_calls": calls} if calls else message, *results]
     ids = [call.get("id") for call in calls]
     if None in ids or len(set(ids)) < len(ids):
-        raise MessagesError("messages: each of several tool_calls must have an id of its own")
+        raise FieldError("messages: each of several tool_calls must have an id of its own")
     of_call: dict[Any, list[Message]] = {}
     for result in results:
         of_call.setdefault(result.get("tool_call_id"), []).append(result)

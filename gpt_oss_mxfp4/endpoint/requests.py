@@ -48,10 +48,6 @@ _MIN_P: Mapping[str, _Values] = {"min_p": (0,)}
 _LOG_PROBABILITIES: Mapping[str, _Values] = {"logprobs": (False,)}
 
 
-class RequestError(FieldError):
-    """A request that would not be answered as it asks to be; says what of it must change."""
-
-
 @dataclass(frozen=True)
 class Sampler:
     """What a server's sampler heeds beside temperature, top_k, top_p and seed; it ignores the rest.
@@ -90,7 +86,7 @@ def check_completion(request: Any, sampler: Sampler) -> None:
         sampler: of the server.
 
     Raises:
-        RequestError: something in it would be ignored.
+        FieldError: something in it would be ignored.
     """
     _check_fields(request, {**_COMPLETION, **sampler.ignored})
 
@@ -104,36 +100,36 @@ def check_chat(request: Any, tools: Collection[str], sampler: Sampler) -> None:
         sampler: of the server.
 
     Raises:
-        RequestError: something in it would be ignored.
+        FieldError: something in it would be ignored.
     """
     _check_fields(request, {**_CHAT, **sampler.ignored})
     if request.top_logprobs and not request.logprobs:
-        raise RequestError("top_logprobs: must be left out without logprobs")
+        raise FieldError("top_logprobs: must be left out without logprobs")
     reasoning = request.reasoning
     if reasoning is not None and (reasoning.max_tokens is not None or reasoning.exclude):
-        raise RequestError("reasoning: must have no max_tokens or exclude, which are not supported")
+        raise FieldError("reasoning: must have no max_tokens or exclude, which are not supported")
     choice = request.tool_choice
     if choice in (None, "auto", "none"):
         return
     if choice == "required":
         if not tools:
-            raise RequestError("tool_choice: must be left out where no tools are given")
+            raise FieldError("tool_choice: must be left out where no tools are given")
         return
     name = choice.get("function", {}).get("name") if choice.get("type") == "function" else None
     if name is None:
-        raise RequestError("tool_choice: must be none, auto, required or name a function")
+        raise FieldError("tool_choice: must be none, auto, required or name a function")
     if name not in tools:
-        raise RequestError("tool_choice: must name a function among tools")
+        raise FieldError("tool_choice: must name a function among tools")
 
 
 def _check_fields(request: Any, ignored: Mapping[str, _Values]) -> None:
     stop = getattr(request, "stop", None)
     if isinstance(stop, list) and len(stop) > MAX_STRINGS:
-        raise RequestError(f"stop: must hold at most {MAX_STRINGS} strings")
+        raise FieldError(f"stop: must hold at most {MAX_STRINGS} strings")
     for field, harmless in ignored.items():
         value = getattr(request, field, None)
         if value is None or value in harmless:
             continue
         told = harmless and (harmless[0] or type(harmless[0]) is int)
         cure = f"be {harmless[0]}" if told else "be left out"
-        raise RequestError(f"{field}: must {cure}, anything else is not supported")
+        raise FieldError(f"{field}: must {cure}, anything else is not supported")

@@ -21,8 +21,8 @@ from max.pipelines.modeling.types import (
 )
 from transformers import PreTrainedTokenizerBase
 
+from gpt_oss_mxfp4.endpoint.errors import FieldError
 from gpt_oss_mxfp4.endpoint.messages import (
-    MessagesError,
     messages_for_template,
     tools_for_template,
     variables_for_template,
@@ -132,5 +132,5 @@ def _flat(message: TextGenerationRequestMessage) -> dict[str, Any]:
 def _checked(check: Any, *arguments: Any) -> Any:
     try:
         return check(*arguments)
-    except MessagesError as error:
+    except FieldError as error:
         raise InputError(str(error)) from error

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gpt_oss_mxfp4.endpoint.errors import FieldError
 from gpt_oss_mxfp4.endpoint.messages import (
-    MessagesError,
     messages_for_template,
     tools_for_template,
     variables_for_template,
@@ -104,7 +104,7 @@ def test_each_of_several_calls_is_followed_by_its_result() -> None:
 def test_a_chat_that_a_template_would_lose_text_of_is_refused(
     chat: list[dict[str, Any]], error: str
 ) -> None:
-    with pytest.raises(MessagesError) as raised:
+    with pytest.raises(FieldError) as raised:
         messages_for_template(chat)
     assert str(raised.value) == error
 
@@ -160,6 +160,6 @@ def test_variables_reach_the_template_without_switches_that_gpt_oss_lacks() -> N
 def test_variables_that_no_template_reads_are_refused(
     variables: dict[str, Any], error: str
 ) -> None:
-    with pytest.raises(MessagesError) as raised:
+    with pytest.raises(FieldError) as raised:
         variables_for_template(variables, ["tools", "chat_template"])
     assert str(raised.value) == error

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpt_oss_mxfp4.endpoint.requests import RequestError, Sampler, check_chat, check_completion
+from gpt_oss_mxfp4.endpoint.errors import FieldError
+from gpt_oss_mxfp4.endpoint.requests import Sampler, check_chat, check_completion
 
 
 def chat(**fields: Any) -> Any:
@@ -66,7 +67,7 @@ def test_what_is_answered_as_asked_passes(fields: dict[str, Any]) -> None:
     ],
 )
 def test_what_would_be_ignored_is_refused(fields: dict[str, Any], error: str) -> None:
-    with pytest.raises(RequestError) as raised:
+    with pytest.raises(FieldError) as raised:
         check_chat(chat(**fields), ["clock"], Sampler())
     assert str(raised.value) == error
     assert raised.value.field == next(iter(fields))
@@ -84,10 +85,10 @@ IGNORED: list[tuple[str, float, str]] = [
 
 @pytest.mark.parametrize(("field", "value", "neutral"), IGNORED)
 def test_what_the_sampler_ignores_is_refused(field: str, value: float, neutral: str) -> None:
-    with pytest.raises(RequestError) as raised:
+    with pytest.raises(FieldError) as raised:
         check_chat(chat(**{field: value}), [], Sampler())
     assert str(raised.value) == f"{field}: must be {neutral}, anything else is not supported"
-    with pytest.raises(RequestError):
+    with pytest.raises(FieldError):
         check_completion(SimpleNamespace(**{field: value}), Sampler())
 
 
@@ -102,20 +103,20 @@ def test_log_probabilities_are_refused_where_there_are_none() -> None:
     without = Sampler(log_probabilities=False)
     check_chat(chat(logprobs=False), [], without)
     check_chat(chat(logprobs=True), [], Sampler())
-    with pytest.raises(RequestError, match=r"^logprobs: must be left out, anything else"):
+    with pytest.raises(FieldError, match=r"^logprobs: must be left out, anything else"):
         check_chat(chat(logprobs=True), [], without)
-    with pytest.raises(RequestError, match=r"^logprobs: must be left out, anything else"):
+    with pytest.raises(FieldError, match=r"^logprobs: must be left out, anything else"):
         check_completion(SimpleNamespace(logprobs=1), without)
 
 
 def test_a_call_needs_tools() -> None:
-    with pytest.raises(RequestError) as raised:
+    with pytest.raises(FieldError) as raised:
         check_chat(chat(tool_choice="required"), [], Sampler())
     assert str(raised.value) == "tool_choice: must be left out where no tools are given"
 
 
 def test_completions_are_checked_alike() -> None:
     check_completion(SimpleNamespace(best_of=1, echo=False, suffix=None), Sampler())
-    with pytest.raises(RequestError) as raised:
+    with pytest.raises(FieldError) as raised:
         check_completion(SimpleNamespace(echo=True), Sampler())
     assert str(raised.value) == "echo: must be left out, anything else is not supported"
