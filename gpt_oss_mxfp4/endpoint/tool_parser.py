@@ -14,33 +14,48 @@ from max.pipelines.modeling.types import (
     ToolParser,
 )
 
-from gpt_oss_mxfp4.endpoint.calls import CallReader
+from gpt_oss_mxfp4.endpoint.calls import ARGUMENTS, CALL, END, MARKS
 from gpt_oss_mxfp4.harmony import CHANNEL, CONSTRAIN, MESSAGE
 
 
 class HarmonyToolParser(ToolParser):
-    """Reads the calls that :mod:`gpt_oss_mxfp4.endpoint.calls` wrote into a text."""
+    """Reads the calls that ``write_call`` wrote amid an answer's text; how it is cut into pieces changes nothing."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Begins another text."""
-        self._reader = CallReader()
+        self._index = -1
+        self._name: str | None = None  # so far, of the call whose name is being read
+        self._in_call = False
+        self._arguments = False  # whether the call that is being read has any
 
     def parse_delta(self, delta: str) -> list[ParsedToolCallDelta]:
         """Gives what the next piece of a text holds, in order: answer, and calls begun or gone on with."""
-        return [
-            ParsedToolCallDelta(index=0, content=read.text)
-            if read.index is None
-            else ParsedToolCallDelta(
-                index=read.index,
-                id=None if read.name is None else generate_call_id(),
-                name=read.name,
-                arguments=read.text or None,
-            )
-            for read in self._reader.add(delta)
-        ]
+        parts = [part for part in MARKS.split(delta) if part]
+        return [found for part in parts if (found := self._take(part)) is not None]
+
+    def _take(self, part: str) -> ParsedToolCallDelta | None:
+        """Takes a mark or a text between two."""
+        if part == CALL:
+            self._index, self._name = self._index + 1, ""
+            self._in_call, self._arguments = True, False
+        elif part == ARGUMENTS:
+            name, self._name = self._name, None
+            return ParsedToolCallDelta(index=self._index, id=generate_call_id(), name=name)
+        elif part == END:
+            self._in_call = False
+            if not self._arguments:  # a call must have some JSON, which clients parse
+                return ParsedToolCallDelta(index=self._index, arguments="{}")
+        elif self._name is not None:
+            self._name += part
+        elif self._in_call:
+            self._arguments = True
+            return ParsedToolCallDelta(index=self._index, arguments=part)
+        else:
+            return ParsedToolCallDelta(index=0, content=part)
+        return None
 
     def parse_complete(self, response: str) -> ParsedToolResponse:
         """Gives the answer in a whole text, and the calls beside it."""
