@@ -7,14 +7,14 @@ are not those the Hub has. All 16 codes are numbers, so codes alone cannot be wr
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_oss_mxfp4.checkpoint.checksums import hub_checksum
 from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, Fault, quoted
-from gpt_oss_mxfp4.checkpoint.index import TensorEntry
+from gpt_oss_mxfp4.checkpoint.index import TensorEntry, fill
 from gpt_oss_mxfp4.checkpoint.layout import BLOCKS, SCALES
 from gpt_oss_mxfp4.mxfp4 import E8M0_NAN
 
@@ -58,7 +58,8 @@ def check_content(
                 check = _check_of(entry) if entry is not None else None
                 for position in range(begin, end, PIECE_BYTES):
                     piece = buffer[: min(PIECE_BYTES, end - position)]
-                    _read_into(stream, piece)
+                    if not fill(stream, piece.data):
+                        raise OSError(0, "it became shorter while it was read")
                     if hasher is not None:
                         hasher.update(piece)
                     if check is not None:
@@ -85,16 +86,6 @@ def _regions(
         yield entry.begin, entry.end, entry
         position = entry.end
     yield position, size, None
-
-
-def _read_into(stream: BinaryIO, piece: Bytes) -> None:
-    """Fills a piece from a raw stream, whose single read may give fewer bytes."""
-    filled = 0
-    while filled < len(piece):
-        count: int = stream.readinto(piece[filled:])  # type: ignore[attr-defined]
-        if not count:
-            raise OSError(0, "it became shorter while it was read")
-        filled += count
 
 
 class _Check(Protocol):

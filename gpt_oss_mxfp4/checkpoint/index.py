@@ -12,8 +12,9 @@ first byte to the last without overlap or gap.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
 from gpt_oss_mxfp4.checkpoint.strict_json import parse_object
@@ -142,7 +143,7 @@ def scan_header(path: Path) -> tuple[dict[str, TensorEntry], list[Fault]]:
     return entries, faults
 
 
-def _header_text(path: Path, stream: BinaryIO, size: int) -> bytes:
+def _header_text(path: Path, stream: FileIO, size: int) -> bytes:
     if size < LENGTH_BYTES:
         rule = f"must open with an {LENGTH_BYTES}-byte header length, has only {size} bytes"
         raise CheckpointError(path, [Fault("truncated file", rule, _DAMAGED)])
@@ -159,16 +160,32 @@ def _header_text(path: Path, stream: BinaryIO, size: int) -> bytes:
     return _read_exactly(stream, length)
 
 
-def _read_exactly(stream: BinaryIO, count: int) -> bytes:
-    """``count`` bytes from a raw stream, whose single read may give fewer."""
-    pieces = []
-    while count:
-        piece = stream.read(count)
-        if not piece:
-            raise OSError(0, "the file became shorter while it was read")
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
+def fill(stream: FileIO, buffer: memoryview) -> bool:
+    """Fills a buffer from a raw stream, whose single read may give fewer bytes.
+
+    Args:
+        stream: Where the bytes come from, at the first of them.
+        buffer: Of bytes.
+
+    Returns:
+        Whether there were as many.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    while buffer:
+        count = stream.readinto(buffer)
+        if not count:
+            return False
+        buffer = buffer[count:]
+    return True
+
+
+def _read_exactly(stream: FileIO, count: int) -> bytes:
+    data = bytearray(count)
+    if not fill(stream, memoryview(data)):
+        raise OSError(0, "the file became shorter while it was read")
+    return bytes(data)
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault
-from gpt_oss_mxfp4.checkpoint.index import TensorEntry
+from gpt_oss_mxfp4.checkpoint.index import TensorEntry, fill
 from gpt_oss_mxfp4.checkpoint.layout import PROJECTIONS
 from gpt_oss_mxfp4.mxfp4 import E8M0_BIAS
 
@@ -66,11 +66,11 @@ def read_scale_statistics(
         layer, projection = _place(entry.name)
         found = statistics[projection]
         try:
-            with open(entry.file, "rb") as stream:
+            with open(entry.file, "rb", buffering=0) as stream:
                 stream.seek(entry.begin)
+                data = np.empty(entry.nbytes // experts, np.uint8)
                 for expert in range(experts):
-                    data = np.fromfile(stream, np.uint8, entry.nbytes // experts)
-                    if len(data) < entry.nbytes // experts:
+                    if not fill(stream, data.data):
                         raise OSError(0, "the file became shorter")
                     counts = np.bincount(data, minlength=256)
                     found.mean[layer, expert] = counts @ _EXPONENTS / len(data)

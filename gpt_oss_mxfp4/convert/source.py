@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
-from gpt_oss_mxfp4.checkpoint.index import LENGTH_BYTES, MAX_HEADER_BYTES, TensorEntry
+from gpt_oss_mxfp4.checkpoint.index import LENGTH_BYTES, MAX_HEADER_BYTES, TensorEntry, fill
 from gpt_oss_mxfp4.convert.plan import Bytes
 
 _CURE = "Let nothing write to the checkpoint while it is converted, and run the command again"
@@ -53,13 +53,11 @@ class Source:
     def read(self, entry: TensorEntry, begin: int, end: int) -> Bytes:
         """Gives bytes of a tensor: ``plan.Read``."""
         data = np.empty(end - begin, np.uint8)
-        left, stream = memoryview(data.data), self._streams[entry.file]
+        stream = self._streams[entry.file]
         try:
             stream.seek(entry.begin + begin)
-            while left:
-                if not (count := stream.readinto(left)):
-                    raise _unreadable(entry.file, "it became shorter while it was read")
-                left = left[count:]
+            if not fill(stream, data.data):
+                raise _unreadable(entry.file, "it became shorter while it was read")
         except OSError as error:
             raise _unreadable(entry.file, error.strerror or str(error)) from error
         return data

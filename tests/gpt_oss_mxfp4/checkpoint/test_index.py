@@ -72,12 +72,10 @@ def test_no_byte_behind_the_header_is_read(tmp_path: Path, monkeypatch: pytest.M
     ends: list[int] = []
 
     class Recorder(io.FileIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            assert size is not None
-            piece = super().read(min(size, 7))  # as few bytes as a read may give
-            assert piece is not None
+        def readinto(self, buffer: Any, /) -> int:
+            count = super().readinto(buffer[:7])  # as few bytes as a read may give
             ends.append(self.tell())
-            return piece
+            return count
 
     def record(path: Path, mode: str, buffering: int) -> Recorder:
         assert (mode, buffering) == ("rb", 0)
@@ -297,9 +295,9 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Shrinking(io.FileIO):
-        def read(self, size: int | None = -1, /) -> bytes:
+        def readinto(self, buffer: Any, /) -> int:
             os.truncate(self.name, 9)
-            return super().read(size) or b""
+            return super().readinto(buffer)
 
     monkeypatch.setattr(index, "open", lambda path, *_, **__: Shrinking(path), raising=False)
     message = refusal(tmp_path, file_bytes({"a": ("U8", (100,))}))
