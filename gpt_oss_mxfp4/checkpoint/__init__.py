@@ -1,7 +1,7 @@
 """A checkpoint folder, checked whole before a byte of weight is read.
 
-errors -> {strict_json, fields, layout, repository, checksums, tokenizer} -> {config, index, weight_map, download} ->
-{bounds, schema, content, kinds, scale_statistics} -> {checkpoint, hub, hollow} -> {adapt, pack, survey, neighbours}:
-each imports only what stands left of it, and quantize_dense none of them. This file re-exports nothing, because
-``gpt_oss_mxfp4.config`` needs ``errors`` and must not thereby import ``checkpoint``, which needs the config.
+{checksums, errors} -> {fields, layout, strict_json, tokenizer} -> {config, index, repository, weight_map} ->
+{bounds, content, kinds, own_files, scale_statistics, schema} -> {checkpoint, download, hollow, quantize_dense} ->
+{adapt, hub, pack, survey} -> neighbours: each imports only what stands left of it. This file re-exports nothing,
+because ``gpt_oss_mxfp4.config`` needs ``errors`` and must not thereby import ``checkpoint``, which needs the config.
 """
