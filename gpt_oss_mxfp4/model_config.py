@@ -35,22 +35,29 @@ from gpt_oss_mxfp4.options import (
 
 logger = logging.getLogger("max.pipelines.gpt_oss_mxfp4")  # MAX shows its own loggers only
 
-ACTIVATIONS_VARIABLE = "GPT_OSS_MXFP4_ACTIVATIONS"
-"""Environment variable that picks what inputs of matmuls are rounded to. MAX gives custom architectures no option
-of their own, and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
 
-DENSE_WEIGHTS_VARIABLE = "GPT_OSS_MXFP4_DENSE_WEIGHTS"
-"""Environment variable that picks what dense weights are rounded to, for the same reasons. Read here alone."""
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable that names one of a few values; unset means the first.
 
-KERNEL_VARIABLE = "MXFP4_GROUPED_KERNEL"
-"""Environment variable that picks what multiplies experts on a GPU, for the same reasons. Read here alone."""
+    Args:
+        name: the variable's own.
+        values: what it may name.
+    """
 
-ATTENTION_VARIABLE = "MXFP4_ATTENTION_KERNEL"
-"""Environment variable that picks what generating steps attend by on a GPU, for the same reasons. Read here alone."""
+    name: str
+    values: tuple[str, ...]
 
-DENSE_VARIABLE = "MXFP4_DENSE_KERNEL"
-"""Environment variable that picks what multiplies few tokens by dense weights on a GPU, for the same reasons. Read
-here alone."""
+
+VARIABLES = {
+    "activations": Variable("GPT_OSS_MXFP4_ACTIVATIONS", get_args(Activations)),
+    "dense_weights": Variable("GPT_OSS_MXFP4_DENSE_WEIGHTS", get_args(DenseWeights)),
+    "kernel": Variable("MXFP4_GROUPED_KERNEL", get_args(GroupedKernel)),
+    "attention": Variable("MXFP4_ATTENTION_KERNEL", get_args(AttentionKernel)),
+    "dense": Variable("MXFP4_DENSE_KERNEL", get_args(DenseKernel)),
+}
+"""What picks a field of :class:`GptOssArchConfig`, by its name. MAX gives custom architectures no option of their own,
+and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
 
 DEFAULT_ENCODING: SupportedEncoding = "float32"
 """MAX's name for what a CPU computes in; on a GPU it becomes bfloat16. The checkpoint stays packed in both."""
@@ -126,28 +133,21 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         device = only_device(
             [DeviceRef(spec.device_type, spec.id) for spec in model_config.device_specs]
         )
-        activations, dense_weights = requested_activations(), requested_dense_weights()
-        for variable, value in (
-            (ACTIVATIONS_VARIABLE, activations),
-            (DENSE_WEIGHTS_VARIABLE, dense_weights),
-        ):
-            if value != "bfloat16" and not device.is_cpu():
+        asked = {field: requested(field) for field in VARIABLES}
+        for field in ("activations", "dense_weights"):
+            if asked[field] != "bfloat16" and not device.is_cpu():
                 raise ValueError(
-                    f"gpt_oss_mxfp4: {variable} must be bfloat16 on a GPU, got {value!r}; leave it out, or pass "
-                    "--devices cpu"
+                    f"gpt_oss_mxfp4: {VARIABLES[field].name} must be bfloat16 on a GPU, got {asked[field]!r}; leave "
+                    "it out, or pass --devices cpu"
                 )
         return cls(
             checkpoint=checkpoint,
             devices=[device],
-            activations=activations,
-            dense_weights=dense_weights,
-            kernel=requested_kernel(),
-            attention=requested_attention(),
-            dense=requested_dense(),
             kv_params=kv_cache_params(
-                checkpoint.config, model_config.kv_cache, device, activations
+                checkpoint.config, model_config.kv_cache, device, asked["activations"]
             ),
             max_seq_len=max_seq_len,
+            **asked,
         )
 
     @classmethod
@@ -177,7 +177,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         """The same caches as :meth:`initialize` plans, asked for once more when MAX builds the model."""
         config = checkpoint_of(pipeline_config.model).config
         return kv_cache_params(
-            config, kv_cache_config, only_device(devices), requested_activations()
+            config, kv_cache_config, only_device(devices), requested("activations")
         )
 
 
@@ -216,62 +216,29 @@ def _open_once(model: str, revision: str, copies: str) -> Checkpoint:
     return checkpoint
 
 
-def requested_activations() -> Activations:
-    """Reads GPT_OSS_MXFP4_ACTIVATIONS; unset means bfloat16.
+def requested(field: str) -> Any:
+    """Reads the environment variable that picks a field of :class:`GptOssArchConfig`.
+
+    Args:
+        field: a key of :data:`VARIABLES`.
 
     Raises:
-        ValueError: another value than bfloat16, float32 or int8.
+        ValueError: it has another value than those.
     """
-    value: Activations = _requested(ACTIVATIONS_VARIABLE, get_args(Activations))
+    variable = VARIABLES[field]
+    value = os.environ.get(variable.name, variable.values[0])
+    if value not in variable.values:
+        known = " or ".join(variable.values)
+        raise ValueError(f"gpt_oss_mxfp4: {variable.name} must be {known}, got {value!r}")
     return value
 
 
-def requested_dense_weights() -> DenseWeights:
-    """Reads GPT_OSS_MXFP4_DENSE_WEIGHTS; unset means bfloat16.
-
-    Raises:
-        ValueError: another value than bfloat16, int8 or mxfp8.
-    """
-    value: DenseWeights = _requested(DENSE_WEIGHTS_VARIABLE, get_args(DenseWeights))
-    return value
-
-
-def requested_kernel() -> GroupedKernel:
-    """Reads MXFP4_GROUPED_KERNEL; unset means sm90.
-
-    Raises:
-        ValueError: another value than sm90, sm90_mlp or strided.
-    """
-    value: GroupedKernel = _requested(KERNEL_VARIABLE, get_args(GroupedKernel))
-    return value
-
-
-def requested_attention() -> AttentionKernel:
-    """Reads MXFP4_ATTENTION_KERNEL; unset means max.
-
-    Raises:
-        ValueError: another value than max or sm90.
-    """
-    value: AttentionKernel = _requested(ATTENTION_VARIABLE, get_args(AttentionKernel))
-    return value
-
-
-def requested_dense() -> DenseKernel:
-    """Reads MXFP4_DENSE_KERNEL; unset means max.
-
-    Raises:
-        ValueError: another value than max or sm90.
-    """
-    value: DenseKernel = _requested(DENSE_VARIABLE, get_args(DenseKernel))
-    return value
-
-
-def _requested(variable: str, known: tuple[Any, ...]) -> Any:
-    """Reads an environment variable that names one of a few; unset means the first."""
-    value = os.environ.get(variable, known[0])
-    if value not in known:
-        raise ValueError(f"gpt_oss_mxfp4: {variable} must be {' or '.join(known)}, got {value!r}")
-    return value
+# What engine.py goes by.
+ACTIVATIONS_VARIABLE = VARIABLES["activations"].name
+DENSE_WEIGHTS_VARIABLE = VARIABLES["dense_weights"].name
+requested_kernel = functools.partial(requested, "kernel")
+requested_attention = functools.partial(requested, "attention")
+requested_dense = functools.partial(requested, "dense")
 
 
 def only_device(devices: list[DeviceRef]) -> DeviceRef:

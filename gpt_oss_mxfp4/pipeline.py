@@ -32,7 +32,7 @@ from gpt_oss_mxfp4.kept_graphs import Graphs, load_kept
 from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.log_probabilities import LogProbabilitiesGraph
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
-from gpt_oss_mxfp4.model_config import ATTENTION_VARIABLE, DENSE_VARIABLE, GptOssArchConfig
+from gpt_oss_mxfp4.model_config import VARIABLES, GptOssArchConfig
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.options import LayerOptions
@@ -101,13 +101,11 @@ def check_kernels(options: LayerOptions, device: Device) -> None:
     Raises:
         ValueError: one is for another GPU.
     """
-    for variable, kernel in (
-        (ATTENTION_VARIABLE, options.attention),
-        (DENSE_VARIABLE, options.dense),
-    ):
+    for field in ("attention", "dense"):
+        kernel = getattr(options, field)
         if kernel == "sm90" and is_other_gpu(device):
             raise ValueError(
-                f"gpt_oss_mxfp4: {variable}={kernel} is for Hopper GPUs ({HOPPER}), got "
+                f"gpt_oss_mxfp4: {VARIABLES[field].name}={kernel} is for Hopper GPUs ({HOPPER}), got "
                 f"{device.architecture_name}; leave it out"
             )
 

@@ -32,7 +32,7 @@ from max.pipelines.kv_cache import KVCacheConfig
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.model_config import requested_attention, requested_dense, requested_kernel
+from gpt_oss_mxfp4.model_config import requested
 from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
@@ -48,9 +48,9 @@ def model_for_hopper(folder: Path) -> GptOss:
         DType.bfloat16,
         LayerOptions(
             packed=True,
-            one_kernel=requested_kernel() == "sm90_mlp",
-            attention=requested_attention(),
-            dense=requested_dense(),
+            one_kernel=requested("kernel") == "sm90_mlp",
+            attention=requested("attention"),
+            dense=requested("dense"),
         ),
         ReturnLogits.LAST_TOKEN,
     )

@@ -21,11 +21,7 @@ from gpt_oss_mxfp4.arch import GPT_OSS
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.model_config import (
-    ACTIVATIONS_VARIABLE,
-    ATTENTION_VARIABLE,
-    DENSE_VARIABLE,
-    DENSE_WEIGHTS_VARIABLE,
-    KERNEL_VARIABLE,
+    VARIABLES,
     GptOssArchConfig,
     only_device,
 )
@@ -88,8 +84,8 @@ def test_what_layers_round_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, activations: str | None, dense_weights: str | None
 ) -> None:
     for variable, value in (
-        (ACTIVATIONS_VARIABLE, activations),
-        (DENSE_WEIGHTS_VARIABLE, dense_weights),
+        (VARIABLES["activations"].name, activations),
+        (VARIABLES["dense_weights"].name, dense_weights),
     ):
         if value:
             monkeypatch.setenv(variable, value)
@@ -103,11 +99,12 @@ def test_what_layers_round_comes_from_the_environment(
     assert config.layers.dense_weights == (dense_weights or "bfloat16")
 
 
-@pytest.mark.parametrize("variable", [ACTIVATIONS_VARIABLE, DENSE_WEIGHTS_VARIABLE])
+@pytest.mark.parametrize("field", ["activations", "dense_weights"])
 def test_a_precision_that_no_gpu_computes_in_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variable: str
+    monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     """MAX's own commands ask for it, too."""
+    variable = VARIABLES[field].name
     monkeypatch.setenv(variable, "int8")
     asked = pipeline_config(CHECKPOINT)
     on_gpu = asked.model.model_copy(update={"device_specs": [DeviceSpec.accelerator()]})
@@ -116,15 +113,16 @@ def test_a_precision_that_no_gpu_computes_in_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("variable", "known"),
+    ("field", "known"),
     [
-        (ACTIVATIONS_VARIABLE, "bfloat16 or float32 or int8"),
-        (DENSE_WEIGHTS_VARIABLE, "bfloat16 or int8 or mxfp8"),
+        ("activations", "bfloat16 or float32 or int8"),
+        ("dense_weights", "bfloat16 or int8 or mxfp8"),
     ],
 )
 def test_an_unknown_precision_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variable: str, known: str
+    monkeypatch: pytest.MonkeyPatch, field: str, known: str
 ) -> None:
+    variable = VARIABLES[field].name
     monkeypatch.setenv(variable, "int4")
     with pytest.raises(ValueError, match=f"{variable} must be {known}, got 'int4'"):
         GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
@@ -144,7 +142,7 @@ def test_experts_are_packed_for_hoppers_kernels_alone(
     monkeypatch: pytest.MonkeyPatch, kernel: str | None, device: DeviceRef, packed: bool
 ) -> None:
     if kernel:
-        monkeypatch.setenv(KERNEL_VARIABLE, kernel)
+        monkeypatch.setenv(VARIABLES["kernel"].name, kernel)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
     assert config.kernel == (kernel or "sm90")
     one_kernel = kernel == "sm90_mlp"
@@ -154,15 +152,13 @@ def test_experts_are_packed_for_hoppers_kernels_alone(
 
 
 @pytest.mark.parametrize("kernel", [None, "max", "sm90"])
-@pytest.mark.parametrize(
-    ("variable", "field"), [(ATTENTION_VARIABLE, "attention"), (DENSE_VARIABLE, "dense")]
-)
+@pytest.mark.parametrize("field", ["attention", "dense"])
 def test_attention_and_dense_matmuls_are_maxs_unless_asked_for(
-    monkeypatch: pytest.MonkeyPatch, variable: str, field: str, kernel: str | None
+    monkeypatch: pytest.MonkeyPatch, field: str, kernel: str | None
 ) -> None:
     """On a GPU; a CPU has one kernel of each, and makes no other graph for what a variable says."""
     if kernel:
-        monkeypatch.setenv(variable, kernel)
+        monkeypatch.setenv(VARIABLES[field].name, kernel)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
     assert config.layers == LayerOptions()
     on_gpu = dataclasses.replace(config, devices=[DeviceRef.GPU()])
@@ -170,7 +166,7 @@ def test_attention_and_dense_matmuls_are_maxs_unless_asked_for(
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KERNEL_VARIABLE, "sm100")
+    monkeypatch.setenv(VARIABLES["kernel"].name, "sm100")
     with pytest.raises(
         ValueError, match="MXFP4_GROUPED_KERNEL must be sm90 or sm90_mlp or strided, got 'sm100'"
     ):
