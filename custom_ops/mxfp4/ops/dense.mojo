@@ -11,7 +11,7 @@ from ..cpu.grouped_matmul import dense_matmul
 from ..cpu.words import word_of
 from ..cpu.bf16_rows import Bf16Rows
 from ..sm90.dense import MAX_TOKENS, STEP, enqueue_dense
-from .tensors import data, require_cpu, require_equal, require_gpu
+from .tensors import data, require_aligned, require_cpu, require_equal, require_gpu
 
 
 def _dense[
@@ -147,8 +147,8 @@ struct DenseMatmulBiasSm90:
         require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], tokens)
         require_equal(op, "y.shape[1] = w.shape[0]", y.shape()[1], outputs)
         require_equal(op, "x.shape[1] modulo 32", k % STEP, 0)
-        require_equal(op, "x's address modulo 16", Int(data(x)) % 16, 0)
-        require_equal(op, "w's address modulo 16", Int(data(w)) % 16, 0)
+        require_aligned(op, "x", Int(data(x)), 16)
+        require_aligned(op, "w", Int(data(w)), 16)
         if tokens == 0 or outputs == 0:
             return
         if tokens <= MAX_TOKENS:

@@ -10,27 +10,48 @@ from ..layouts.sm90_tiles import TILE_BYTES, Sm90Tiles
 from ..sm90.epilogue import Output
 from ..sm90.grouped_mlp import Counts
 from ..sm90.launch import enqueue_grouped_matmul, enqueue_grouped_mlp
-from .tensors import data, require_equal, require_gpu, tokens_top_k
+from .tensors import data, require_aligned, require_equal, require_gpu, tokens_top_k
 
 
-def _check(
+def _check[
+    x: StaticString = "x", of: StaticString = ""
+](
     op: StaticString,
+    x_address: Int,
+    k: Int,
     tiles: InputTensor[dtype=DType.uint8, rank=4, ...],
     bias: InputTensor[dtype=DType.bfloat16, rank=2, ...],
     offsets: InputTensor[dtype=DType.int32, rank=1, ...],
-    k: Int,
+    y_address: Int,
 ) raises:
+    """Checks what one matmul takes.
+
+    Parameters:
+        x: What the op calls the activations.
+        of: What its names of tiles and bias begin with.
+    """
+    comptime of_tiles: StaticString = of + "tiles"
+    comptime of_bias: StaticString = of + "bias"
+    comptime has_experts: StaticString = of_bias + ".shape[0] = experts"
+    comptime has_row_tiles: StaticString = of_tiles + ".shape[1] = ceil(" + of_bias + ".shape[1] / 64)"
+    comptime has_k_tiles: StaticString = of_tiles + ".shape[2] = ceil(" + x + ".shape[1] / 64)"
+    comptime has_tile_bytes: StaticString = of_tiles + ".shape[3]"
+    comptime has_groups: StaticString = x + ".shape[1] modulo 32"
+    comptime has_pairs: StaticString = of_bias + ".shape[1] modulo 2"
     var experts = tiles.shape()[0]
     var sizes = Sm90Tiles(bias.shape()[1], k)
-    require_equal(op, "bias.shape[0] = experts", bias.shape()[0], experts)
+    require_equal(op, has_experts, bias.shape()[0], experts)
     require_equal(op, "expert_offsets.shape[0] = experts + 1", offsets.shape()[0], experts + 1)
-    require_equal(
-        op, "tiles.shape[1] = ceil(bias.shape[1] / 64)", tiles.shape()[1], sizes.row_tiles()
-    )
-    require_equal(op, "tiles.shape[2] = ceil(x.shape[1] / 64)", tiles.shape()[2], sizes.k_tiles())
-    require_equal(op, "tiles.shape[3]", tiles.shape()[3], TILE_BYTES)
-    require_equal(op, "x.shape[1] modulo 32", k % 32, 0)
-    require_equal(op, "bias.shape[1] modulo 2", bias.shape()[1] % 2, 0)
+    require_equal(op, has_row_tiles, tiles.shape()[1], sizes.row_tiles())
+    require_equal(op, has_k_tiles, tiles.shape()[2], sizes.k_tiles())
+    require_equal(op, has_tile_bytes, tiles.shape()[3], TILE_BYTES)
+    require_equal(op, has_groups, k % 32, 0)
+    require_equal(op, has_pairs, bias.shape()[1] % 2, 0)
+    # Rows of activations and tiles are copied 16 bytes at a time; a lane has two biases and outputs.
+    require_aligned(op, x, x_address, 16)
+    require_aligned(op, of_tiles, Int(data(tiles)), 16)
+    require_aligned(op, of_bias, Int(data(bias)), 4)
+    require_aligned(op, "y", y_address, 4)
 
 
 @extensibility.register("mxfp4.grouped_matmul_packed")
@@ -64,13 +85,13 @@ struct GroupedMatmulPacked:
             ctx: The device.
 
         Raises:
-            If shapes disagree.
+            If shapes disagree, or a tensor is not aligned to what the kernel loads or stores at a time.
         """
         comptime op = "mxfp4.grouped_matmul_packed"
         require_gpu[op, target]()
         var rows = x.shape()[0]
         var k = x.shape()[1]
-        _check(op, tiles, bias, offsets, k)
+        _check(op, Int(data(x)), k, tiles, bias, offsets, Int(data(y)))
         require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], rows)
         require_equal(op, "y.shape[1] = bias.shape[1]", y.shape()[1], bias.shape()[1])
         comptime if target != "cpu":
@@ -119,13 +140,13 @@ struct GroupedMatmulSwigluPacked:
             ctx: The device.
 
         Raises:
-            If shapes disagree.
+            If shapes disagree, or a tensor is not aligned to what the kernel loads or stores at a time.
         """
         comptime op = "mxfp4.grouped_matmul_swiglu_packed"
         require_gpu[op, target]()
         var rows = order.shape()[0]
         var k = x.shape()[1]
-        _check(op, tiles, bias, offsets, k)
+        _check(op, Int(data(x)), k, tiles, bias, offsets, Int(data(y)))
         require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
         require_equal(op, "2 * y.shape[1] = bias.shape[1]", 2 * y.shape()[1], bias.shape()[1])
         if rows == 0:
@@ -184,21 +205,28 @@ struct GroupedMlpPacked:
             ctx: The device.
 
         Raises:
-            If shapes disagree.
+            If shapes disagree, or a tensor is not aligned to what the kernel loads or stores at a time.
         """
         comptime op = "mxfp4.grouped_mlp_packed"
         require_gpu[op, target]()
         var rows = order.shape()[0]
         var hidden = x.shape()[1]
         var experts = gate_up_tiles.shape()[0]
-        _check(op, gate_up_tiles, gate_up_bias, offsets, hidden)
-        _check(op, down_tiles, down_bias, offsets, inner.shape()[1])
+        _check[of="gate_up_"](
+            op, Int(data(x)), hidden, gate_up_tiles, gate_up_bias, offsets, Int(data(y))
+        )
+        _check["inner", "down_"](
+            op, Int(data(inner)), inner.shape()[1], down_tiles, down_bias, offsets, Int(data(y))
+        )
         require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
         require_equal(op, "inner.shape[0] = row_order.shape[0]", inner.shape()[0], rows)
         require_equal(op, "y.shape[1] = down_bias.shape[1]", y.shape()[1], down_bias.shape()[1])
         require_equal(op, "down_bias.shape[1] = x.shape[1]", down_bias.shape()[1], hidden)
         require_equal(
-            op, "2 * inner.shape[1] = bias.shape[1]", 2 * inner.shape()[1], gate_up_bias.shape()[1]
+            op,
+            "2 * inner.shape[1] = gate_up_bias.shape[1]",
+            2 * inner.shape()[1],
+            gate_up_bias.shape()[1],
         )
         require_equal(op, "counts.shape[0] = experts", counts.shape()[0], experts)
         if rows == 0:

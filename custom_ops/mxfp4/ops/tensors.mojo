@@ -95,6 +95,22 @@ def require_equal(op: StaticString, what: StaticString, got: Int, want: Int) rai
         raise Error(op, ": ", what, " must be ", want, ", got ", got)
 
 
+def require_aligned(op: StaticString, what: StaticString, address: Int, bytes: Int) raises:
+    """Refuses a tensor where a kernel's wide loads or stores would fault.
+
+    Args:
+        op: The op's name.
+        what: The tensor.
+        address: Of its first element.
+        bytes: What the address must be a multiple of.
+
+    Raises:
+        If it is not.
+    """
+    if address % bytes != 0:
+        raise Error(op, ": ", what, " must be aligned to ", bytes, " bytes, got ", address % bytes)
+
+
 def require_row_order(op: StaticString, order: ConstPointer[DType.int32], rows: Int) raises:
     """Refuses a row order that would make a CPU kernel read outside its rows.
 
