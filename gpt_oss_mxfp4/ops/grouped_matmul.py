@@ -209,7 +209,10 @@ def grouped_mlp_packed(
     """
     op = "mxfp4.grouped_mlp_packed"
     x, gate_up_tiles, gate_up_bias, expert_offsets = _check_packed(
-        op, x, gate_up_tiles, gate_up_bias, expert_offsets
+        op,
+        *(x, gate_up_tiles, gate_up_bias, expert_offsets),
+        of="gate_up_",
+        instead="mxfp4.grouped_matmul_swiglu and mxfp4.grouped_matmul",
     )
     row_order = _check_swiglu(op, x, row_order, limit)
     down_tiles, down_bias, counts = map(TensorValue, (down_tiles, down_bias, counts))
@@ -272,36 +275,46 @@ def _check(op: str, *inputs: TensorValueLike) -> list[TensorValue]:
     return values
 
 
-def _check_packed(op: str, *inputs: TensorValueLike) -> list[TensorValue]:
-    """Checks what both grouped matmuls on packed weights take: x, tiles, bias, offsets."""
+def _check_packed(
+    op: str, *inputs: TensorValueLike, of: str = "", instead: str | None = None
+) -> list[TensorValue]:
+    """Checks what both grouped matmuls on packed weights take: x, tiles, bias, offsets.
+
+    Args:
+        op: the op's name.
+        inputs: what it takes.
+        of: what its names of tiles and bias begin with.
+        instead: what takes weights that are not packed, if not the op whose name says so.
+    """
     values = [TensorValue(value) for value in inputs]
     x, tiles, bias, offsets = values
+    instead = instead or op.removesuffix("_packed")
     device = common_device(op, *values)
     if device.is_cpu():
         raise ValueError(
-            f"{op}: takes weights packed for Hopper, got inputs on {device}; use {op.removesuffix('_packed')} there"
+            f"{op}: takes weights packed for Hopper, got inputs on {device}; use {instead} there"
         )
     require(op, "x", x, 2, DType.bfloat16)
-    require(op, "tiles", tiles, 4, DType.uint8)
-    require(op, "bias", bias, 2, DType.bfloat16)
+    require(op, f"{of}tiles", tiles, 4, DType.uint8)
+    require(op, f"{of}bias", bias, 2, DType.bfloat16)
     require(op, "expert_offsets", offsets, 1, DType.int32)
     experts, n = bias.shape
     k = x.shape[1]
     if isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
         raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
     if isinstance(n, StaticDim) and int(n) % 2 != 0:
-        raise ValueError(f"{op}: bias.shape[1] must be even, got {n}")
+        raise ValueError(f"{op}: {of}bias.shape[1] must be even, got {n}")
     if isinstance(experts, StaticDim) and int(experts) > MAX_PACKED_EXPERTS:
         raise ValueError(
-            f"{op}: bias.shape[0] must be at most {MAX_PACKED_EXPERTS} experts, got {experts}; use "
-            f"{op.removesuffix('_packed')}"
+            f"{op}: {of}bias.shape[0] must be at most {MAX_PACKED_EXPERTS} experts, got {experts}; "
+            f"use {instead}"
         )
     shape: list[Dim] = [experts, *packed_shape(n, k)]
     for axis, want in enumerate(shape):
-        require_dim(
-            op, f"tiles.shape[{axis}]", tiles.shape[axis], "that of bias and x, packed", want
-        )
-    require_dim(op, "expert_offsets.shape[0]", offsets.shape[0], "bias.shape[0] + 1", experts + 1)
+        rule = f"that of {of}bias and x, packed"
+        require_dim(op, f"{of}tiles.shape[{axis}]", tiles.shape[axis], rule, want)
+    rule = f"{of}bias.shape[0] + 1"
+    require_dim(op, "expert_offsets.shape[0]", offsets.shape[0], rule, experts + 1)
     return values
 
 

@@ -974,7 +974,16 @@ def test_packed_sizes_are_checked_while_the_graph_is_built(
             1,
             DType.uint8,
             [4, 2, 1, 2176],
-            "tiles.shape[1] must be that of bias and x, packed = 3, got 2",
+            "gate_up_tiles.shape[1] must be that of gate_up_bias and x, packed = 3, got 2",
+        ),
+        (1, DType.int8, [4, 3, 1, 2176], "gate_up_tiles must be DType.uint8, got DType.int8"),
+        (2, DType.bfloat16, [4, 191], "gate_up_bias.shape[1] must be even, got 191"),
+        (
+            2,
+            DType.bfloat16,
+            [511, 192],
+            "gate_up_bias.shape[0] must be at most 510 experts, got 511; use "
+            "mxfp4.grouped_matmul_swiglu and mxfp4.grouped_matmul",
         ),
         (
             2,
@@ -990,7 +999,12 @@ def test_packed_sizes_are_checked_while_the_graph_is_built(
         ),
         (4, DType.bfloat16, [4, 66], "down_bias.shape[1] must be x.shape[1] = 64, got 66"),
         (4, DType.bfloat16, [3, 64], "down_bias.shape[0] must be gate_up_bias.shape[0] = 4, got 3"),
-        (5, DType.int32, [4], "expert_offsets.shape[0] must be bias.shape[0] + 1 = 5, got 4"),
+        (
+            5,
+            DType.int32,
+            [4],
+            "expert_offsets.shape[0] must be gate_up_bias.shape[0] + 1 = 5, got 4",
+        ),
         (6, DType.int64, ["p"], "row_order must be DType.int32, got DType.int64"),
         (7, DType.int32, [5], "counts.shape[0] must be gate_up_bias.shape[0] = 4, got 5"),
     ],
@@ -1026,3 +1040,8 @@ def test_sizes_of_both_matmuls_are_checked_while_the_graph_is_built(
         inputs[1] = DType.uint8, [4, 2, 1, 2176]
     got = build_error(inputs, both, DeviceRef.GPU())
     assert got == f"mxfp4.grouped_mlp_packed: {message}"
+    if place == 0:
+        assert build_error(inputs, both) == (
+            "mxfp4.grouped_mlp_packed: takes weights packed for Hopper, got inputs on cpu:0; use "
+            "mxfp4.grouped_matmul_swiglu and mxfp4.grouped_matmul there"
+        )
