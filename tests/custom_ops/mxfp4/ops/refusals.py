@@ -28,8 +28,13 @@ RANKS = {"mlp": [2, 4, 2, 4, 2, 1, 1, 1], "dense": [2, 2, 1]}
 def apply(op: str, inputs: list[TensorValue]) -> TensorValue:
     """Adds an op to the graph."""
     if op == "mlp":
-        return ops.grouped_mlp_packed(*inputs, 7)
-    return ops.dense_sm90(*inputs)
+        *weights, offsets, order, counts = inputs
+        x, gate_up, gate_up_bias, down, down_bias = weights
+        return ops.grouped_mlp_packed(
+            x, gate_up, gate_up_bias, down, down_bias, offsets, order, counts, limit=7
+        )
+    x, w, bias = inputs
+    return ops.dense_sm90(x, w, bias)
 
 
 def build(op: str) -> Graph:
