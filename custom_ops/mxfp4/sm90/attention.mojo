@@ -61,6 +61,11 @@ comptime _VALUE_WORDS = HEAD_DIM // 16
 comptime _MAX_PARTS = 8
 """The most blocks per cluster that every GPU with clusters supports."""
 
+comptime _SURE_CLUSTERS = 8
+"""Clusters of any size that fit at once, a block to a multiprocessor: those of a cluster are in one GPC, of which an
+H100 and an H200 have seven or eight with 14 to 18 multiprocessors each, so some have room for one cluster of eight.
+With 132 multiprocessors it may be 15 such clusters, not 16. Source: H100 whitepaper; until it is measured."""
+
 comptime WARPS = 8
 """Warps per block where multiprocessors have two blocks each."""
 
@@ -484,18 +489,22 @@ def choose_parts(sequences: Int, kv_heads: Int, window: Int, multiprocessors: In
     return parts
 
 
-def choose_warps(blocks: Int, window: Int, multiprocessors: Int) -> Int:
+def choose_warps(clusters: Int, parts: Int, window: Int, multiprocessors: Int) -> Int:
     """Returns the warps per block: many where each block has a multiprocessor to itself, and no window leaves some idle.
 
+    More clusters than are sure to fit at once could make a second round, in which they would take as long again; where
+    two blocks share a multiprocessor, they fit.
+
     Args:
-        blocks: Of the launch.
+        clusters: Of the launch.
+        parts: Blocks per cluster.
         window: Positions a query attends to; below 1 for all.
         multiprocessors: Multiprocessors of the device.
 
     Returns:
         `WARPS` or `MANY_WARPS`.
     """
-    var alone = blocks <= multiprocessors
+    var alone = clusters <= _SURE_CLUSTERS and clusters * parts <= multiprocessors
     return MANY_WARPS if alone and (window < 1 or window >= MANY_WARPS * TILE_KEYS) else WARPS
 
 
@@ -536,7 +545,7 @@ def enqueue_attention(
         return
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     var parts = choose_parts(sequences, cache.kv_heads, window, multiprocessors)
-    var chosen = choose_warps(parts * cache.kv_heads * sequences, window, multiprocessors)
+    var chosen = choose_warps(cache.kv_heads * sequences, parts, window, multiprocessors)
     comptime for warps in range(WARPS, MANY_WARPS + 1, MANY_WARPS - WARPS):
         if warps == chosen:
             ctx.enqueue_function[attention_kernel[warps]](

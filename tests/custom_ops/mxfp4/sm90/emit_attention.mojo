@@ -12,10 +12,10 @@ def _emit[warps: Int]():
         # 8 key-value heads, as both models have, on the 132 multiprocessors of an H100 or H200.
         var parts = choose_parts(sequences, 8, 0, 132)
         print(t"// parts_{sequences} {parts}")
-        print(t"// warps_{sequences} {choose_warps(parts * 8 * sequences, 0, 132)}")
+        print(t"// warps_{sequences} {choose_warps(8 * sequences, parts, 0, 132)}")
         var of_window = choose_parts(sequences, 8, 128, 132)
         print(t"// parts_window_{sequences} {of_window}")
-        print(t"// warps_window_{sequences} {choose_warps(of_window * 8 * sequences, 128, 132)}")
+        print(t"// warps_window_{sequences} {choose_warps(8 * sequences, of_window, 128, 132)}")
     print(
         compile_info[
             attention_kernel[warps], emission_kind="asm", target=get_gpu_target["sm_90a"]()
