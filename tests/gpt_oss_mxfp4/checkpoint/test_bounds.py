@@ -27,7 +27,7 @@ class Held(Repository):
     """A repository that is a folder here."""
 
     def __init__(self, folder: Path) -> None:
-        self.hub_id, self._folder = "test/tiny", folder
+        self.hub_id, self.commit, self._folder = "test/tiny", "0" * 40, folder
         self.files = {
             path.name: HubFile(path.name, path.stat().st_size, None) for path in folder.iterdir()
         }
