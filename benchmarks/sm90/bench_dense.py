@@ -17,6 +17,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,42 @@ MATMULS = {
 }
 """Outputs and K of each."""
 TOKENS = (1, 4, 8, 16, 32)
-ROWS = 32
-"""Outputs of a block."""
+ROOMS = (8, 16, 32)
+"""Tokens that a kernel has room for."""
+FEW_ROWS = 8
+"""Outputs of a block where there are few."""
 LEAST_BYTES = 2**28
 """That a round reads at least, of large matrices: several times what the second-level cache holds."""
 MAX_SETS = 64
 """Sets of weights at most, of small ones."""
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A compiled kernel.
+
+    Args:
+        kernel: the module.
+        facts: what the emitting program says of it.
+    """
+
+    kernel: Kernel
+    facts: dict[str, int]
+
+    def grid(self, outputs: int) -> tuple[int, int, int]:
+        """Gives the blocks of a launch for so many outputs."""
+        return -(-outputs // self.facts["rows"]), 1, 1
+
+
+def choose_name(outputs: int, tokens: int, multiprocessors: int) -> str:
+    """Gives the name of the kernel that `sm90/dense.mojo` launches."""
+    few = -(-outputs // FEW_ROWS) <= multiprocessors
+    return f"{'few' if few else 'dense'}_{min(room for room in ROOMS if room >= tokens)}"
+
+
 def measure(
     card: Card,
-    kernel: Kernel,
-    shared_bytes: int,
+    variant: Variant,
     rng: np.random.Generator,
     sizes: tuple[int, int],
     tokens: int,
@@ -66,10 +91,10 @@ def measure(
         Work(
             f"dense of {tokens} tokens",
             [
-                kernel.prepare(
+                variant.kernel.prepare(
                     [output, at[0], of_set, at[1], tokens, outputs, k],
-                    grid=(-(-outputs // ROWS), 1, 1),
-                    shared_bytes=shared_bytes,
+                    grid=variant.grid(outputs),
+                    shared_bytes=variant.facts["shared_bytes"],
                     overlapping=overlapping,
                 )
                 for of_set in weights
@@ -133,10 +158,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     arguments = parser.parse_args(words)
     card, rng = open_card(parser, arguments.rounds), np.random.default_rng(0)
-    kernels = {
-        int(name.removeprefix("dense_")): (Kernel(card.driver, ptx), facts(ptx)["shared_bytes"])
+    variants = {
+        name: Variant(Kernel(card.driver, ptx), facts(ptx))
         for name, ptx in emit(SM90_DENSE).items()
-        if name.startswith("dense_")
     }
     report = card.report()
     roof = report["roofs"]["copy_GB_per_s"]
@@ -145,8 +169,8 @@ def main(words: Sequence[str] | None = None) -> int:
     cases: list[dict[str, Any]] = []
     for name, sizes in MATMULS.items():
         for tokens in TOKENS:
-            kernel, shared_bytes = kernels[min(room for room in kernels if room >= tokens)]
-            of_case = measure(card, kernel, shared_bytes, rng, sizes, tokens)
+            variant = variants[choose_name(sizes[0], tokens, card.driver.multiprocessors)]
+            of_case = measure(card, variant, rng, sizes, tokens)
             print_cases(of_case, name, roof)
             cases += of_case
         if arguments.output:  # as far as it is, in case that a kernel never ends

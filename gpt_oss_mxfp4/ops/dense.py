@@ -81,8 +81,8 @@ def dense_sm90(
 ) -> TensorValue:
     """Multiplies as :func:`dense` does, on a Hopper GPU: ``y = x @ w.T + bias``.
 
-    Up to 32 tokens go to a kernel that has a block of threads for 32 outputs, so that the weights are read by the
-    whole GPU; it adds the bias to float32 sums. More go to MAX's matmul, which rounds its products first.
+    Up to 32 tokens go to a kernel that has a block of threads for 32 outputs, or for 8 of few, so that the weights are
+    read by the whole GPU; it adds the bias to float32 sums. More go to MAX's matmul, which rounds its products first.
 
     Args:
         x: [T, K] bfloat16, K a multiple of 32.

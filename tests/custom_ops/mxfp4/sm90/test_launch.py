@@ -108,3 +108,14 @@ def test_nothing_to_multiply(
     """Without rows or experts nothing is launched; without k outputs are the bias."""
     names = [name for name, _ in launched("both", tokens, 4, experts, hidden, inner)]
     assert names == count * [EACH]
+
+
+@pytest.mark.parametrize("tokens", [1, 9, 32])
+@pytest.mark.parametrize(
+    ("outputs", "blocks"), [(32, 4), (128, 16), (1056, 132), (1057, 34), (2880, 90), (5120, 160)]
+)
+def test_dense_outputs_are_shared_out(
+    launched: Launched, tokens: int, outputs: int, blocks: int
+) -> None:
+    """By 8 to a block, of both routers, or by 32."""
+    assert [grid for _, grid in launched("dense", tokens, outputs, 2880)] == [f"{blocks} 1 1"]
