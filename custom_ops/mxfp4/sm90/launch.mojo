@@ -247,7 +247,8 @@ def _enqueue_mlp[
     )
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     var attributes = overlap_attributes(ctx)
-    # What is resident at most is so only where the first-level cache gets no more than what must be left of it.
+    # As many are resident as could be only if the first-level cache has no part of what these blocks need. A hint: the
+    # driver need not take it.
     attributes.append(
         LaunchAttribute(
             LaunchAttributeID.PREFERRED_SHARED_MEMORY_CARVEOUT,
