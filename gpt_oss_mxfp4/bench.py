@@ -59,7 +59,7 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
         )
     # MAX makes room for as many tokens in each sequence of a batch as a single one may have.
     asked = f"--batch, --prompt-tokens, --new-tokens: {batch} x {length}"
-    check_memory(checkpoint, options, batch * length, asked, progress, options.prompt_tokens)
+    check_memory(checkpoint, options, batch * length, asked, progress)
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
     with progress.step(*loading_step(options)):
@@ -69,7 +69,6 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
             options.new_tokens,
             options,
             batch,
-            prefill_tokens=options.prompt_tokens,  # which the sequences of a batch share
         )
     report = measure(
         functools.partial(engine.stream_batch, pipeline),

@@ -19,11 +19,8 @@ from max.driver import (
 from max.pipelines import PIPELINE_REGISTRY
 from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib import OverlapTextGenerationPipeline, PipelineArgs, PipelineConfig
-from max.pipelines.lib.generate import BatchPipeline, GenerateIterator
-from max.pipelines.lib.pipeline_runtime_config import (
-    DEFAULT_MAX_BATCH_INPUT_TOKENS,
-    PipelineRuntimeConfig,
-)
+from max.pipelines.lib.generate import BatchPipeline
+from max.pipelines.lib.pipeline_runtime_config import PipelineRuntimeConfig
 from max.pipelines.modeling.types import TextGenerationInputs
 from transformers import AutoConfig
 
@@ -31,16 +28,11 @@ import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
+from gpt_oss_mxfp4.footprint import PREFILL_TOKENS
 from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint
-from gpt_oss_mxfp4.model_config import (
-    ACTIVATIONS_VARIABLE,
-    DENSE_WEIGHTS_VARIABLE,
-    requested_attention,
-    requested_dense,
-    requested_kernel,
-)
+from gpt_oss_mxfp4.model_config import VARIABLES, requested
 from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.options import (
     CompileOptions,
@@ -49,6 +41,7 @@ from gpt_oss_mxfp4.options import (
     Refused,
     SamplingOptions,
 )
+from gpt_oss_mxfp4.prefill import ChunkedPrefill
 from gpt_oss_mxfp4.prompt import Prompt
 from gpt_oss_mxfp4.toolchain import cpu_features, vector_extensions, versions
 
@@ -63,7 +56,6 @@ def load(
     options: EngineOptions,
     batch: int = 1,
     *,
-    prefill_tokens: int | None = None,
     reuse: bool = False,
 ) -> BatchPipeline:
     """Compiles the model into a pipeline, with a KV cache for just the sequences that are to come.
@@ -74,20 +66,19 @@ def load(
         new_tokens: that a sequence may get beyond its prompt.
         options: where to run it, and how precisely.
         batch: sequences at once.
-        prefill_tokens: of a batch's prompts together, or None where each may be the longest.
         reuse: whether a prompt that begins as an earlier one did finds what the KV cache still holds of that.
 
     Raises:
         Refused: MAX cannot run it on this machine, for want of memory or of a GPU say.
     """
     device = prepare(checkpoint, options)
+    prefill = PREFILL_TOKENS[options.devices]
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=batch,
-        max_batch_input_tokens=max(
-            prompt_tokens * batch if prefill_tokens is None else prefill_tokens,
-            DEFAULT_MAX_BATCH_INPUT_TOKENS,
-        ),
+        # Prompts are cut by ChunkedPrefill; what it is made of wants to be told of all tokens that are to come.
+        max_batch_input_tokens=max(prompt_tokens * batch, prefill),
+        max_request_input_tokens=prefill,
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
         device_graph_capture=options.device_graphs,
     )
@@ -116,9 +107,7 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
         if not accelerator_count():
             raise Refused("--devices gpu: MAX finds no GPU on this machine; run with --devices cpu")
         try:
-            requested_kernel()
-            requested_attention()
-            requested_dense()
+            _requested_kernels()
         except ValueError as error:
             raise Refused(str(error)) from error
         device = DeviceSpec.accelerator()
@@ -164,8 +153,13 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
 
 def _request(options: ModelOptions) -> None:
     """Asks for an option's values where MAX, which makes the model, gives architectures no option of their own."""
-    os.environ[ACTIVATIONS_VARIABLE] = options.activations
-    os.environ[DENSE_WEIGHTS_VARIABLE] = options.dense_weights
+    os.environ[VARIABLES["activations"].name] = options.activations
+    os.environ[VARIABLES["dense_weights"].name] = options.dense_weights
+
+
+def _requested_kernels() -> tuple[str, ...]:
+    """What the environment asks for on a GPU."""
+    return tuple(requested(field) for field in ("kernel", "attention", "dense"))
 
 
 def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, options: ModelOptions) -> str:
@@ -174,8 +168,7 @@ def _fingerprint(checkpoint: Checkpoint, device: DeviceSpec, options: ModelOptio
     if kind == "cpu":
         code: object = cpu_features()
     else:
-        kernels = (requested_kernel(), requested_attention(), requested_dense())
-        code = (*kernels, platform.machine())
+        code = (*_requested_kernels(), platform.machine())
     precision = (options.activations, options.dense_weights)
     said = repr((checkpoint.config, precision, kind, code, digest_sources(), versions()))
     return hashlib.sha256(said.encode()).hexdigest()
@@ -289,9 +282,9 @@ def stream(
         options: how to sample.
 
     Yields:
-        The tokens generated since the last, the one that ends the text included.
+        The tokens generated since the last, the one that ends the text included; none between two pieces of a prompt.
     """
-    with GenerateIterator(
+    with ChunkedPrefill(
         pipeline,
         [prompt.ids],
         max_new_tokens=options.max_new_tokens,
@@ -327,7 +320,8 @@ def stream_batch(
 def _steps(
     pipeline: BatchPipeline, prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> Iterator[list[int]]:
-    with GenerateIterator(
+    given: list[list[int]] = [[] for _ in prompts]
+    with ChunkedPrefill(
         pipeline,
         prompts,
         max_new_tokens=new_tokens,
@@ -337,6 +331,9 @@ def _steps(
         ignore_eos=True,
     ) as batch:
         for step in batch:
-            tokens = [token for row in range(len(prompts)) for token in step.get(row, [])]
-            if tokens:  # with device graphs MAX gives a step's with the next
-                yield tokens
+            for row, tokens in step.items():
+                given[row] += tokens
+            while all(
+                given
+            ):  # with device graphs MAX gives a step's with the next; longer prompts begin later
+                yield [tokens.pop(0) for tokens in given]

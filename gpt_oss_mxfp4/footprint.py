@@ -12,17 +12,16 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.mxfp4 import BYTES_PER_GROUP, GROUP_SIZE, PACKED_TILE, PACKED_TILE_BYTES
 from gpt_oss_mxfp4.options import Activations, DenseWeights, rounds_cache
 
-ACTIVATION_BYTES = 2**30
-"""Set aside for activations and compiled code at least; compiling takes more than running, for a while."""
+PREFILL_TOKENS = {"cpu": 1024, "gpu": 8192}
+"""Tokens that are prefilled in one step, of all prompts together: on a GPU MAX's default (NOTES N120)."""
 
-_CODE_BYTES = 2**28
+ACTIVATION_BYTES = 2**30
+"""Set aside for activations and compiled code, of which compiling takes more than running, for a while."""
+
+CODE_BYTES = 2**28
 """Of compiled code, MAX and Python."""
 
-PREFILL_TOKENS = 8192
-"""Tokens that a server prefills in one step, MAX's default. Other verbs prefill a prompt at once; what is new of a
-conversation is taken to be no more than this."""
-
-_ACTIVATION_BYTES_OF_TOKEN = {"cpu": 160 * 2**10, "gpu": 80 * 2**10}
+ACTIVATION_BYTES_OF_TOKEN = {"cpu": 160 * 2**10, "gpu": 80 * 2**10}
 """Of a token that is prefilled: gpt-oss's on a CPU, in float32 (NOTES F83), and half of it in bfloat16."""
 
 DEFAULT_LENGTH = 8192
@@ -63,7 +62,6 @@ def footprint(
     activations: Activations = "bfloat16",
     dense_weights: DenseWeights = "bfloat16",
     tokens: int | None = None,
-    prefill_tokens: int = PREFILL_TOKENS,
 ) -> Footprint:
     """Adds up what running a checkpoint takes.
 
@@ -74,7 +72,6 @@ def footprint(
         activations: What inputs of matmuls are rounded to on a CPU; with "float32" the KV cache is float32, too.
         dense_weights: What the weights of attention and of the logits are rounded to on a CPU.
         tokens: That the KV cache is for, or None for one sequence of the default length.
-        prefill_tokens: Of the longest prompts that are prefilled in one step.
     """
     cache_itemsize = 2 if rounds_cache(activations, on_cpu=device == "cpu") else 4
     table_itemsize = 4 if device == "cpu" else 2  # in the graph's dtype
@@ -92,14 +89,9 @@ def footprint(
         rounded=dense // 2 + dense // 2 // GROUP_SIZE * scale_bytes,
         kv_cache=tokens * config.num_hidden_layers * row,
         tables=config.max_position_embeddings * config.head_dim * table_itemsize,
-        activations=activation_bytes(device, prefill_tokens),
+        activations=ACTIVATION_BYTES,
         tokens=tokens,
     )
-
-
-def activation_bytes(device: Literal["cpu", "gpu"], prefill_tokens: int) -> int:
-    """Returns what is set aside for activations where prompts of so many tokens are prefilled in one step."""
-    return max(ACTIVATION_BYTES, _CODE_BYTES + prefill_tokens * _ACTIVATION_BYTES_OF_TOKEN[device])
 
 
 def default_length(positions: int) -> int:

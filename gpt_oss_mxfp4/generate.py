@@ -60,7 +60,7 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
         )
     length = len(prompt.ids) + options.max_new_tokens
     asked = f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens}"
-    check_memory(checkpoint, options, length, asked, progress, len(prompt.ids))
+    check_memory(checkpoint, options, length, asked, progress)
     if not prompt.templated and not options.raw:
         progress.note(
             "this model has no chat template, so the text is continued as it is; --raw leaves out this note"

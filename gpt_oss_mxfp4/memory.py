@@ -8,7 +8,12 @@ from max.driver import Device
 from max.pipelines.kv_cache.memory_planner import PagedMemoryPlanner
 from max.pipelines.lib import PipelineConfig
 
-from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, activation_bytes, padding_bytes
+from gpt_oss_mxfp4.footprint import (
+    ACTIVATION_BYTES,
+    ACTIVATION_BYTES_OF_TOKEN,
+    CODE_BYTES,
+    padding_bytes,
+)
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
 
 PLANNED_BATCH_SIZE = 1
@@ -41,13 +46,17 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
     def estimate_activation_memory(
         self, pipeline_config: PipelineConfig, huggingface_config: Any
     ) -> int:
-        """Bytes beyond weights and KV cache: on a GPU more where longer prompts are prefilled in one step.
+        """Bytes beyond weights and KV cache: on a GPU more where more tokens are prefilled in one step.
 
         On a CPU what is asked for is held against memory before MAX is loaded (``check_memory``).
         """
         if self._config.devices[0].is_cpu():
             return ACTIVATION_BYTES
-        return activation_bytes("gpu", pipeline_config.runtime.max_batch_input_tokens)
+        runtime = pipeline_config.runtime
+        tokens = runtime.max_batch_input_tokens
+        if runtime.max_request_input_tokens and runtime.max_batch_size:
+            tokens = min(tokens, runtime.max_batch_size * runtime.max_request_input_tokens)
+        return max(ACTIVATION_BYTES, CODE_BYTES + tokens * ACTIVATION_BYTES_OF_TOKEN["gpu"])
 
     def infer_max_batch_size(
         self, pipeline_config: PipelineConfig, devices: list[Device], weights_size: int

@@ -233,14 +233,6 @@ def requested(field: str) -> Any:
     return value
 
 
-# What engine.py goes by.
-ACTIVATIONS_VARIABLE = VARIABLES["activations"].name
-DENSE_WEIGHTS_VARIABLE = VARIABLES["dense_weights"].name
-requested_kernel = functools.partial(requested, "kernel")
-requested_attention = functools.partial(requested, "attention")
-requested_dense = functools.partial(requested, "dense")
-
-
 def only_device(devices: list[DeviceRef]) -> DeviceRef:
     """Returns the device of a list of one.
 

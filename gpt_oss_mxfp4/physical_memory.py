@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.footprint import PREFILL_TOKENS, footprint
+from gpt_oss_mxfp4.footprint import footprint
 from gpt_oss_mxfp4.options import EngineOptions, Refused
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
@@ -68,7 +68,6 @@ def check_memory(
     tokens: int,
     asked: str,
     progress: Progress,
-    prefill_tokens: int = PREFILL_TOKENS,
 ) -> None:
     """Checks that what MAX takes for itself fits; a GPU's memory is MAX's to plan.
 
@@ -78,7 +77,6 @@ def check_memory(
         tokens: that the KV cache has room for, all sequences together.
         asked: the options that say so, and their numbers.
         progress: gets a note where weights do not fit beside it: their pages are dropped and read again.
-        prefill_tokens: of the longest prompts that are prefilled in one step.
 
     Raises:
         Refused: the KV cache and what else is not a file's pages do not fit.
@@ -92,7 +90,6 @@ def check_memory(
         options.activations,
         options.dense_weights,
         tokens,
-        prefill_tokens,
     )
     room = max(available_memory() - taken.activations - taken.rounded, 0)
     needed = taken.kv_cache + taken.tables

@@ -29,6 +29,7 @@ import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.footprint import PREFILL_TOKENS
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.machine import loading_step
 from gpt_oss_mxfp4.options import CACHE_LOGGER, Failed, Refused
@@ -115,6 +116,9 @@ def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGenerat
     runtime = PipelineRuntimeConfig(
         custom_architectures=[gpt_oss_mxfp4.__name__],
         max_batch_size=batch,
+        max_batch_input_tokens=PREFILL_TOKENS[options.devices],
+        # Else a step is of prompts or of answers, and every answer waits until all prompts have been read.
+        enable_in_flight_batching=options.devices == "cpu",
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
         device_graph_capture=options.device_graphs,
     )

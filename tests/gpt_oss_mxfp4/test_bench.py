@@ -26,8 +26,7 @@ class Engine(SimpleNamespace):
     loads: list[tuple[Any, ...]]
     calls: list[Call]
 
-    def load(self, checkpoint: object, *arguments: Any, prefill_tokens: int) -> None:
-        assert prefill_tokens == arguments[0]
+    def load(self, checkpoint: object, *arguments: Any) -> None:
         self.loads.append(arguments)
 
     def stream_batch(
@@ -135,12 +134,12 @@ def test_the_table_has_medians_and_spread_of_each_batch() -> None:
 def test_batches_that_the_machine_has_no_memory_for_are_refused(
     bench: Callable[..., tuple[int, str, str]], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(physical_memory, "available_memory", lambda: 185 * 10**8)
+    monkeypatch.setattr(physical_memory, "available_memory", lambda: 29 * 10**8)
     code, out, err = bench("--batch", "1", "16", "--prompt-tokens", "100000")
     assert (code, out) == (2, "")
     assert err == (
         "gpt-oss-mxfp4: --batch, --prompt-tokens, --new-tokens: 16 x 100064 tokens take 3.31 GB of memory for the KV "
-        "cache and the rotations, of which this machine has 1.85 GB left; 885747 tokens fit\n"
+        "cache and the rotations, of which this machine has 1.83 GB left; 875343 tokens fit\n"
     )
     assert not engine.loads
     assert bench("--batch", "8", "1", "--prompt-tokens", "100000", "--runs", "1")[0] == 0

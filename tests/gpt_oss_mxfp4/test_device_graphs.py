@@ -21,6 +21,7 @@ from max.pipelines.lib.pipeline_variants import overlap_text_generation
 
 from gpt_oss_mxfp4 import cli, engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
+from gpt_oss_mxfp4.footprint import PREFILL_TOKENS
 from gpt_oss_mxfp4.options import EngineOptions, Refused, SamplingOptions
 from gpt_oss_mxfp4.prompt import encode_prompt
 from tests.golden import CHECKPOINT
@@ -124,8 +125,12 @@ def device_graphs(monkeypatch: pytest.MonkeyPatch, overlapping: ModuleType) -> N
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("device_graphs")
-def test_tokens_are_those_of_the_pipeline_without() -> None:
-    """Past the window and a page, sampled and not, after an answer that was left, in batches, of kept prefixes."""
+def test_tokens_are_those_of_the_pipeline_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the window and a page, sampled and not, after an answer that was left, in batches, of what is cached.
+
+    And of a prompt in pieces.
+    """
+    monkeypatch.setitem(PREFILL_TOKENS, "cpu", 70)
     checkpoint = open_checkpoint(CHECKPOINT)
     prompt = encode_prompt(checkpoint, "The keeper of the lighthouse")
     prompts = [prompt.ids, prompt.ids[3:], prompt.ids[:2]]

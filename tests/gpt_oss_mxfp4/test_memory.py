@@ -14,7 +14,13 @@ from max.pipelines.kv_cache import KVCacheConfig
 from max.pipelines.lib.pipeline_runtime_config import DEFAULT_MAX_BATCH_INPUT_TOKENS
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES, PREFILL_TOKENS, padding_bytes
+from gpt_oss_mxfp4.footprint import (
+    ACTIVATION_BYTES,
+    ACTIVATION_BYTES_OF_TOKEN,
+    CODE_BYTES,
+    PREFILL_TOKENS,
+    padding_bytes,
+)
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
@@ -24,9 +30,15 @@ from tests.sparse_checkpoint import make_sparse_checkpoint
 UNUSED: Any = None
 
 
-def prefilling(tokens: int) -> Any:
+def prefilling(tokens: int, of_each: int = 0, sequences: int | None = None) -> Any:
     """What of MAX's config says how many tokens are prefilled at once."""
-    return SimpleNamespace(runtime=SimpleNamespace(max_batch_input_tokens=tokens))
+    return SimpleNamespace(
+        runtime=SimpleNamespace(
+            max_batch_input_tokens=tokens,
+            max_request_input_tokens=of_each,
+            max_batch_size=sequences,
+        )
+    )
 
 
 def of_device(checkpoint: Checkpoint, device: DeviceRef, length: int) -> GptOssArchConfig:
@@ -40,8 +52,14 @@ def of_device(checkpoint: Checkpoint, device: DeviceRef, length: int) -> GptOssA
     )
 
 
-def test_a_server_prefills_as_much_as_max_does_by_default() -> None:
-    assert PREFILL_TOKENS == DEFAULT_MAX_BATCH_INPUT_TOKENS
+def test_a_gpu_prefills_as_much_in_a_step_as_max_has_it_do_by_default() -> None:
+    assert PREFILL_TOKENS["gpu"] == DEFAULT_MAX_BATCH_INPUT_TOKENS
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_what_is_set_aside_is_enough_for_a_step(device: str) -> None:
+    of_tokens = PREFILL_TOKENS[device] * ACTIVATION_BYTES_OF_TOKEN[device]
+    assert CODE_BYTES + of_tokens <= ACTIVATION_BYTES
 
 
 @pytest.mark.parametrize(
@@ -63,6 +81,10 @@ def test_published_models_fit_their_gpus(
     assert activations == ACTIVATION_BYTES
     longer = planner.estimate_activation_memory(prefilling(65536), UNUSED)
     assert longer == 2**28 + 65536 * 80 * 1024
+    cut = prefilling(131072, of_each=8192, sequences=1)
+    assert planner.estimate_activation_memory(cut, UNUSED) == ACTIVATION_BYTES
+    cut = prefilling(131072, of_each=8192, sequences=8)
+    assert planner.estimate_activation_memory(cut, UNUSED) == longer
     assert told + activations + cache < memory
 
 

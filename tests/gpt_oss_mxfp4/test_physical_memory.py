@@ -12,7 +12,7 @@ import pytest
 
 from gpt_oss_mxfp4 import physical_memory
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
-from gpt_oss_mxfp4.footprint import PREFILL_TOKENS, activation_bytes
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
 from gpt_oss_mxfp4.options import DEMO_MODEL, EngineOptions, Refused
 from gpt_oss_mxfp4.physical_memory import available_memory, check_memory
 from gpt_oss_mxfp4.quantity import bytes_text
@@ -24,7 +24,6 @@ TOKEN = 2048
 TABLES = 131_072 * 64 * 4
 """Bytes of its rotations."""
 
-SET_ASIDE = activation_bytes("cpu", PREFILL_TOKENS)
 
 WEIGHTS = sum(entry.nbytes for entry in DEMO.entries.values())
 
@@ -88,15 +87,13 @@ def test_the_tightest_limit_of_the_groups_counts(
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    def check(
-        room: int, tokens: int, prefill_tokens: int = PREFILL_TOKENS, **options: Any
-    ) -> list[str]:
+    def check(room: int, tokens: int, **options: Any) -> list[str]:
         """What is noted where so much is left beside activations."""
         told: list[str] = []
         progress: Any = SimpleNamespace(note=told.append)
-        monkeypatch.setattr(physical_memory, "available_memory", lambda: SET_ASIDE + room)
+        monkeypatch.setattr(physical_memory, "available_memory", lambda: ACTIVATION_BYTES + room)
         asked = f"--max-length: {tokens}"
-        check_memory(DEMO, EngineOptions(**options), tokens, asked, progress, prefill_tokens)
+        check_memory(DEMO, EngineOptions(**options), tokens, asked, progress)
         return told
 
     return check
@@ -139,16 +136,6 @@ def test_a_cache_of_float32_takes_twice_as_much(check: Callable[..., list[str]])
     assert check(needed + WEIGHTS, 1000, activations="float32") == []
     with pytest.raises(Refused):
         check(needed - 1, 1000, activations="float32")
-
-
-def test_longer_prompts_take_more_to_prefill(check: Callable[..., list[str]]) -> None:
-    """160 KiB a token."""
-    needed = 65536 * TOKEN + TABLES
-    assert check(needed + WEIGHTS, 65536, prefill_tokens=8192) == []
-    with pytest.raises(Refused):
-        check(needed + WEIGHTS, 65536, prefill_tokens=65536)
-    more = (65536 - 8192) * 160 * 1024
-    assert check(needed + WEIGHTS + more, 65536, prefill_tokens=65536) == []
 
 
 @pytest.mark.parametrize(("dense_weights", "scale_bytes"), [("int8", 2), ("mxfp8", 1)])

@@ -16,7 +16,7 @@ from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.local import LocalModel
 from gpt_oss_mxfp4.chat.options import ChatOptions
 from gpt_oss_mxfp4.endpoint.turn import Piece
-from gpt_oss_mxfp4.footprint import activation_bytes
+from gpt_oss_mxfp4.footprint import ACTIVATION_BYTES
 from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
@@ -149,9 +149,7 @@ def test_a_model_without_a_chat_template_is_refused(load: Load) -> None:
 def test_a_conversation_that_the_machine_has_no_memory_for_is_refused(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        physical_memory, "available_memory", lambda: activation_bytes("cpu", 8192) + 10**8
-    )
+    monkeypatch.setattr(physical_memory, "available_memory", lambda: ACTIVATION_BYTES + 10**8)
     engine = Engine("")
     with pytest.raises(
         Refused, match=r"^--max-length: 131072 tokens take 302 MB of .* tokens fit$"

@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from max.serve.process_control import SubprocessExit
@@ -15,6 +15,7 @@ from max.serve.process_control import SubprocessExit
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.footprint import PREFILL_TOKENS
 from gpt_oss_mxfp4.options import Failed, Refused
 from gpt_oss_mxfp4.serving import server
 from gpt_oss_mxfp4.serving.options import ServeOptions
@@ -54,9 +55,11 @@ def test_beside_device_graphs_max_has_no_log_probabilities() -> None:
     assert app.body == {"model": "m", "prompt": [0], "max_tokens": 1}
 
 
-def test_device_graphs_are_max_s_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+def asked_of_max(monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, Any]:
+    """What MAX is told of how to run a model."""
     asked: list[Any] = []
-    monkeypatch.setattr(server, "PipelineRuntimeConfig", lambda **options: asked.append(options))
+    monkeypatch.setattr(server, "PipelineRuntimeConfig", lambda **fields: asked.append(fields))
+    monkeypatch.setattr(engine, "prepare", lambda *_: None)
     monkeypatch.setattr(engine, "pipeline_arguments", lambda *_: None)
 
     def refuse(arguments: None) -> None:
@@ -64,8 +67,22 @@ def test_device_graphs_are_max_s_to_capture(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(server, "PipelineConfig", SimpleNamespace(from_args=refuse))
     with pytest.raises(Refused, match="asked"):
-        _model(open_checkpoint(CHECKPOINT), ServeOptions(device_graphs=True))
-    assert asked[0]["device_graph_capture"] is True
+        _model(open_checkpoint(CHECKPOINT), ServeOptions(**options))
+    [fields] = asked
+    return dict(fields)
+
+
+def test_device_graphs_are_max_s_to_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_of_max(monkeypatch, device_graphs=True)["device_graph_capture"] is True
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_prompts_are_cut_and_on_a_cpu_answers_go_on_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, device: Literal["cpu", "gpu"]
+) -> None:
+    asked = asked_of_max(monkeypatch, devices=device)
+    assert asked["max_batch_input_tokens"] == PREFILL_TOKENS[device]
+    assert asked["enable_in_flight_batching"] is (device == "cpu")
 
 
 def test_a_model_that_does_not_answer_fails() -> None:
