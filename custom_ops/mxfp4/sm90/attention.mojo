@@ -62,9 +62,9 @@ comptime _MAX_PARTS = 8
 """The most blocks per cluster that every GPU with clusters supports."""
 
 comptime _SURE_CLUSTERS = 8
-"""Clusters of any size that fit at once, a block to a multiprocessor: those of a cluster are in one GPC, of which an
-H100 and an H200 have seven or eight with 14 to 18 multiprocessors each, so some have room for one cluster of eight.
-With 132 multiprocessors it may be 15 such clusters, not 16. Source: H100 whitepaper; until it is measured."""
+"""Clusters that fit at once, a block to a multiprocessor. Those of a cluster are in one GPC, and GPCs differ: of an H100
+with 132 multiprocessors in eight of them, clusters of eight reach 120, so 16 clusters do not fit. Source:
+accel-sim/gpu-app-collection, pull request 87; for an H200 it is to be measured."""
 
 comptime WARPS = 8
 """Warps per block where multiprocessors have two blocks each."""
