@@ -61,10 +61,9 @@ comptime _VALUE_WORDS = HEAD_DIM // 16
 comptime _MAX_PARTS = 8
 """The most blocks per cluster that every GPU with clusters supports."""
 
-comptime _SURE_CLUSTERS = 8
-"""Clusters that fit at once, a block to a multiprocessor. Those of a cluster are in one GPC, and GPCs differ: of an H100
-with 132 multiprocessors in eight of them, clusters of eight reach 120, so 16 clusters do not fit. Source:
-accel-sim/gpu-app-collection, pull request 87; for an H200 it is to be measured."""
+comptime _GPCS = 8
+"""Graphics processing clusters of a Hopper GPU, each with an even number of multiprocessors. A cluster of blocks lies
+in one of them."""
 
 comptime WARPS = 8
 """Warps per block where multiprocessors have two blocks each."""
@@ -504,7 +503,8 @@ def choose_warps(clusters: Int, parts: Int, window: Int, multiprocessors: Int) -
     Returns:
         `WARPS` or `MANY_WARPS`.
     """
-    var alone = clusters <= _SURE_CLUSTERS and clusters * parts <= multiprocessors
+    # In each GPC fewer multiprocessors may be left over than make a cluster, by two.
+    var alone = clusters * parts + _GPCS * max(parts - 2, 0) <= multiprocessors
     return MANY_WARPS if alone and (window < 1 or window >= MANY_WARPS * TILE_KEYS) else WARPS
 
 
