@@ -90,7 +90,9 @@ def run(
     vocab_size = checkpoint.config.vocab_size
     prompts = [rng.integers(0, vocab_size, LEAST_PROMPT + i).tolist() for i in range(sequences)]
     longest = LEAST_PROMPT + sequences
+    print("loading, and capturing graphs", flush=True)  # what hangs is to be told apart
     pipeline: Any = engine.load(checkpoint, longest, steps, options, sequences)
+    print("loaded", flush=True)
     runner = pipeline._graph_capture_runner
     faults: list[str] = []
     ways: dict[str, Callable[..., Any]] = {

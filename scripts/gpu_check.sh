@@ -12,10 +12,11 @@
 # device-graphs-max.txt and device-graphs-sm90.txt, which say where device graphs of several sequences part from steps
 # without them, by either dense kernel. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as
 # well, and measured by MAX's attention and dense matmuls, by our attention, one long sequence also with device
-# graphs, and by our dense matmuls (bench-max.json, bench-attention.json, bench-long-attention--device-graphs.json,
-# bench-dense.json). What `gpt-oss-mxfp4 compile --target cuda:sm_90a` has written of the same models elsewhere spares
+# graphs, by our dense matmuls, and by the one kernel for both matmuls of experts (bench-max.json,
+# bench-attention.json, bench-long-attention--device-graphs.json, bench-dense.json, bench-mlp.json). What `gpt-oss-mxfp4 compile --target cuda:sm_90a` has written of the same models elsewhere spares
 # the GPU's host compiling, where it is: PRECOMPILED/demo and synthetic-max, with MXFP4_ATTENTION_KERNEL=sm90
-# synthetic-attention, with MXFP4_DENSE_KERNEL=sm90 synthetic-dense and demo-dense.
+# synthetic-attention, with MXFP4_DENSE_KERNEL=sm90 synthetic-dense and demo-dense, with MXFP4_GROUPED_KERNEL=sm90_mlp
+# synthetic-mlp.
 # Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 case ${1:-} in
@@ -112,14 +113,17 @@ if "$python" -c "import max.pipelines, transformers" 2> /dev/null; then
             tail -n 1 "$results/synthetic-$device.log"
         done
         cmp "$results/synthetic-cpu.txt" "$results/synthetic-gpu.txt"
-        for ours in max attention dense; do
-            kernels=(MXFP4_GROUPED_KERNEL=sm90) # the default
-            [ $ours = max ] || kernels+=("MXFP4_${ours^^}_KERNEL=sm90")
-            env "${kernels[@]}" "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" $(on gpu synthetic-$ours) \
+        for ours in max attention dense mlp; do
+            case $ours in
+                max) kernels=(MXFP4_GROUPED_KERNEL=sm90) ;; # the default
+                mlp) kernels=(MXFP4_GROUPED_KERNEL=sm90_mlp) ;;
+                *) kernels=("MXFP4_${ours^^}_KERNEL=sm90") ;;
+            esac
+            timeout -k 5 300 env "${kernels[@]}" "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" $(on gpu synthetic-$ours) \
                 --batch 1 4 16 64 --prompt-tokens 2048 --json "$results/bench-$ours.json" || failed=1
-            [ $ours = dense ] && continue
+            case $ours in dense | mlp) continue ;; esac
             for graphs in "" --device-graphs; do
-                env "${kernels[@]}" "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
+                timeout -k 5 300 env "${kernels[@]}" "$python" -m gpt_oss_mxfp4 bench --model "$SYNTHETIC" \
                     $(on gpu synthetic-$ours) $graphs --batch 1 --prompt-tokens 32768 \
                     --json "$results/bench-long-$ours$graphs.json" || failed=1
             done
