@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.serving.scripted import MODEL, ScriptedServer
+from tests.serving.server import ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +113,7 @@ def test_max_imports_its_routes_before_it_makes_a_tokenizer() -> None:
         "import sys; import max._entrypoints.cli.serve.serve_api_and_model_worker;"
         "from gpt_oss_mxfp4.endpoint.tokenizer import SERVER; assert SERVER in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
 
 
 def test_embeddings_are_left_to_max(

@@ -57,7 +57,7 @@ output matrix          1  BF16   1.16 GB   8.4%
 all                  459         13.8 GB
 
 memory        weights  KV cache  rotations  the rest      all
-CPU           13.8 GB    403 MB    33.6 MB   1.61 GB  15.8 GB
+CPU           13.8 GB    403 MB    33.6 MB   1.07 GB  15.3 GB
 GPU (Hopper)  13.8 GB    403 MB    16.8 MB   1.07 GB  15.3 GB
   KV cache: of one sequence of 8192 tokens, at most. On a CPU weights stay in the mapped file.
 
