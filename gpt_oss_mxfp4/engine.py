@@ -78,7 +78,7 @@ def load(
         max_batch_size=batch,
         # Prompts are cut by ChunkedPrefill; what it is made of wants to be told of all tokens that are to come.
         max_batch_input_tokens=max(prompt_tokens * batch, prefill),
-        max_request_input_tokens=prefill,
+        max_request_input_tokens=max(prefill // batch, 1),
         precompiled_mefs=str(options.precompiled) if options.precompiled else None,
         device_graph_capture=options.device_graphs,
     )

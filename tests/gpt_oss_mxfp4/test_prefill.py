@@ -83,6 +83,20 @@ def test_pieces_give_what_a_prompt_gives_at_once(whole: Any, cut: Any, steps: St
     assert max(taken) <= 45
 
 
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_no_more_is_set_aside_for_a_batch_than_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """By MAX's words for it, as the plan for a GPU's memory has them (``memory.py``)."""
+    asked: list[Any] = []
+    monkeypatch.setattr(engine, "_make_pipeline", lambda *given, **_: asked.append(given[3]))
+    engine.load(open_checkpoint(CHECKPOINT), 4096, NEW_TOKENS, EngineOptions(), batch)
+    [runtime] = asked
+    assert runtime.max_batch_input_tokens >= 4096 * batch
+    step = runtime.max_request_input_tokens * runtime.max_batch_size
+    assert PREFILL_TOKENS["cpu"] - batch < step <= PREFILL_TOKENS["cpu"]
+
+
 def test_prompts_that_fit_a_step_together_are_not_cut(whole: Any, monkeypatch: Any) -> None:
     whole.kv_manager.reset_prefix_cache()
     steps = Steps(whole, monkeypatch)
