@@ -76,7 +76,7 @@ def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
         Workload(
             prompt_tokens=options.prompt_tokens,
             new_tokens=options.new_tokens,
-            batch=options.batch,
+            batch=tuple(options.batch),
             runs=options.runs,
         ),
         Subject(

@@ -26,7 +26,7 @@ from transformers import AutoConfig
 
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, one_line
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE
 from gpt_oss_mxfp4.footprint import PREFILL_TOKENS
 from gpt_oss_mxfp4.harmony import stop_ids
@@ -195,7 +195,7 @@ def _check_config(folder: Path) -> None:
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of whatever kind the field's value trips
-        cause = " ".join(str(error).split())
+        cause = one_line(error)
         raise Refused(
             f"{folder / CONFIG_FILE}: must be as transformers has it ({cause})"
         ) from error
@@ -254,7 +254,7 @@ def _make_pipeline(
     except CheckpointError:  # a list of faults, which the command shows as it is
         raise
     except (OSError, RuntimeError, ValueError) as error:  # OSError of a file that is read
-        raise Refused(" ".join(str(error).split())) from error
+        raise Refused(one_line(error)) from error
     return pipeline
 
 
@@ -262,7 +262,7 @@ def _capture(pipeline: OverlapTextGenerationPipeline[Any]) -> None:
     try:
         pipeline.warmup_graph_capture()
     except (RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())
+        cause = one_line(error)
         raise Refused(
             f"--device-graphs: MAX cannot capture a step here ({cause}); run without"
         ) from error

@@ -20,6 +20,7 @@ from max.pipelines.lib import PipelineConfig
 from max.pipelines.lib.graph_specs import CompiledArtifacts, GraphRole
 from max.pipelines.lib.pipeline_variants import text_generation
 
+from gpt_oss_mxfp4.checkpoint.errors import one_line
 from gpt_oss_mxfp4.compiled_cache import (
     CACHE_VARIABLE,
     CompiledCache,
@@ -137,7 +138,7 @@ def _keep(cache: CompiledCache, name: str, compiled: CompiledModel) -> None:
     try:
         cache.write(name, compiled.export_mef)
     except (OSError, RuntimeError, ValueError) as error:  # MAX tells of a full disk by a ValueError
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        why = getattr(error, "strerror", None) or one_line(error)
         _tell_once(cache.folder, why)
 
 

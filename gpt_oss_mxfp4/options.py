@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -155,7 +156,7 @@ class BenchOptions(EngineOptions):
 
     prompt_tokens: int = 512
     new_tokens: int = 64
-    batch: tuple[int, ...] = (1, 4, 16)
+    batch: Sequence[int] = (1, 4, 16)
     runs: int = 3
     json: Path | None = None
 

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, one_line
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import is_harmony
 from gpt_oss_mxfp4.options import Refused
@@ -67,7 +67,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         # Never code of the folder's: unless told, transformers would ask on the terminal.
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of whatever kind the file's content trips
-        cause = _tokenizer_fault(folder) or " ".join(str(error).split())
+        cause = _tokenizer_fault(folder) or one_line(error)
         raise Refused(f"{folder}: must hold the model's tokenizer files ({cause})") from error
 
 

@@ -42,7 +42,7 @@ def _chat(options: ChatOptions, terminal: bool, write: Write, progress: Progress
     answerer = _answerer(options, progress)
     colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     screen = Screen(write, terminal=terminal, colour=colour)
-    reasoning = terminal if options.reasoning is None else options.reasoning
+    reasoning = terminal if options.reasoning is None else options.reasoning == "on"
     session = Session(answerer, options, screen, progress.note, reasoning=reasoning)
     if not interactive:
         while (turn := reader.read()) is not None:

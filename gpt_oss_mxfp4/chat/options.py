@@ -11,6 +11,9 @@ from gpt_oss_mxfp4.options import EngineOptions, SamplingOptions
 Effort = Literal["low", "medium", "high"]
 """How long a model reasons before it answers."""
 
+Shown = Literal["on", "off"]
+"""Whether something is shown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions(EngineOptions, SamplingOptions):
@@ -32,4 +35,4 @@ class ChatOptions(EngineOptions, SamplingOptions):
     max_new_tokens: int = 4096
     effort: Effort = "medium"
     system: str = ""
-    reasoning: bool | None = None
+    reasoning: Shown | None = None

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gpt_oss_mxfp4.chat.answer import End, Message
 from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.checkpoint.errors import one_line
 from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.key_file import read_keys
@@ -211,7 +212,7 @@ class _Reply:
 
 def _line(told: object) -> str:
     """What a server tells in one line, which does nothing to a terminal."""
-    return harmless(" ".join(str(told).split()))
+    return harmless(one_line(told))
 
 
 def _of(kind: type[T], value: Any) -> T | None:

@@ -59,6 +59,11 @@ class CheckpointError(ValueError):
         return (type(self), (self.where, self.faults, self._shown_per_kind))
 
 
+def one_line(told: object) -> str:
+    """What others' code says of an error, in one line; the error's name if it says nothing."""
+    return " ".join(str(told).split()) or type(told).__name__
+
+
 def quoted(value: object) -> str:
     """Text from a file made safe to print: control characters escaped, long values cut.
 

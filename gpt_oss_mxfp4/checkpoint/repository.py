@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault, one_line, quoted
 from gpt_oss_mxfp4.checkpoint.layout import is_weight_file
 
 MOST_FILES = 10_000
@@ -116,7 +116,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set" + (", and no earlier download is here" if looked else "")
     if looked or isinstance(error, ConnectError | ConnectTimeout):
-        return f"the Hub cannot be reached: {_one_line(error)}"
+        return f"the Hub cannot be reached: {one_line(error)}"
     if isinstance(error, GatedRepoError):
         return "its owner has to grant access"
     if isinstance(error, RepositoryNotFoundError):
@@ -125,11 +125,7 @@ def _cause(error: Exception) -> str:
         return "the repository has no such revision"
     if isinstance(error, OSError) and error.errno == 0:
         return str(error.strerror)
-    return _one_line(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 class Repository:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, quoted
+from gpt_oss_mxfp4.checkpoint.errors import CHECK_PATH, CheckpointError, Fault, one_line, quoted
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -46,7 +46,7 @@ def check_tokenizer(folder: Path, *, content: bool = True) -> None:
     try:
         Tokenizer.from_str(text)
     except Exception as error:  # of whatever kind the file's content trips
-        _refuse(path, f"must be a tokenizer ({quoted(' '.join(str(error).split()))})")
+        _refuse(path, f"must be a tokenizer ({quoted(one_line(error))})")
     config = folder / TOKENIZER_CONFIG_FILE
     if os.path.isfile(config):
         _object(config, _read(config))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from gpt_oss_mxfp4.bench import run_bench
-from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
-from gpt_oss_mxfp4.cli.values import path, positive
+from gpt_oss_mxfp4.cli.engine import add_engine, add_model
+from gpt_oss_mxfp4.cli.values import options_of, path, positive
 from gpt_oss_mxfp4.options import BenchOptions
 
 
@@ -56,13 +56,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_bench(
-        BenchOptions(
-            prompt_tokens=arguments.prompt_tokens,
-            new_tokens=arguments.new_tokens,
-            batch=tuple(arguments.batch),
-            runs=arguments.runs,
-            json=arguments.json,
-            **engine_options(arguments),
-        )
-    )
+    return run_bench(options_of(arguments, BenchOptions))

@@ -6,9 +6,9 @@ import argparse
 from typing import get_args
 
 from gpt_oss_mxfp4.chat.chat import run_chat
-from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
-from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
-from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
+from gpt_oss_mxfp4.chat.options import ChatOptions, Effort, Shown
+from gpt_oss_mxfp4.cli.engine import add_engine, add_model
+from gpt_oss_mxfp4.cli.sampling import add_sampling, sampled_options_of
 from gpt_oss_mxfp4.cli.values import path, positive, text
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
@@ -52,7 +52,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add(
         "--reasoning",
-        choices=("on", "off"),
+        choices=get_args(Shown),
         help="show the reasoning or not; default: on if standard output is a terminal",
     )
     add(
@@ -67,15 +67,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_chat(
-        ChatOptions(
-            url=arguments.url,
-            api_key_file=arguments.api_key_file,
-            system=arguments.system,
-            effort=arguments.effort,
-            reasoning=None if arguments.reasoning is None else arguments.reasoning == "on",
-            max_length=arguments.max_length,
-            **sampling_options(arguments),
-            **engine_options(arguments),
-        )
-    )
+    return run_chat(sampled_options_of(arguments, ChatOptions))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpt_oss_mxfp4.cli.engine import add_model, add_precision
-from gpt_oss_mxfp4.cli.values import path
+from gpt_oss_mxfp4.cli.values import options_of, path
 from gpt_oss_mxfp4.compile import run_compile
 from gpt_oss_mxfp4.options import CompileOptions
 
@@ -37,13 +37,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_compile(
-        CompileOptions(
-            model=arguments.model,
-            target=arguments.target,
-            output=arguments.output,
-            activations=arguments.activations,
-            dense_weights=arguments.dense_weights,
-            verbose=arguments.verbose,
-        )
-    )
+    return run_compile(options_of(arguments, CompileOptions))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from gpt_oss_mxfp4.cli.values import gigabytes, path
+from gpt_oss_mxfp4.cli.values import gigabytes, options_of, path
 from gpt_oss_mxfp4.convert.layouts import Target
 from gpt_oss_mxfp4.convert.per_expert import GateUp
 from gpt_oss_mxfp4.convert.shards import SHARD_BYTES
@@ -46,6 +46,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add(
         "--shard-gb",
+        dest="shard_bytes",
         type=gigabytes,
         default=SHARD_BYTES,
         metavar="GB",
@@ -61,14 +62,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_convert(
-        ConvertOptions(
-            source=arguments.source,
-            output=arguments.output,
-            to=arguments.to,
-            gate_up=arguments.gate_up,
-            tokenizer=arguments.tokenizer,
-            shard_bytes=arguments.shard_gb,
-            json=arguments.json,
-        )
-    )
+    return run_convert(options_of(arguments, ConvertOptions))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
-from typing import Any, get_args
+from typing import get_args
 
 from gpt_oss_mxfp4.cli.values import path, positive
 from gpt_oss_mxfp4.options import Activations, DenseWeights, EngineOptions
@@ -65,8 +64,3 @@ def add_precision(verb: argparse.ArgumentParser) -> None:
         "default: %(default)s, as in the checkpoint",
     )
     verb.add_argument("--verbose", action="store_true", help="show MAX's log")
-
-
-def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the arguments of :func:`add_model` and :func:`add_engine` as fields of ``EngineOptions``."""
-    return {field.name: getattr(arguments, field.name) for field in fields(EngineOptions)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gpt_oss_mxfp4.cli.engine import add_engine, add_model, engine_options
-from gpt_oss_mxfp4.cli.sampling import add_sampling, sampling_options
+from gpt_oss_mxfp4.cli.engine import add_engine, add_model
+from gpt_oss_mxfp4.cli.sampling import add_sampling, sampled_options_of
 from gpt_oss_mxfp4.cli.values import prompt_file, prompt_text
 from gpt_oss_mxfp4.generate import run_generate
 from gpt_oss_mxfp4.options import GenerateOptions
@@ -49,12 +49,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_generate(
-        GenerateOptions(
-            prompt=arguments.prompt,
-            show_reasoning=arguments.show_reasoning,
-            raw=arguments.raw,
-            **sampling_options(arguments),
-            **engine_options(arguments),
-        )
-    )
+    return run_generate(sampled_options_of(arguments, GenerateOptions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt_oss_mxfp4.cli.values import path
+from gpt_oss_mxfp4.cli.values import options_of, path
 from gpt_oss_mxfp4.inspection.verb import InspectOptions, run_inspect
 
 
@@ -33,6 +33,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_inspect(
-        InspectOptions(model=arguments.model, json=arguments.json, experts=arguments.experts)
-    )
+    return run_inspect(options_of(arguments, InspectOptions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt_oss_mxfp4.cli.values import path
+from gpt_oss_mxfp4.cli.values import options_of, path
 from gpt_oss_mxfp4.pull import PullOptions, run_pull
 
 
@@ -30,6 +30,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_pull(
-        PullOptions(hub_id=arguments.hub_id, revision=arguments.revision, output=arguments.output)
-    )
+    return run_pull(options_of(arguments, PullOptions))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
-from typing import Any
 
-from gpt_oss_mxfp4.cli.values import positive, seed, share, temperature, top_k
+from gpt_oss_mxfp4.cli.values import (
+    Options,
+    options_of,
+    positive,
+    seed,
+    share,
+    temperature,
+    top_k,
+)
 from gpt_oss_mxfp4.options import SamplingOptions
 
 
@@ -47,10 +53,8 @@ def add_sampling(verb: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
     )
 
 
-def sampling_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the arguments of :func:`add_sampling` as fields of ``SamplingOptions``."""
-    asked = {field.name: getattr(arguments, field.name) for field in fields(SamplingOptions)}
-    if asked["temperature"] is None:
-        sampled = asked["top_k"] is not None or asked["top_p"] is not None
-        asked["temperature"] = float(sampled)
-    return asked
+def sampled_options_of(arguments: argparse.Namespace, kind: type[Options]) -> Options:
+    """Does what `options_of` does, and fills in the temperature."""
+    if arguments.temperature is None:
+        arguments.temperature = float(arguments.top_k is not None or arguments.top_p is not None)
+    return options_of(arguments, kind)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
-from gpt_oss_mxfp4.cli.values import path, port, positive, text
+from gpt_oss_mxfp4.cli.values import options_of, path, port, positive, text
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
 from gpt_oss_mxfp4.options import API_KEY_VARIABLE
 from gpt_oss_mxfp4.serving.options import SERVED_BATCH_SIZE, ServeOptions
@@ -91,5 +90,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    names = [field.name for field in fields(ServeOptions)]
-    return run_serve(ServeOptions(**{name: getattr(arguments, name) for name in names}))
+    return run_serve(options_of(arguments, ServeOptions))

@@ -1,4 +1,4 @@
-"""Types of argument values: each function parses what was typed, or says in half a line what is wrong with it."""
+"""Argument values: types, which parse what was typed or say in half a line what is wrong with it, and `options_of`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ import math
 import os
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from gpt_oss_mxfp4.options import MAX_TEMPERATURE, MAX_TOKENS
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
+
+
+def options_of(arguments: argparse.Namespace, kind: type[Options]) -> Options:
+    """Returns what a verb is asked for: each field is the argument of the same name."""
+    return kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})
 
 
 def text(value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpt_oss_mxfp4.cli.values import path
+from gpt_oss_mxfp4.cli.values import options_of, path
 from gpt_oss_mxfp4.verify import VerifyOptions, run_verify
 
 
@@ -23,4 +23,4 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_verify(VerifyOptions(path=arguments.path, json=arguments.json))
+    return run_verify(options_of(arguments, VerifyOptions))

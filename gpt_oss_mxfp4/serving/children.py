@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
+from gpt_oss_mxfp4.checkpoint.errors import one_line
+
 _STARTER = "run_subprocess"
 
 
@@ -69,8 +71,11 @@ def _run_tied(
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        text = " ".join(str(error).split())
-        print(f"gpt-oss-mxfp4: {name}: {type(error).__name__}: {text}", file=sys.stderr, flush=True)
+        print(
+            f"gpt-oss-mxfp4: {name}: {type(error).__name__}: {one_line(error)}",
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(1)
 
 

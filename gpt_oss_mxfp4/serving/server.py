@@ -28,7 +28,7 @@ from max.serve.process_control import SubprocessExit
 import gpt_oss_mxfp4
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
-from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
+from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, one_line
 from gpt_oss_mxfp4.footprint import PREFILL_TOKENS
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.machine import loading_step
@@ -131,7 +131,7 @@ def _model(checkpoint: Checkpoint, options: ServeOptions) -> ServingTokenGenerat
     except CheckpointError:  # a list of faults, which the command shows as it is
         raise
     except (RuntimeError, ValueError) as error:
-        raise Refused(" ".join(str(error).split())) from error
+        raise Refused(one_line(error)) from error
     return ServingTokenGeneratorSettings(
         model_factory=_Factory(retrieved.factory),
         pipeline_config=config,

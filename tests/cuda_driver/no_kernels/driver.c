@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_READY = 600 };
 enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 48 * 1024 };
 enum { SHARED_BYTES = 228 * 1024, RESERVED = 1024, REGISTERS = 65536 }; // of a multiprocessor, a block, a multiprocessor
 
@@ -73,9 +73,7 @@ int cuCtxPushCurrent(address context) { current = context; return SUCCESS; }
 int cuCtxPopCurrent(address *context) { if (context) *context = current; return SUCCESS; }
 int cuStreamCreate(address *stream, unsigned flags) { *stream = new_handle(); return SUCCESS; }
 int cuStreamCreateWithPriority(address *stream, unsigned flags, int priority) { return cuStreamCreate(stream, flags); }
-int cuEventCreate(address *event, unsigned flags) { *event = new_handle(); return SUCCESS; }
 int cuEventElapsedTime(float *milliseconds, address first, address last) { *milliseconds = 1; return SUCCESS; }
-int cuLaunchHostFunc(address stream, void (*function)(void *), void *data) { function(data); return SUCCESS; }
 
 static address capturing; // the stream
 static int captured;      // what it was given meanwhile
@@ -164,18 +162,109 @@ int cuPointerGetAttributes(unsigned count, const int *attributes, void **data, a
     return SUCCESS;
 }
 
+// What a stream is given happens at once, or, with NO_KERNELS_LATE, as late as it may: in order, when somebody waits for
+// it. Until then a GPU may still have to read what lies in pinned memory: a line is noted if that has changed. Memory
+// of the host that is not pinned is read when a copy is begun, or written before it returns.
+
+struct work {
+    void *target;
+    const void *source;
+    void *kept; // what the source held when this was begun, if it is the host's
+    int pinned; // whether it is read only when this happens
+    size_t size;
+    void (*function)(void *);
+    void *data;
+};
+
+enum { MOST_WORK = 1 << 16, PATIENCE = 1000 };
+static struct work queue[MOST_WORK];
+static size_t begun, done;
+
+struct event {
+    size_t end; // of the work that was begun before it
+    int asked;
+};
+
+static int is_late(void) { return getenv("NO_KERNELS_LATE") != NULL; }
+
+static void happen(struct work work)
+{
+    if (work.function)
+        work.function(work.data);
+    else if (work.kept) {
+        if (work.pinned && memcmp(work.source, work.kept, work.size))
+            note("changed: %zu bytes that were still to be copied\n", work.size);
+        memmove(work.target, work.pinned ? work.source : work.kept, work.size);
+        free(work.kept);
+    } else
+        memmove(work.target, work.source, work.size);
+}
+
+static int wait_for(size_t end)
+{
+    static pthread_mutex_t waiting = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&waiting);
+    for (; done < end; done++)
+        happen(queue[done % MOST_WORK]);
+    pthread_mutex_unlock(&waiting);
+    return SUCCESS;
+}
+
+static void begin(struct work work)
+{
+    if (!is_late()) {
+        happen(work);
+        return;
+    }
+    if (begun - done == MOST_WORK)
+        wait_for(begun);
+    pthread_mutex_lock(&lock);
+    queue[begun++ % MOST_WORK] = work;
+    pthread_mutex_unlock(&lock);
+}
+
+int cuLaunchHostFunc(address stream, void (*function)(void *), void *data)
+{
+    begin((struct work){.function = function, .data = data});
+    return SUCCESS;
+}
+
+int cuEventCreate(struct event **event, unsigned flags) { *event = calloc(1, sizeof **event); return SUCCESS; }
+int cuEventRecord(struct event *event, address stream) { *event = (struct event){begun, 0}; return SUCCESS; }
+int cuEventSynchronize(struct event *event) { return wait_for(event->end); }
+int cuEventQuery(struct event *event)
+{
+    if (done < event->end && event->asked++ < PATIENCE) // who asks that often waits
+        return NOT_READY;
+    return wait_for(event->end);
+}
+int cuStreamSynchronize(address stream) { return wait_for(begun); }
+int cuCtxSynchronize(void) { return wait_for(begun); }
+
 // Copies. Weights are not copied: no kernel reads them.
+
+static int is_of_host(const void *at, int *pinned)
+{
+    int i = find((address)at);
+    *pinned = i >= 0 && !regions[i].of_device;
+    return i < 0 || !regions[i].of_device;
+}
 
 static int copy(void *target, const void *source, size_t size, address stream)
 {
-    if (stream && stream == capturing)
+    if (stream && stream == capturing) {
         captured++;
-    else {
-        note_beside("a copy");
-        if (size <= COPIED)
-            memmove(target, source, size);
+        return SUCCESS;
     }
-    return SUCCESS;
+    note_beside("a copy");
+    if (size > COPIED)
+        return SUCCESS;
+    struct work work = {.target = target, .source = source, .size = size};
+    int target_pinned;
+    if (is_late() && is_of_host(source, &work.pinned))
+        work.kept = memcpy(malloc(size), source, size);
+    begin(work);
+    return !stream || (is_of_host(target, &target_pinned) && !target_pinned) ? wait_for(begun) : SUCCESS;
 }
 
 int cuMemcpyHtoD_v2(void *target, void *source, size_t size) { return copy(target, source, size, 0); }
