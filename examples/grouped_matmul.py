@@ -30,7 +30,7 @@ def main() -> None:
         "offsets": (DType.int32, ["offsets"]),
     }
     types = [TensorType(dtype, shape, DeviceRef.CPU()) for dtype, shape in shapes.values()]
-    with Graph("experts", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph("experts", input_types=types, custom_extensions=[ops.custom_ops()]) as graph:
         graph.output(ops.grouped_matmul(*(value.tensor for value in graph.inputs)))
     model = InferenceSession(devices=[CPU()]).load(graph)
 

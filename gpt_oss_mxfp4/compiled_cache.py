@@ -1,7 +1,8 @@
 """A folder that keeps what was compiled from one run to the next: found by what it was made from, checked when read.
 
-An entry is one file, a line with the digest of what follows and then MAX's own format. It gets its name when it is
-whole, so any number of processes may read, write and clear the folder at once. Nothing here imports MAX.
+An entry is one file, a line with the digest of what follows and then MAX's own format; that of the ops, which MAX wants
+as a file of its own, is a folder (``ops.library``). It gets its name when it is whole, so any number of processes may
+read, write and clear the folder at once. Nothing here imports MAX.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class CompiledCache:
         kept = sorted(self.folder.glob(f"*{SUFFIX}"), key=_last_used, reverse=True)
         for path in kept[ENTRIES:]:
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in self.folder.glob(f"{UNFINISHED}*"):
             if time.time() - _last_used(path) > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)

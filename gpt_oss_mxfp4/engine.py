@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint
 from gpt_oss_mxfp4.model_config import VARIABLES, requested
-from gpt_oss_mxfp4.ops.library import digest_sources
+from gpt_oss_mxfp4.ops.library import PACKAGE, PACKAGE_VARIABLE, custom_ops, digest_sources
 from gpt_oss_mxfp4.options import (
     CompileOptions,
     EngineOptions,
@@ -113,6 +114,9 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
         device = DeviceSpec.accelerator()
     if options.precompiled:
         _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options))
+        package = options.precompiled / PACKAGE
+        if package.is_file():
+            os.environ[PACKAGE_VARIABLE] = str(package.absolute())
     return device
 
 
@@ -146,6 +150,8 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     )
     length = min(COMPILED_LENGTH, checkpoint.config.max_position_embeddings)
     _make_pipeline(checkpoint, device, length, runtime)
+    if custom_ops().is_file():
+        shutil.copy(custom_ops(), folder)
     fingerprint = _fingerprint(checkpoint, device, options)
     extensions = " ".join(sorted(vector_extensions()))
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n{extensions}\n")

@@ -30,7 +30,7 @@ from max.pipelines.lib.interfaces.batch_processor import ragged_kv_symbolic_inpu
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.layers.block import Block
 from gpt_oss_mxfp4.layers.dense import Dense
-from gpt_oss_mxfp4.ops import dense
+from gpt_oss_mxfp4.ops import custom_ops, dense
 from gpt_oss_mxfp4.options import LayerOptions
 
 ROPE_TABLE = "rope_table"
@@ -147,7 +147,10 @@ class GptOss(Module):
         custom_extensions: Iterable[Path] = (),
         is_device_graph: bool = False,
     ) -> Graph:
-        """Builds the graph, turning its flat inputs into :meth:`__call__`'s; arguments as ``Module.trace``."""
+        """Builds the graph, turning its flat inputs into :meth:`__call__`'s.
+
+        Its arguments are those of ``Module.trace``; the ops are added to the extensions.
+        """
 
         def forward(*inputs: Value[Any]) -> tuple[TensorValue, ...]:
             tokens, row_offsets, return_n_logits, *cache_leaves = inputs
@@ -168,7 +171,7 @@ class GptOss(Module):
             name or type(self).__name__,
             forward,
             input_types=input_types,
-            custom_extensions=list(custom_extensions),
+            custom_extensions=[custom_ops(), *custom_extensions],
             module=module,
             is_device_graph=is_device_graph,
         )

@@ -33,7 +33,6 @@ from gpt_oss_mxfp4.layers.rope import rope_table
 from gpt_oss_mxfp4.log_probabilities import LogProbabilitiesGraph
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
 from gpt_oss_mxfp4.model_config import VARIABLES, GptOssArchConfig
-from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.ops.library import digest_sources
 from gpt_oss_mxfp4.options import LayerOptions
 
@@ -115,7 +114,7 @@ def graph_spec(
     weights: Mapping[str, WeightData | DLPackArray],
     return_logits: ReturnLogits,
 ) -> GraphSpec:
-    """Describes the graph to compile: module, inputs, weights and the Mojo ops it needs.
+    """Describes the graph to compile: module, inputs and weights.
 
     Args:
         config: sizes, device and precision.
@@ -138,7 +137,6 @@ def graph_spec(
         "gpt_oss_mxfp4",
         tuple(tree.leaves(model.input_tree())),
         weights=model.state_dict(auto_initialize=False),
-        custom_extensions=[CUSTOM_OPS],
     )
 
 

@@ -57,6 +57,6 @@ def quantize_array(x: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[n
 def _quantize_rows() -> Model:
     """Compiles the one graph: [rows, k] float32, both sizes free."""
     rows = TensorType(DType.float32, ["rows", "k"], DeviceRef.CPU())
-    with Graph("quantize_rows", input_types=[rows], custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph("quantize_rows", input_types=[rows], custom_extensions=[ops.custom_ops()]) as graph:
         graph.output(*ops.quantize(graph.inputs[0].tensor))
     return InferenceSession(devices=[CPU()]).load(graph)

@@ -54,7 +54,11 @@ def rng() -> np.random.Generator:
 @pytest.fixture(autouse=True)
 def precision() -> None:
     """What a test before asked for by loading a model, which does it through the environment, is over."""
-    for variable in ("GPT_OSS_MXFP4_ACTIVATIONS", "GPT_OSS_MXFP4_DENSE_WEIGHTS"):
+    for variable in (
+        "GPT_OSS_MXFP4_ACTIVATIONS",
+        "GPT_OSS_MXFP4_DENSE_WEIGHTS",
+        "GPT_OSS_MXFP4_OPS",
+    ):
         os.environ.pop(variable, None)
 
 

@@ -25,7 +25,7 @@ def load_together(
         device: where all inputs and outputs lie.
     """
     library, module = KernelLibrary(), Module()
-    library.load_paths([ops.CUSTOM_OPS])
+    library.load_paths([ops.custom_ops()])
     for name, (inputs, body) in graphs.items():
         types = [TensorType(dtype, shape, device) for dtype, shape in inputs]
         with Graph(name, input_types=types, kernel_library=library, module=module) as graph:

@@ -54,7 +54,7 @@ def load(
     device: Device, name: str, types: list[TensorType], body: Callable[..., list[TensorValue]]
 ) -> Model:
     """Compiles a graph of this package's ops."""
-    with Graph(name, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph(name, input_types=types, custom_extensions=[ops.custom_ops()]) as graph:
         graph.output(*body(*(value.tensor for value in graph.inputs)))
     return InferenceSession(devices=[device]).load(graph)
 

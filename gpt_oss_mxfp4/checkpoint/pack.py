@@ -111,7 +111,7 @@ def _compile(device: Device, session: InferenceSession) -> Model:
             TensorType(DType.uint8, [*shape, BYTES_PER_GROUP], cpu),
             TensorType(DType.uint8, shape, cpu),
         ]
-    with Graph("pack_experts", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph("pack_experts", input_types=types, custom_extensions=[ops.custom_ops()]) as graph:
         gate_up_blocks, gate_up_scales, down_blocks, down_scales = (
             value.tensor.to(target) for value in graph.inputs
         )

@@ -70,7 +70,7 @@ def _compile(form: QuantizedFormat, session: InferenceSession) -> Model:
 
     def build() -> Graph:
         types = [TensorType(DType.bfloat16, ["rows", "k"], DeviceRef.CPU())]
-        extensions = [ops.CUSTOM_OPS]
+        extensions = [ops.custom_ops()]
         with Graph("quantize_dense", input_types=types, custom_extensions=extensions) as graph:
             graph.output(*ops.quantize_dense(graph.inputs[0].tensor, form))
         return graph

@@ -2,7 +2,7 @@
 
 Each function checks what the graph knows (ranks, dtypes, static sizes), states the equation, and adds one
 custom op to the graph under construction, or on a GPU ``dense`` MAX's own matmul. Graphs that use them pass
-``custom_extensions=[CUSTOM_OPS]``.
+``custom_extensions=[custom_ops()]``.
 
 Where each runs:
 
@@ -28,15 +28,15 @@ from gpt_oss_mxfp4.ops.grouped_matmul import (
     grouped_matmul_swiglu_packed,
     grouped_mlp_packed,
 )
-from gpt_oss_mxfp4.ops.library import CUSTOM_OPS
+from gpt_oss_mxfp4.ops.library import custom_ops
 from gpt_oss_mxfp4.ops.moe import combine, group, route, route_and_group
 from gpt_oss_mxfp4.ops.mxfp4 import dequantize, quantize, swizzle
 
 __all__ = [
-    "CUSTOM_OPS",
     "attention",
     "attention_sm90",
     "combine",
+    "custom_ops",
     "dense",
     "dense_sm90",
     "dequantize",

@@ -33,7 +33,6 @@ from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
 from gpt_oss_mxfp4.model_config import requested
-from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 
@@ -61,7 +60,7 @@ def build(folder: Path) -> Graph:
     model = model_for_hopper(folder)
     for name, weight in model.raw_state_dict().items():
         weight.name = name
-    return model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
+    return model.trace(*tree.leaves(model.input_tree()))
 
 
 def launches(graph: Graph, session: InferenceSession) -> dict[str, list[str]]:

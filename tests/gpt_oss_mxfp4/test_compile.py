@@ -298,6 +298,7 @@ def test_a_published_size_compiles_for_hopper(for_hopper: tuple[Path, Path]) -> 
     _, compiled = for_hopper
     assert sum(file.stat().st_size for file in compiled.rglob("*")) > 10**6
     assert list(compiled.glob("realize_future_token_graph-*.mef")), "what --device-graphs needs"
+    assert (compiled / "mxfp4.mojoc").is_file(), "what graphs are built with, to find them by"
     assert not list(compiled.parent.glob(".*"))
 
 

@@ -16,7 +16,6 @@ from gpt_oss_mxfp4.checkpoint.schema import expected_tensors
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import ROPE_TABLE, GptOss
-from gpt_oss_mxfp4.ops import CUSTOM_OPS
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 
@@ -55,7 +54,7 @@ def test_a_gpus_graph_is_built(packed: bool, one_kernel: bool) -> None:
     assert model.rope_table.dtype == DType.bfloat16  # not cast at every step
     for name, weight in model.raw_state_dict().items():
         weight.name = name
-    graph = model.trace(*tree.leaves(model.input_tree()), custom_extensions=[CUSTOM_OPS])
+    graph = model.trace(*tree.leaves(model.input_tree()))
     constants = re.findall(r'name = "([^"]+)"[^\n]+device_ref<"(\w+)"', str(graph._module))
     resident = {name for name, device in constants if device == "gpu"}
     tiles = {f"mlp.experts.{name}_proj_tiles" for name in ("gate_up", "down")}

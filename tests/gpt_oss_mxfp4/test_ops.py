@@ -235,7 +235,7 @@ def test_quantize_refuses_a_partial_group_at_run_time(models: Models) -> None:
 def test_quantize_knows_its_shapes_while_the_graph_is_built() -> None:
     shapes: list[list[Any]] = [[], [0], [5], [2, 3], ["e", 3], ["a", 1, 2, "b"]]
     types = [TensorType(DType.bfloat16, [*outer, 96], CPU) for outer in shapes]
-    with Graph("shapes", input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph("shapes", input_types=types, custom_extensions=[ops.custom_ops()]) as graph:
         for outer, x in zip(shapes, graph.inputs, strict=True):
             blocks, scales = ops.quantize(x.tensor)
             assert blocks.type == TensorType(DType.uint8, [*outer, 3, 16], CPU)

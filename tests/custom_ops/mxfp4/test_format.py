@@ -3,12 +3,12 @@
 import re
 
 from gpt_oss_mxfp4 import mxfp4
-from gpt_oss_mxfp4.ops import CUSTOM_OPS
+from gpt_oss_mxfp4.ops.library import SOURCES
 from tests.reference import mxfp4 as reference
 
 
 def test_mojo_and_python_have_the_same_constants() -> None:
-    source = (CUSTOM_OPS / "format.mojo").read_text()
+    source = (SOURCES / "format.mojo").read_text()
     constants = {
         name: int(value) for name, value in re.findall(r"^comptime (\w+) = (\d+)$", source, re.M)
     }
@@ -21,7 +21,7 @@ def test_mojo_and_python_have_the_same_constants() -> None:
 
 
 def test_python_knows_how_many_experts_hoppers_kernels_take() -> None:
-    source = (CUSTOM_OPS / "sm90" / "config.mojo").read_text()
+    source = (SOURCES / "sm90" / "config.mojo").read_text()
     assert re.findall(r"^comptime MAX_EXPERTS = (\d+)$", source, re.M) == [
         str(mxfp4.MAX_PACKED_EXPERTS)
     ]

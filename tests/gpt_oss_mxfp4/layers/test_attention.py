@@ -14,7 +14,7 @@ from max.pipelines.kv_cache import KVCacheConfig
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.layers.attention import Attention
-from gpt_oss_mxfp4.ops import CUSTOM_OPS
+from gpt_oss_mxfp4.ops import custom_ops
 from gpt_oss_mxfp4.options import LayerOptions
 from tests.golden import CHECKPOINT
 from tests.reference.bfloat16 import encode_bfloat16
@@ -34,7 +34,7 @@ def test_joined_projections_are_the_separate_ones(rng: np.random.Generator) -> N
         weights[name] = WeightData(buffer, name, DType.bfloat16, weight.shape)
     layer.load_state_dict(weights)
     x = TensorType(DType.float32, ["tokens", config.hidden_size], device)
-    with Graph("projections", input_types=[x], custom_extensions=[CUSTOM_OPS]) as graph:
+    with Graph("projections", input_types=[x], custom_extensions=[custom_ops()]) as graph:
         (given,) = graph.inputs
         graph.output(*(layer._project(given.tensor, joined=joined) for joined in (False, True)))
     session = InferenceSession(devices=[CPU()])

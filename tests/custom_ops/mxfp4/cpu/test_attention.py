@@ -172,7 +172,7 @@ class CachedAttention:
 def compiled(session: InferenceSession) -> dict[Heads, CachedAttention]:
     """Compiled together: alone each takes ten seconds or more, however small it is."""
     library = KernelLibrary()
-    library.load_paths([ops.CUSTOM_OPS])
+    library.load_paths([ops.custom_ops()])
     module = Module()
     names = {case: build(case, module, library) for case in (FULL, SLIDING, FLOAT32, STOCK)}
     # A module does not know its graphs' libraries.

@@ -43,7 +43,7 @@ def build(op: str) -> Graph:
         TensorType(dtype, [f"{op}_{place}_{axis}" for axis in range(rank)], DeviceRef.GPU())
         for place, (dtype, rank) in enumerate(zip(TYPES[op], RANKS[op], strict=True))
     ]
-    with Graph(op, input_types=types, custom_extensions=[ops.CUSTOM_OPS]) as graph:
+    with Graph(op, input_types=types, custom_extensions=[ops.custom_ops()]) as graph:
         graph.output(apply(op, [value.tensor for value in graph.inputs]))
     return graph
 
