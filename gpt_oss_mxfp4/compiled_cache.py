@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,17 +95,23 @@ class CompiledCache:
         Raises:
             OSError: the folder cannot be written, or is full; what ``export`` raises passes through.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=UNFINISHED))
-        try:
+        with self.unfinished() as temporary:
             exported, whole = temporary / "exported", temporary / "whole"
             export(exported)
             content = exported.read_bytes()
             whole.write_bytes(_digest(content) + b"\n" + content)
             whole.replace(self._path(name))
+        self.prune()
+
+    @contextlib.contextmanager
+    def unfinished(self) -> Iterator[Path]:
+        """Gives a folder within to make an entry in, for the time that it takes."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=UNFINISHED))
+        try:
+            yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        self._prune()
 
     def remove(self, name: str) -> None:
         """Drops an entry, where it is there and can be dropped."""
@@ -117,7 +123,7 @@ class CompiledCache:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
         """Drops what is superfluous, of what this class has made alone: the folder may be any."""
         kept = sorted(self.folder.glob(f"*{SUFFIX}"), key=_last_used, reverse=True)
         for path in kept[ENTRIES:]:

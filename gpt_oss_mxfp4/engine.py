@@ -34,7 +34,7 @@ from gpt_oss_mxfp4.harmony import stop_ids
 from gpt_oss_mxfp4.kept_graphs import kept_sampler
 from gpt_oss_mxfp4.machine import FINGERPRINT, read_fingerprint
 from gpt_oss_mxfp4.model_config import VARIABLES, requested
-from gpt_oss_mxfp4.ops.library import PACKAGE, PACKAGE_VARIABLE, custom_ops, digest_sources
+from gpt_oss_mxfp4.ops.library import PACKAGE, adopt_custom_ops, custom_ops, digest_sources
 from gpt_oss_mxfp4.options import (
     CompileOptions,
     EngineOptions,
@@ -114,9 +114,8 @@ def prepare(checkpoint: Checkpoint, options: EngineOptions) -> DeviceSpec:
         device = DeviceSpec.accelerator()
     if options.precompiled:
         _check_compiled(options.precompiled, _fingerprint(checkpoint, device, options))
-        package = options.precompiled / PACKAGE
-        if package.is_file():
-            os.environ[PACKAGE_VARIABLE] = str(package.absolute())
+        if options.devices == "gpu":  # whose graphs are built all the same
+            adopt_custom_ops(options.precompiled / PACKAGE)
     return device
 
 
@@ -150,8 +149,9 @@ def compile_into(checkpoint: Checkpoint, options: CompileOptions, folder: Path) 
     )
     length = min(COMPILED_LENGTH, checkpoint.config.max_position_embeddings)
     _make_pipeline(checkpoint, device, length, runtime)
-    if custom_ops().is_file():
-        shutil.copy(custom_ops(), folder)
+    package = custom_ops()
+    if package.name == PACKAGE:
+        shutil.copyfile(package, folder / PACKAGE)
     fingerprint = _fingerprint(checkpoint, device, options)
     extensions = " ".join(sorted(vector_extensions()))
     (folder / FINGERPRINT).write_text(f"{fingerprint}\n{extensions}\n")

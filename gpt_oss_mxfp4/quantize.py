@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import math
 
 import numpy as np
@@ -60,3 +62,10 @@ def _quantize_rows() -> Model:
     with Graph("quantize_rows", input_types=[rows], custom_extensions=[ops.custom_ops()]) as graph:
         graph.output(*ops.quantize(graph.inputs[0].tensor))
     return InferenceSession(devices=[CPU()]).load(graph)
+
+
+@atexit.register
+def _free() -> None:
+    """MAX's objects that are left to the interpreter's end may abort it (NOTES F78)."""
+    _quantize_rows.cache_clear()
+    gc.collect()

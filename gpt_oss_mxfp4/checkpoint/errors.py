@@ -60,8 +60,9 @@ class CheckpointError(ValueError):
 
 
 def one_line(told: object) -> str:
-    """What others' code says of an error, in one line; the error's name if it says nothing."""
-    return " ".join(str(told).split()) or type(told).__name__
+    """What others' code says, in one line; the name of an error that says nothing."""
+    name = type(told).__name__ if isinstance(told, BaseException) else ""
+    return " ".join(str(told).split()) or name
 
 
 def quoted(value: object) -> str:

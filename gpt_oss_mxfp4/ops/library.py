@@ -7,13 +7,13 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import mojo.run
 
-from gpt_oss_mxfp4.compiled_cache import SUFFIX, UNFINISHED, default_folder, entry_name
+from gpt_oss_mxfp4.compiled_cache import SUFFIX, CompiledCache, default_folder, entry_name
 from gpt_oss_mxfp4.toolchain import versions
 
 
@@ -37,11 +37,11 @@ PACKAGE = "mxfp4.mojoc"
 _DIGEST = "sha256"
 """File beside it."""
 
-PACKAGE_VARIABLE = "GPT_OSS_MXFP4_OPS"
-"""Environment variable that names precompiled ops, for this process and those that it starts."""
-
 OUTSIDE_GRAPHS = ("chat", "chat_page", "cli", "convert", "endpoint", "inspection", "serving")
 """Folders of this package that build no graphs."""
+
+_failed: set[Path] = set()
+"""Entries that this process cannot make, of which it need not try again."""
 
 
 def custom_ops() -> Path:
@@ -51,15 +51,28 @@ def custom_ops() -> Path:
     once, into the folder where compiled graphs are kept. Where nothing can be kept, or where they do not compile, of
     which MAX then tells, graphs are given the sources.
     """
-    if given := os.environ.get(PACKAGE_VARIABLE):
-        return Path(given)
+    return _kept(_precompile)
+
+
+def adopt_custom_ops(package: Path) -> None:
+    """Keeps ops that were precompiled elsewhere, of the same sources by the same MAX, if they are there."""
+    if package.is_file():
+        _kept(lambda output: shutil.copyfile(package, output))
+
+
+def _kept(make: Callable[[Path], object]) -> Path:
     cache = default_folder()
     if cache is None:
         return SOURCES
-    folder = cache / f"{entry_name('ops', _digest((SOURCES, '*.mojo')), versions())}{SUFFIX}"
-    if not _is_whole(folder):
-        with suppress(OSError, RuntimeError, subprocess.CalledProcessError):
-            _precompile(folder)
+    sources = _digest((SOURCES, "*.mojo"))
+    folder = cache / f"{entry_name('ops', sources, versions())}{SUFFIX}"
+    if not _is_whole(folder) and folder not in _failed:
+        try:
+            _write(folder, make)
+            if _digest((SOURCES, "*.mojo")) != sources:  # edited meanwhile
+                shutil.rmtree(folder)
+        except (OSError, RuntimeError, subprocess.CalledProcessError):
+            _failed.add(folder)
     if not _is_whole(folder):  # whoever wrote it: another process may have been faster
         return SOURCES
     with suppress(OSError):  # another user's folder, say
@@ -70,24 +83,32 @@ def custom_ops() -> Path:
 def _is_whole(folder: Path) -> bool:
     try:
         content = (folder / PACKAGE).read_bytes()
-        return (folder / _DIGEST).read_text() == hashlib.sha256(content).hexdigest()
+        return (folder / _DIGEST).read_bytes() == hashlib.sha256(content).hexdigest().encode()
     except OSError:
         return False
 
 
-def _precompile(folder: Path) -> None:
+def _write(folder: Path, make: Callable[[Path], object]) -> None:
     """Writes the folder, which gets its name when it is whole."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
-    try:
-        output = temporary / PACKAGE
-        words = ["precompile", str(SOURCES), "-o", str(output)]
-        mojo.run.subprocess_run_mojo(words, capture_output=True, check=True)
-        (temporary / _DIGEST).write_text(hashlib.sha256(output.read_bytes()).hexdigest())
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    cache = CompiledCache(folder.parent)
+    with cache.unfinished() as temporary:
+        whole = temporary / "whole"  # with the rights that others' files have
+        whole.mkdir()
+        make(whole / PACKAGE)
+        digest = hashlib.sha256((whole / PACKAGE).read_bytes()).hexdigest()
+        (whole / _DIGEST).write_text(digest)
+        if not _is_whole(folder):  # else another process uses it
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            else:
+                folder.unlink(missing_ok=True)
+        whole.rename(folder)
+    cache.prune()
+
+
+def _precompile(output: Path) -> None:
+    words = ["precompile", str(SOURCES), "-o", str(output)]
+    mojo.run.subprocess_run_mojo(words, capture_output=True, check=True)
 
 
 @functools.cache

@@ -72,7 +72,7 @@ def _run_tied(
         if verbose:
             traceback.print_exc()
         print(
-            f"gpt-oss-mxfp4: {name}: {type(error).__name__}: {one_line(error)}",
+            f"gpt-oss-mxfp4: {name}: {type(error).__name__}: {one_line(str(error))}",
             file=sys.stderr,
             flush=True,
         )

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpt_oss_mxfp4 import cli
+from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE
 from gpt_oss_mxfp4.options import CompileOptions, Refused
 from scripts.make_synthetic import SIZES
 from tests.cuda_driver import no_kernels
@@ -326,6 +327,9 @@ def test_what_is_compiled_for_hopper_is_loaded_and_launched(
             "LD_LIBRARY_PATH": str(tmp_path),
             "NO_KERNELS_LOG": str(log),
             "NO_KERNELS_LATE": "1",
+            # The ops are there, precompiled, and can be got from nowhere else.
+            CACHE_VARIABLE: str(tmp_path / "cache"),
+            "MODULAR_MOJO_MAX_DRIVER_PATH": "/nowhere",
         },
     )
     assert done.returncode == 0, done.stderr

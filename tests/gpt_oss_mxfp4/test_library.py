@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,10 +14,17 @@ from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE, ENTRIES, SUFFIX, Compil
 from gpt_oss_mxfp4.ops import custom_ops, library
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv(CACHE_VARIABLE, str(folder))
+    monkeypatch.setattr(library, "_failed", set())
     return folder
 
 
@@ -38,6 +46,7 @@ def precompiled(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_they_are_precompiled_once(cache: Path, precompiled: list[Path]) -> None:
     found = custom_ops()
     assert (found.name, found.parent.parent, found.read_bytes()) == ("mxfp4.mojoc", cache, b"ops")
+    assert found.parent.stat().st_mode & 0o777 == 0o777 & ~_umask(), "as an entry that is a file"
     assert [custom_ops(), custom_ops()] == [found, found]
     assert len(precompiled) == 1
     assert [path.name for path in cache.iterdir()] == [found.parent.name], "nothing is left"
@@ -53,11 +62,16 @@ def test_max_takes_them(cache: Path) -> None:
     assert {"mxfp4.grouped_matmul", "moe.route", "attention.paged", "dense.matmul"} <= set(kernels)
 
 
-@pytest.mark.parametrize("damage", ["cut", "digest", "package"])
+@pytest.mark.parametrize("damage", ["cut", "digest", "package", "no text", "file"])
 def test_what_is_damaged_is_made_again(cache: Path, precompiled: list[Path], damage: str) -> None:
     found = custom_ops()
     if damage == "cut":
         found.write_bytes(b"o")
+    elif damage == "no text":
+        (found.parent / "sha256").write_bytes(b"\xff")
+    elif damage == "file":
+        shutil.rmtree(found.parent)
+        found.parent.touch()
     else:
         (found if damage == "package" else found.parent / "sha256").unlink()
     assert custom_ops() == found
@@ -89,11 +103,15 @@ def test_graphs_get_sources_where_nothing_can_be_kept(
 def test_graphs_get_sources_that_do_not_compile_so_that_max_tells_why(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried: list[str] = []
+
     def run(words: list[str], **_: object) -> None:
+        tried.append(words[0])
         raise subprocess.CalledProcessError(1, words)
 
     monkeypatch.setattr("mojo.run.subprocess_run_mojo", run)
-    assert custom_ops() == library.SOURCES
+    assert [custom_ops(), custom_ops()] == [library.SOURCES] * 2
+    assert tried == ["precompile"], "once"
     assert list(cache.iterdir()) == []
 
 
@@ -107,15 +125,38 @@ def test_what_another_process_has_written_meanwhile_is_taken(
     def slow(words: list[str], **named: object) -> None:
         run(words, **named)
         shutil.copytree(theirs, found.parent)
-        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it came just behind
+        (found.parent / "open").touch()
 
     monkeypatch.setattr("mojo.run.subprocess_run_mojo", slow)
     assert custom_ops() == found
+    assert (found.parent / "open").exists(), "and stays as it is, for who uses it"
 
 
-def test_those_that_are_named_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(library.PACKAGE_VARIABLE, "/somewhere/mxfp4.mojoc")
-    assert custom_ops() == Path("/somewhere/mxfp4.mojoc")
+def test_those_that_compile_has_written_are_taken(
+    cache: Path, precompiled: list[Path], tmp_path: Path
+) -> None:
+    package = tmp_path / "theirs"
+    library.adopt_custom_ops(package)
+    assert not cache.exists(), "there are none"
+    package.write_bytes(b"theirs")
+    library.adopt_custom_ops(package)
+    assert custom_ops().read_bytes() == b"theirs"
+    assert not precompiled
+
+
+def test_sources_that_are_edited_meanwhile_are_not_taken_for_those_before(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = Path(shutil.copytree(library.SOURCES, tmp_path / "sources"))
+    monkeypatch.setattr(library, "SOURCES", sources)
+
+    def run(words: list[str], **_: object) -> None:
+        Path(words[-1]).write_bytes(b"ops")
+        (sources / "format.mojo").write_text("# changed\n")
+
+    monkeypatch.setattr("mojo.run.subprocess_run_mojo", run)
+    assert custom_ops() == sources
+    assert list(cache.iterdir()) == []
 
 
 def test_those_that_nobody_uses_are_dropped_with_other_entries(

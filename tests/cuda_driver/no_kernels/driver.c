@@ -200,6 +200,9 @@ static void happen(struct work work)
         memmove(work.target, work.source, work.size);
 }
 
+static size_t all_begun(void) { return __sync_fetch_and_add(&begun, 0); }
+
+// The host's functions are called meanwhile, which may not call the driver, as CUDA has it.
 static int wait_for(size_t end)
 {
     static pthread_mutex_t waiting = PTHREAD_MUTEX_INITIALIZER;
@@ -216,10 +219,11 @@ static void begin(struct work work)
         happen(work);
         return;
     }
-    if (begun - done == MOST_WORK)
-        wait_for(begun);
+    if (all_begun() - done >= MOST_WORK / 2) // many threads may begin at once
+        wait_for(all_begun());
     pthread_mutex_lock(&lock);
-    queue[begun++ % MOST_WORK] = work;
+    queue[begun % MOST_WORK] = work;
+    __sync_fetch_and_add(&begun, 1); // behind what it tells of
     pthread_mutex_unlock(&lock);
 }
 
@@ -230,7 +234,7 @@ int cuLaunchHostFunc(address stream, void (*function)(void *), void *data)
 }
 
 int cuEventCreate(struct event **event, unsigned flags) { *event = calloc(1, sizeof **event); return SUCCESS; }
-int cuEventRecord(struct event *event, address stream) { *event = (struct event){begun, 0}; return SUCCESS; }
+int cuEventRecord(struct event *event, address stream) { *event = (struct event){all_begun(), 0}; return SUCCESS; }
 int cuEventSynchronize(struct event *event) { return wait_for(event->end); }
 int cuEventQuery(struct event *event)
 {
@@ -238,8 +242,8 @@ int cuEventQuery(struct event *event)
         return NOT_READY;
     return wait_for(event->end);
 }
-int cuStreamSynchronize(address stream) { return wait_for(begun); }
-int cuCtxSynchronize(void) { return wait_for(begun); }
+int cuStreamSynchronize(address stream) { return wait_for(all_begun()); }
+int cuCtxSynchronize(void) { return wait_for(all_begun()); }
 
 // Copies. Weights are not copied: no kernel reads them.
 
@@ -257,14 +261,14 @@ static int copy(void *target, const void *source, size_t size, address stream)
         return SUCCESS;
     }
     note_beside("a copy");
-    if (size > COPIED)
-        return SUCCESS;
     struct work work = {.target = target, .source = source, .size = size};
     int target_pinned;
-    if (is_late() && is_of_host(source, &work.pinned))
-        work.kept = memcpy(malloc(size), source, size);
-    begin(work);
-    return !stream || (is_of_host(target, &target_pinned) && !target_pinned) ? wait_for(begun) : SUCCESS;
+    if (size <= COPIED) {
+        if (is_late() && is_of_host(source, &work.pinned))
+            work.kept = memcpy(malloc(size), source, size);
+        begin(work);
+    }
+    return !stream || (is_of_host(target, &target_pinned) && !target_pinned) ? wait_for(all_begun()) : SUCCESS;
 }
 
 int cuMemcpyHtoD_v2(void *target, void *source, size_t size) { return copy(target, source, size, 0); }

@@ -236,11 +236,22 @@ def test_a_key_is_sent_and_a_missing_one_told(
     )
 
 
-def test_a_refusal_ends_a_pipe_in_the_servers_words(chat: Chat, endpoint: Endpoint) -> None:
-    endpoint.refuse(400, "the prompt has 5000 tokens,\nmore than 4096\x1b[2J")
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "the prompt has 5000 tokens,\nmore than 4096\x1b[2J",
+            "the prompt has 5000 tokens, more than 4096␛[2J",
+        ),
+        ("", "Bad Request"),
+    ],
+)
+def test_a_refusal_ends_a_pipe_in_the_servers_words_or_http_s(
+    chat: Chat, endpoint: Endpoint, message: str, told: str
+) -> None:
+    endpoint.refuse(400, message)
     done = chat(endpoint.url, "One?\n")
-    message = "the prompt has 5000 tokens, more than 4096␛[2J (400)"
-    assert done == Done("\n", f"gpt-oss-mxfp4: {endpoint.url}: {message}\n", 2)
+    assert done == Done("\n", f"gpt-oss-mxfp4: {endpoint.url}: {told} (400)\n", 2)
 
 
 @pytest.mark.parametrize(
