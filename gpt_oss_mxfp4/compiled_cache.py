@@ -1,8 +1,8 @@
 """A folder that keeps what was compiled from one run to the next: found by what it was made from, checked when read.
 
-An entry is one file, a line with the digest of what follows and then MAX's own format; that of the ops, which MAX wants
-as a file of its own, is a folder (``ops.library``). It gets its name when it is whole, so any number of processes may
-read, write and clear the folder at once. Nothing here imports MAX.
+An entry is one file, a line with the digest of what follows and then MAX's own format; or, where a file
+is read where it lies, by its own name, a folder of that and its digest. It gets its name when it is whole, so any
+number of processes may read, write and clear the folder at once. Nothing here imports MAX.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ SUFFIX = ".gpt-oss-mxfp4"
 
 UNFINISHED = ".gpt-oss-mxfp4-"
 """How the name of a folder begins in which an entry is being made."""
+
+_DIGEST_FILE = "sha256"
+"""Beside a file that is read where it lies."""
 
 ABANDONED_SECONDS = 24 * 3600
 """Age at which what a writer has left unfinished is removed."""
@@ -95,16 +98,53 @@ class CompiledCache:
         Raises:
             OSError: the folder cannot be written, or is full; what ``export`` raises passes through.
         """
-        with self.unfinished() as temporary:
+        with self._unfinished() as temporary:
             exported, whole = temporary / "exported", temporary / "whole"
             export(exported)
             content = exported.read_bytes()
             whole.write_bytes(_digest(content) + b"\n" + content)
             whole.replace(self._path(name))
-        self.prune()
+        self._prune()
+
+    def find_file(self, name: str, file_name: str) -> Path | None:
+        """Returns where a file lies that was kept, or None: no entry, or one that is not what was written."""
+        folder = self._path(name)
+        try:
+            digest, content = (
+                (folder / _DIGEST_FILE).read_bytes(),
+                (folder / file_name).read_bytes(),
+            )
+        except OSError:
+            return None
+        if digest != _digest(content):
+            return None
+        with contextlib.suppress(OSError):  # another user's folder, say
+            os.utime(folder)
+        return folder / file_name
+
+    def write_file(self, name: str, file_name: str, export: Callable[[Path], object]) -> None:
+        """Keeps a file that is read where it lies, and no more than ENTRIES in all.
+
+        Args:
+            name: from :func:`entry_name`.
+            file_name: what it is to be called.
+            export: writes it to a path of that name.
+
+        Raises:
+            OSError: as :meth:`write`, or another process has kept it meanwhile, whose is left as it is.
+        """
+        with self._unfinished() as temporary:
+            whole = temporary / "whole"  # with the rights that other entries have
+            whole.mkdir()
+            export(whole / file_name)
+            (whole / _DIGEST_FILE).write_bytes(_digest((whole / file_name).read_bytes()))
+            if self.find_file(name, file_name) is None:
+                self.remove(name)
+            whole.rename(self._path(name))
+        self._prune()
 
     @contextlib.contextmanager
-    def unfinished(self) -> Iterator[Path]:
+    def _unfinished(self) -> Iterator[Path]:
         """Gives a folder within to make an entry in, for the time that it takes."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=UNFINISHED))
@@ -117,21 +157,24 @@ class CompiledCache:
         """Drops an entry, where it is there and can be dropped."""
         if self.fixed:
             return
-        with contextlib.suppress(OSError):
-            self._path(name).unlink()
+        _drop(self._path(name))
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
-    def prune(self) -> None:
+    def _prune(self) -> None:
         """Drops what is superfluous, of what this class has made alone: the folder may be any."""
         kept = sorted(self.folder.glob(f"*{SUFFIX}"), key=_last_used, reverse=True)
         for path in kept[ENTRIES:]:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _drop(path)
         for path in self.folder.glob(f"{UNFINISHED}*"):
             if time.time() - _last_used(path) > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _drop(entry: Path) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _digest(content: bytes) -> bytes:

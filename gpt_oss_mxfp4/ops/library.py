@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import mojo.run
 
-from gpt_oss_mxfp4.compiled_cache import SUFFIX, CompiledCache, default_folder, entry_name
+from gpt_oss_mxfp4.compiled_cache import CompiledCache, default_folder, entry_name
 from gpt_oss_mxfp4.toolchain import versions
 
 
@@ -33,9 +31,6 @@ SOURCES = _locate_sources()
 
 PACKAGE = "mxfp4.mojoc"
 """File of precompiled ops; the compiler has put its name into it."""
-
-_DIGEST = "sha256"
-"""File beside it."""
 
 OUTSIDE_GRAPHS = ("chat", "chat_page", "cli", "convert", "endpoint", "inspection", "serving")
 """Folders of this package that build no graphs."""
@@ -61,49 +56,21 @@ def adopt_custom_ops(package: Path) -> None:
 
 
 def _kept(make: Callable[[Path], object]) -> Path:
-    cache = default_folder()
-    if cache is None:
+    folder = default_folder()
+    if folder is None:
         return SOURCES
-    sources = _digest((SOURCES, "*.mojo"))
-    folder = cache / f"{entry_name('ops', sources, versions())}{SUFFIX}"
-    if not _is_whole(folder) and folder not in _failed:
+    cache, sources = CompiledCache(folder), _digest((SOURCES, "*.mojo"))
+    name = entry_name("ops", sources, versions())
+    found = cache.find_file(name, PACKAGE)
+    if found is None and folder / name not in _failed:
         try:
-            _write(folder, make)
+            cache.write_file(name, PACKAGE, make)
             if _digest((SOURCES, "*.mojo")) != sources:  # edited meanwhile
-                shutil.rmtree(folder)
+                cache.remove(name)
         except (OSError, RuntimeError, subprocess.CalledProcessError):
-            _failed.add(folder)
-    if not _is_whole(folder):  # whoever wrote it: another process may have been faster
-        return SOURCES
-    with suppress(OSError):  # another user's folder, say
-        os.utime(folder)
-    return folder / PACKAGE
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        content = (folder / PACKAGE).read_bytes()
-        return (folder / _DIGEST).read_bytes() == hashlib.sha256(content).hexdigest().encode()
-    except OSError:
-        return False
-
-
-def _write(folder: Path, make: Callable[[Path], object]) -> None:
-    """Writes the folder, which gets its name when it is whole."""
-    cache = CompiledCache(folder.parent)
-    with cache.unfinished() as temporary:
-        whole = temporary / "whole"  # with the rights that others' files have
-        whole.mkdir()
-        make(whole / PACKAGE)
-        digest = hashlib.sha256((whole / PACKAGE).read_bytes()).hexdigest()
-        (whole / _DIGEST).write_text(digest)
-        if not _is_whole(folder):  # else another process uses it
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            else:
-                folder.unlink(missing_ok=True)
-        whole.rename(folder)
-    cache.prune()
+            _failed.add(folder / name)
+        found = cache.find_file(name, PACKAGE)  # whoever wrote it
+    return found or SOURCES
 
 
 def _precompile(output: Path) -> None:
