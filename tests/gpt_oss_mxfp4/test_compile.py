@@ -20,7 +20,7 @@ from gpt_oss_mxfp4 import cli
 from gpt_oss_mxfp4.compiled_cache import CACHE_VARIABLE
 from gpt_oss_mxfp4.options import CompileOptions, Refused
 from scripts.make_synthetic import SIZES
-from tests.cuda_driver import no_kernels
+from tests.cuda_driver import without_gpu
 from tests.golden import CHECKPOINT
 from tests.sparse_checkpoint import make_sparse_checkpoint
 
@@ -304,20 +304,20 @@ def test_a_published_size_compiles_for_hopper(for_hopper: tuple[Path, Path]) -> 
 
 
 @pytest.mark.slow
-@no_kernels.needs_compiler
+@without_gpu.needs_compiler
 @pytest.mark.parametrize("device_graphs", [False, True])
 def test_what_is_compiled_for_hopper_is_loaded_and_launched(
     for_hopper: tuple[Path, Path], tmp_path: Path, device_graphs: bool
 ) -> None:
     """All that MAX does on the host, for a GPU that takes launches, and a graph's capture, and runs no kernels."""
     model, compiled = for_hopper
-    no_kernels.build(tmp_path)
+    without_gpu.build(tmp_path)
     log = tmp_path / "log"
     words = ["--devices", "gpu", "--model", str(model), "--precompiled", str(compiled)]
     words += ["--prompt-tokens", "300", "--new-tokens", "8", "--runs", "1"]
     words += ["--batch", "1", "--device-graphs"] if device_graphs else ["--batch", "1", "20"]
     done = subprocess.run(
-        [*no_kernels.COMMAND, "bench", *words],
+        [*without_gpu.COMMAND, "bench", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -325,8 +325,8 @@ def test_what_is_compiled_for_hopper_is_loaded_and_launched(
             **ENVIRONMENT,
             **HOPPER_KERNELS,
             "LD_LIBRARY_PATH": str(tmp_path),
-            "NO_KERNELS_LOG": str(log),
-            "NO_KERNELS_LATE": "1",
+            "WITHOUT_GPU_LOG": str(log),
+            "WITHOUT_GPU_LATE": "1",
             # The ops are there, precompiled, and can be got from nowhere else.
             CACHE_VARIABLE: str(tmp_path / "cache"),
             "MODULAR_MOJO_MAX_DRIVER_PATH": "/nowhere",

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-from tests.cuda_driver import no_kernels
+from tests.cuda_driver import without_gpu
 from tests.custom_ops.mxfp4.ptx import ROOT
 
-pytestmark = [no_kernels.needs_compiler, pytest.mark.slow]
+pytestmark = [without_gpu.needs_compiler, pytest.mark.slow]
 
 ENVIRONMENT = dict(os.environ)
 """Given explicitly: importing MAX changes what a child inherits (NOTES F2)."""
@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, Tensors, list[tuple[int, list[int], int, str]]]] = {
         ],
     ),
     "dense": (
-        "dense.matmul_bias_sm90",
+        "dense.matmul_bias_gpu",
         DENSE,
         [
             (0, [4, 64], 2, "x must be aligned to 16 bytes, got 2"),
@@ -77,7 +77,7 @@ CASES: dict[str, tuple[str, Tensors, list[tuple[int, list[int], int, str]]]] = {
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """What each op says, of tensors that are right first: one process compiles them together."""
     folder = tmp_path_factory.mktemp("driver")
-    no_kernels.build(folder)
+    without_gpu.build(folder)
     inputs: list[list[object]] = []
     for op, (_, tensors, cases) in CASES.items():
         inputs.append([op, *tensors])

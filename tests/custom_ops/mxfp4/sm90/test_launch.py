@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda_driver import no_kernels
+from tests.cuda_driver import without_gpu
 from tests.custom_ops.mxfp4.ptx import MOJO, ROOT
 
-pytestmark = no_kernels.needs_compiler
+pytestmark = without_gpu.needs_compiler
 
 ENVIRONMENT = dict(os.environ)
 """Given explicitly: importing MAX changes what a child inherits (NOTES F2)."""
@@ -26,7 +26,7 @@ Launched = Callable[..., list[tuple[str, str]]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The driver, and a program that launches what its arguments say."""
     folder = tmp_path_factory.mktemp("launches")
-    no_kernels.build(folder)
+    without_gpu.build(folder)
     source = Path(__file__).with_name("launches.mojo")
     command = [str(MOJO), "build", "-I", str(ROOT / "custom_ops"), "--target-accelerator", "sm_90a"]
     done = subprocess.run(
@@ -59,7 +59,7 @@ def launched(folder: Path, log: Path) -> Launched:
                 **ENVIRONMENT,
                 **environment,
                 "LD_LIBRARY_PATH": str(folder),
-                "NO_KERNELS_LOG": str(log),
+                "WITHOUT_GPU_LOG": str(log),
             },
         )
         assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_blocks_that_are_not_there_at_once_do_not_wait_for_each_other(
     launched: Launched, tokens: int
 ) -> None:
     """Of a multiprocessor with less shared memory than a Hopper's."""
-    room = {"NO_KERNELS_SHARED_BYTES": str(128 * 1024)}
+    room = {"WITHOUT_GPU_SHARED_BYTES": str(128 * 1024)}
     names = [name for name, _ in launched("both", tokens, 4, 32, 2880, 2880, **room)]
     assert names == [EACH, EACH]
 

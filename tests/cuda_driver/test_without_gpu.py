@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda_driver import no_kernels
+from tests.cuda_driver import without_gpu
 
-pytestmark = no_kernels.needs_compiler
+pytestmark = without_gpu.needs_compiler
 
 PROGRAM = """
 import ctypes
@@ -41,7 +41,7 @@ print(ctypes.string_at(device, SIZE)[0])
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
-    no_kernels.build(folder)
+    without_gpu.build(folder)
     return folder / "libcuda.so.1"
 
 
@@ -69,7 +69,7 @@ def test_a_copy_is_made_when_it_is_waited_for_of_what_lies_in_pinned_memory_then
         capture_output=True,
         text=True,
         check=True,
-        env={"NO_KERNELS_LATE": "1", "NO_KERNELS_LOG": str(log)},
+        env={"WITHOUT_GPU_LATE": "1", "WITHOUT_GPU_LOG": str(log)},
     )
     assert int(done.stdout) == arrived
     assert ("changed: 64 bytes" in (log.read_text() if log.exists() else "")) == told

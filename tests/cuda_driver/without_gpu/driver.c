@@ -1,29 +1,31 @@
-// A CUDA driver that runs no kernels: memory is the host's, small copies are made, launches are checked and noted.
+// A CUDA driver without a GPU: memory is the host's, small copies are made, launches are checked and noted, and with
+// WITHOUT_GPU_RUN kernels are run, from their PTX (kernels.c).
 //
 // With it MAX's runtime goes through all that it does on the host for an H200: it loads a model, plans memory, launches
-// steps, captures and replays graphs. What a kernel would have written stays as it is. Functions that are not here
-// succeed and do nothing (stubs.c, from the names that MAX looks up). Source: CUDA driver API 13.0.
+// steps, captures and replays graphs. Where no kernels run, what one would have written stays as it is. Functions that
+// are not here succeed and do nothing (stubs.c, from the names that MAX looks up). Source: CUDA driver API 13.0.
 #define _GNU_SOURCE
+#include "ptx.h"
+
 #include <pthread.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_READY = 600 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_READY = 600, LAUNCH_FAILED = 719 };
 enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 48 * 1024 };
 enum { SHARED_BYTES = 228 * 1024, RESERVED = 1024, REGISTERS = 65536 }; // of a multiprocessor, a block, a multiprocessor
 
 typedef uintptr_t address;
 
-// NO_KERNELS_LOG: a file for a line for each launch (with its blocks in x, y and z), capture and replay, and for what
+// WITHOUT_GPU_LOG: a file for a line for each launch (with its blocks in x, y and z), capture and replay, and for what
 // gives memory back, sets it, or is done beside a capture: a captured graph keeps the addresses that it was given.
-__attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
+void note(const char *format, ...)
 {
     static FILE *file;
-    const char *path = getenv("NO_KERNELS_LOG");
+    const char *path = getenv("WITHOUT_GPU_LOG");
     if (path && !file && (file = fopen(path, "a")))
         setvbuf(file, NULL, _IOLBF, 0);
     va_list values;
@@ -78,6 +80,14 @@ int cuEventElapsedTime(float *milliseconds, address first, address last) { *mill
 static address capturing; // the stream
 static int captured;      // what it was given meanwhile
 
+static int runs_kernels(void)
+{
+    static int runs = -1;
+    if (runs < 0)
+        runs = getenv("WITHOUT_GPU_RUN") != NULL;
+    return runs;
+}
+
 static void note_beside(const char *what)
 {
     if (capturing)
@@ -130,13 +140,26 @@ int cuMemUnmap(address at, size_t size) { note("free\n"); return SUCCESS; }
 int cuMemRelease(address handle) { note("free\n"); return SUCCESS; }
 int cuMemAddressFree(address at, size_t size) { note("free\n"); return SUCCESS; }
 int cuMemPoolTrimTo(address pool, size_t size) { note("free\n"); return SUCCESS; }
-int cuMemsetD8Async(address at, unsigned char value, size_t count, address stream) { note("set\n"); return SUCCESS; }
-int cuMemsetD16Async(address at, unsigned short value, size_t count, address stream) { note("set\n"); return SUCCESS; }
-int cuMemsetD32Async(address at, unsigned value, size_t count, address stream) { note("set\n"); return SUCCESS; }
-
 int cuMemAddressReserve(address *at, size_t size, size_t alignment, address hint, uint64_t flags)
 {
     return reserve(at, size, alignment ? alignment : GRANULE, 1);
+}
+
+// Says whether a kernel may touch it: whichever allocation was last is asked first.
+enum place find_place(uint64_t at, size_t size)
+{
+    static __thread int last;
+    for (int is_first = 1; is_first >= 0; is_first--) {
+        if (!is_first)
+            last = find(at);
+        if (last >= 0 && last < region_count && at >= regions[last].at) {
+            size_t end = at + size - regions[last].at;
+            if (end <= regions[last].size)
+                return INSIDE;
+        }
+    }
+    last = 0;
+    return find(at / PAGE * PAGE) >= 0 && find((at + size - 1) / PAGE * PAGE) >= 0 ? BEHIND : OUTSIDE;
 }
 
 int cuMemGetAddressRange_v2(address *at, size_t *size, address within)
@@ -162,9 +185,9 @@ int cuPointerGetAttributes(unsigned count, const int *attributes, void **data, a
     return SUCCESS;
 }
 
-// What a stream is given happens at once, or, with NO_KERNELS_LATE, as late as it may: in order, when somebody waits for
-// it. Until then a GPU may still have to read what lies in pinned memory: a line is noted if that has changed. Memory
-// of the host that is not pinned is read when a copy is begun, or written before it returns.
+// What a stream is given happens at once, or, with WITHOUT_GPU_LATE, as late as it may: in order, when somebody waits
+// for it. Until then a GPU may still have to read what lies in pinned memory: a line is noted if that has changed.
+// Memory of the host that is not pinned is read when a copy is begun, or written before it returns.
 
 struct work {
     void *target;
@@ -174,6 +197,10 @@ struct work {
     size_t size;
     void (*function)(void *);
     void *data;
+    struct launched *launch;
+    int of_graph; // it happens again
+    int is_set, element_size; // whether the target is filled with elements
+    unsigned value;
 };
 
 enum { MOST_WORK = 1 << 16, PATIENCE = 1000 };
@@ -185,12 +212,41 @@ struct event {
     int asked;
 };
 
-static int is_late(void) { return getenv("NO_KERNELS_LATE") != NULL; }
+static int is_late(void) { return getenv("WITHOUT_GPU_LATE") != NULL; }
+
+static int failed; // what a kernel did: from then on every call fails, as CUDA has it
+
+static void run(struct launched *launch)
+{
+    static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&running);
+    launch->stored = 0;
+    int is_wrong = !failed && run_launch(launch);
+    note("ran %s, stored %016lx\n", launch->program->name, launch->stored);
+    if (is_wrong) {
+        failed = LAUNCH_FAILED;
+        note("failed: %s\n", launch->error);
+        fprintf(stderr, "%s\n", launch->error);
+    }
+    pthread_mutex_unlock(&running);
+}
+
+static void set(const struct work *work)
+{
+    for (size_t i = 0; i < work->size; i++)
+        memcpy((char *)work->target + i * work->element_size, &work->value, work->element_size);
+}
 
 static void happen(struct work work)
 {
     if (work.function)
         work.function(work.data);
+    else if (work.launch) {
+        run(work.launch);
+        if (!work.of_graph)
+            free_launch(work.launch);
+    } else if (work.is_set)
+        set(&work);
     else if (work.kept) {
         if (work.pinned && memcmp(work.source, work.kept, work.size))
             note("changed: %zu bytes that were still to be copied\n", work.size);
@@ -210,7 +266,7 @@ static int wait_for(size_t end)
     for (; done < end; done++)
         happen(queue[done % MOST_WORK]);
     pthread_mutex_unlock(&waiting);
-    return SUCCESS;
+    return failed;
 }
 
 static void begin(struct work work)
@@ -225,6 +281,24 @@ static void begin(struct work work)
     queue[begun % MOST_WORK] = work;
     __sync_fetch_and_add(&begun, 1); // behind what it tells of
     pthread_mutex_unlock(&lock);
+}
+
+// What a captured graph does, in order.
+struct graph {
+    struct work works[1 << 13];
+    int count;
+};
+static struct graph *graph;
+
+// Has it happen, or adds it to the graph that is being captured.
+static void take(struct work work, address stream)
+{
+    if (!stream || stream != capturing)
+        begin(work);
+    else if (graph->count < (int)(sizeof graph->works / sizeof *graph->works)) {
+        work.of_graph = 1;
+        graph->works[graph->count++] = work;
+    }
 }
 
 int cuLaunchHostFunc(address stream, void (*function)(void *), void *data)
@@ -245,7 +319,7 @@ int cuEventQuery(struct event *event)
 int cuStreamSynchronize(address stream) { return wait_for(all_begun()); }
 int cuCtxSynchronize(void) { return wait_for(all_begun()); }
 
-// Copies. Weights are not copied: no kernel reads them.
+// Copies. Where no kernels run weights are not copied, as none reads them.
 
 static int is_of_host(const void *at, int *pinned)
 {
@@ -256,14 +330,15 @@ static int is_of_host(const void *at, int *pinned)
 
 static int copy(void *target, const void *source, size_t size, address stream)
 {
+    struct work work = {.target = target, .source = source, .size = size};
     if (stream && stream == capturing) {
         captured++;
+        take(work, stream);
         return SUCCESS;
     }
     note_beside("a copy");
-    struct work work = {.target = target, .source = source, .size = size};
     int target_pinned;
-    if (size <= COPIED) {
+    if (size <= COPIED || runs_kernels()) {
         if (is_late() && is_of_host(source, &work.pinned))
             work.kept = memcpy(malloc(size), source, size);
         begin(work);
@@ -286,18 +361,41 @@ int cuMemcpyBatchAsync(
     return SUCCESS;
 }
 
-// Kernels, known by their names.
+static int fill(void *target, unsigned value, int element_size, size_t count, address stream)
+{
+    note("set\n");
+    if (runs_kernels())
+        take((struct work){.target = target, .size = count, .is_set = 1, .element_size = element_size, .value = value}, stream);
+    return SUCCESS;
+}
+
+int cuMemsetD8Async(void *at, unsigned char value, size_t count, address stream) { return fill(at, value, 1, count, stream); }
+int cuMemsetD16Async(void *at, unsigned short value, size_t count, address stream) { return fill(at, value, 2, count, stream); }
+int cuMemsetD32Async(void *at, unsigned value, size_t count, address stream) { return fill(at, value, 4, count, stream); }
+
+// Kernels, known by their names. What is run is PTX, which MAX gives where its assembler has left it as it is.
 
 struct function {
     char name[256];
     int shared_bytes;
+    struct program *program;
 };
 
-int cuModuleLoadDataEx(address *module, void *image, unsigned n, int *o, void **v) { *module = new_handle(); return SUCCESS; }
+int cuModuleLoadDataEx(struct program **module, const char *image, unsigned n, int *o, void **v)
+{
+    *module = runs_kernels() && memcmp(image, "\177ELF", 4) ? parse_program(image) : NULL;
+    if (*module)
+        return SUCCESS;
+    *module = (struct program *)new_handle();
+    if (runs_kernels())
+        fprintf(stderr, "WITHOUT_GPU_RUN: a kernel that is no PTX; MODULAR_NVPTX_COMPILER_PATH must name ptxas.py\n");
+    return runs_kernels() ? INVALID_VALUE : SUCCESS;
+}
 
-int cuModuleGetFunction(struct function **function, address module, const char *name)
+int cuModuleGetFunction(struct function **function, struct program *module, const char *name)
 {
     *function = calloc(1, sizeof **function);
+    (*function)->program = runs_kernels() ? module : NULL;
     strncpy((*function)->name, name, sizeof (*function)->name - 1);
     (*function)->shared_bytes = UNASKED_SHARED_BYTES;
     return SUCCESS;
@@ -327,10 +425,10 @@ int cuFuncSetAttribute(struct function *function, int attribute, int value)
 // Asked for one parameter after the other, until there is none.
 int cuFuncGetParamInfo(struct function *function, size_t index, size_t *offset, size_t *size) { return INVALID_VALUE; }
 
-// NO_KERNELS_SHARED_BYTES: what a multiprocessor has of it, if not what an H200's has.
+// WITHOUT_GPU_SHARED_BYTES: what a multiprocessor has of it, if not what an H200's has.
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, struct function *f, int threads, size_t shared_bytes)
 {
-    const char *asked = getenv("NO_KERNELS_SHARED_BYTES");
+    const char *asked = getenv("WITHOUT_GPU_SHARED_BYTES");
     int registers, by_shared_bytes = (asked ? atoi(asked) : SHARED_BYTES) / (RESERVED + (int)shared_bytes);
     cuFuncGetAttribute(&registers, 4, f);
     *blocks = REGISTERS / (registers * threads);
@@ -354,11 +452,14 @@ struct launch {
 int cuLaunchKernelEx(const struct launch *launch, struct function *function, void **parameters, void **extra)
 {
     const unsigned *grid = launch->grid, *block = launch->block;
+    unsigned cluster[3] = {0};
     int valid = grid[0] && grid[1] && grid[2] && grid[0] <= INT32_MAX && grid[1] <= 65535 && grid[2] <= 65535;
     valid = valid && block[0] * block[1] * block[2] - 1u < 1024 && launch->shared_bytes <= function->shared_bytes;
     for (unsigned i = 0; i < launch->attribute_count; i++)
-        if (launch->attributes[i].id == 4) // the cluster's dimensions
-            valid = valid && launch->attributes[i].value[0] && grid[0] % launch->attributes[i].value[0] == 0;
+        if (launch->attributes[i].id == 4) { // the cluster's dimensions
+            memcpy(cluster, launch->attributes[i].value, sizeof cluster);
+            valid = valid && cluster[0] && grid[0] % cluster[0] == 0;
+        }
         else if (launch->attributes[i].id == 14)
             note("percent of shared memory %s %u\n", function->name, launch->attributes[i].value[0]);
     note("%s %s %u %u %u\n", valid ? "launch" : "refused", function->name, grid[0], grid[1], grid[2]);
@@ -366,7 +467,12 @@ int cuLaunchKernelEx(const struct launch *launch, struct function *function, voi
         captured++;
     else
         note_beside("a launch");
-    return valid ? SUCCESS : INVALID_VALUE;
+    if (!valid)
+        return INVALID_VALUE;
+    if (function->program)
+        take((struct work){.launch = new_launch(function->program, grid, block, cluster, launch->shared_bytes, parameters)},
+             launch->stream);
+    return failed;
 }
 
 int cuLaunchKernel(
@@ -377,7 +483,25 @@ int cuLaunchKernel(
     return cuLaunchKernelEx(&launch, function, parameters, extra);
 }
 
-int cuTensorMapEncodeTiled(void *map) { return SUCCESS; }
+int cuTensorMapEncodeTiled(
+    void *map, int data_type, unsigned rank, void *address, const uint64_t *sizes, const uint64_t *strides, const unsigned *box,
+    const unsigned *element_strides, int interleave, int swizzle, int promotion, int fill)
+{
+    static const uint8_t element_sizes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4}; // by CU_TENSOR_MAP_DATA_TYPE_...
+    struct tensor_map made = {TENSOR_MAP, rank, element_sizes[data_type], swizzle, .address = (uintptr_t)address};
+    if (rank > 5 || interleave || swizzle > 3)
+        return INVALID_VALUE;
+    for (unsigned k = 0; k < rank; k++) {
+        if (element_strides[k] != 1)
+            return INVALID_VALUE;
+        made.sizes[k] = sizes[k];
+        made.box[k] = box[k];
+        if (k)
+            made.strides[k - 1] = strides[k - 1];
+    }
+    memcpy(map, &made, sizeof made);
+    return SUCCESS;
+}
 
 // Graphs.
 
@@ -385,15 +509,16 @@ int cuStreamBeginCapture(address stream, int mode)
 {
     capturing = stream;
     captured = 0;
+    graph = calloc(1, sizeof *graph);
     note("begin capture\n");
     return SUCCESS;
 }
 
-int cuStreamEndCapture(address stream, address *graph)
+int cuStreamEndCapture(address stream, struct graph **made)
 {
     note("captured %d\n", captured);
     capturing = 0;
-    *graph = new_handle();
+    *made = graph;
     return SUCCESS;
 }
 
@@ -414,11 +539,18 @@ int cuStreamGetCaptureInfo_v2(
     return cuStreamIsCapturing(stream, status);
 }
 
-int cuGraphCreate(address *graph, unsigned flags) { *graph = new_handle(); return SUCCESS; }
-int cuGraphInstantiate(address *instance, address graph, uint64_t flags) { *instance = new_handle(); return SUCCESS; }
-int cuGraphInstantiateWithFlags(address *instance, address graph, uint64_t flags) { *instance = new_handle(); return SUCCESS; }
-int cuGraphInstantiateWithParams(address *instance, address graph, void *p) { *instance = new_handle(); return SUCCESS; }
-int cuGraphLaunch(address instance, address stream) { note("replay\n"); return SUCCESS; }
+int cuGraphCreate(struct graph **made, unsigned flags) { *made = calloc(1, sizeof **made); return SUCCESS; }
+int cuGraphInstantiate(struct graph **instance, struct graph *of, uint64_t flags) { *instance = of; return SUCCESS; }
+int cuGraphInstantiateWithFlags(struct graph **instance, struct graph *of, uint64_t flags) { *instance = of; return SUCCESS; }
+int cuGraphInstantiateWithParams(struct graph **instance, struct graph *of, void *p) { *instance = of; return SUCCESS; }
+
+int cuGraphLaunch(struct graph *instance, address stream)
+{
+    note("replay\n");
+    for (int i = 0; i < instance->count; i++)
+        begin(instance->works[i]);
+    return failed;
+}
 
 int cuGetErrorName(int error, const char **name) { *name = "CUDA_ERROR"; return SUCCESS; }
-int cuGetErrorString(int error, const char **text) { *text = "an error of the driver that runs no kernels"; return SUCCESS; }
+int cuGetErrorString(int error, const char **text) { *text = "an error of the driver without a GPU"; return SUCCESS; }
