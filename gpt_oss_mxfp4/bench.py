@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.generate import open_model
-from gpt_oss_mxfp4.machine import check_engine, check_graphs, loading_step
+from gpt_oss_mxfp4.machine import check_engine, loading_step
 from gpt_oss_mxfp4.measurement import (
     WARM_UP_TOKENS,
     Report,
@@ -47,7 +47,6 @@ def run_bench(options: BenchOptions) -> int:
 def _bench(options: BenchOptions, write: Write, progress: Progress) -> None:
     limit_threads(options.threads)
     _check(options)
-    check_graphs(options, max(options.batch), "--batch")
     check_engine(options)
     checkpoint = open_model(options.model, progress)
     limit = checkpoint.config.max_position_embeddings

@@ -34,28 +34,12 @@ def check_engine(options: EngineOptions) -> None:
         raise Refused("--device-graphs: must come with --devices gpu")
 
 
-def check_graphs(options: EngineOptions, sequences: int | None, option: str) -> None:
-    """Refuses device graphs of several sequences, with which a step on an H200 read tokens that are none (NOTES F81).
-
-    Args:
-        options: where a model is to run.
-        sequences: at once, or None for many.
-        option: that says how many.
-
-    Raises:
-        Refused: there may be more than one.
-    """
-    if options.device_graphs and options.devices == "gpu" and sequences != 1:
-        raise Refused(
-            f"--device-graphs: must come with {option} 1; with more sequences at once the GPU faults"
-        )
-
-
 def loading_step(options: EngineOptions) -> tuple[str, str]:
     """Returns what loading a model is called, and how long it may take."""
     if options.precompiled is not None:
         return f"loading {options.model_name} and what is precompiled of it", ""
-    return f"compiling {options.model_name}", "a minute or two the first time"
+    time = "a minute or two" if options.devices == "cpu" else "a few minutes"
+    return f"compiling {options.model_name}", f"{time} the first time"
 
 
 def read_fingerprint(folder: Path) -> tuple[str, list[str]]:

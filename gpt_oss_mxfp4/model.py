@@ -207,5 +207,7 @@ class GptOss(Module):
 
     def _unembed(self, h: TensorValue) -> TensorValue:
         if self.config.tie_word_embeddings:
-            return dense(h, self.model.embed_tokens.weight, None, self.options.activations)
-        return self.lm_head(h)
+            return dense(
+                h, self.model.embed_tokens.weight, None, self.options.activations, DType.float32
+            )
+        return self.lm_head(h, DType.float32)

@@ -7,9 +7,8 @@ Then each step is run without the graph and replayed beside it, and waited for: 
 come in are none, how many logits are NaN, and how far apart the two are. Then steps are replayed as always. Exits with
 1 if a run gives other tokens than the first, or a step other logits.
 
-The command line refuses graphs of several sequences (NOTES N106); this is to find out why. MAX captures graphs of as
-many sequences and fewer, the largest first, so that the last is of one, which alone has been seen to work. With --alone
-no other graph is captured than that of all sequences.
+MAX captures graphs of as many sequences and fewer, the largest first. With --alone no other graph is captured than that
+of all sequences. This found why several faulted (NOTES F90).
 """
 
 from __future__ import annotations

@@ -28,10 +28,7 @@ def multiply(
         options: how to multiply.
         dtype: of the result, or None for x's.
     """
-    dtype = dtype or x.dtype
-    if options.dense == "sm90" and bias is not None and not x.device.is_cpu():
-        return ops.dense_sm90(x, weight, bias, dtype)
-    return ops.dense(x, weight, bias, options.activations).cast(dtype)
+    return ops.dense(x, weight, bias, options.activations, dtype, options.dense)
 
 
 class Dense(Module):

@@ -1,16 +1,14 @@
 """Typed bindings of the Mojo ops: the only part of the package that names one.
 
 Each function checks what the graph knows (ranks, dtypes, static sizes), states the equation, and adds one
-custom op to the graph under construction, or on a GPU ``dense`` MAX's own matmul. Graphs that use them pass
-``custom_extensions=[custom_ops()]``.
+custom op to the graph under construction. Graphs that use them pass ``custom_extensions=[custom_ops()]``.
 
 Where each runs:
 
 - grouped_matmul, grouped_matmul_swiglu: CPU; any GPU, slowly, as the reference
 - grouped_matmul_packed, grouped_matmul_swiglu_packed, grouped_mlp_packed: Hopper, on what swizzle packs
 - dequantize, swizzle, route, group, route_and_group, combine: CPU and any GPU
-- dense: CPU; on a GPU it is MAX's matmul
-- dense_sm90: Hopper; of more than 32 tokens MAX's matmul
+- dense: CPU; on any GPU MAX's matmul, on Hopper of few tokens ours
 - attention, quantize, quantize_dense, quantized_dense: CPU
 - attention_sm90: Hopper; prompts by MAX's attention
 
@@ -20,7 +18,7 @@ Activations are float32 on a CPU and bfloat16 on a GPU.
 """
 
 from gpt_oss_mxfp4.ops.attention import attention, attention_sm90
-from gpt_oss_mxfp4.ops.dense import dense, dense_sm90, quantize_dense, quantized_dense
+from gpt_oss_mxfp4.ops.dense import dense, quantize_dense, quantized_dense
 from gpt_oss_mxfp4.ops.grouped_matmul import (
     grouped_matmul,
     grouped_matmul_packed,
@@ -38,7 +36,6 @@ __all__ = [
     "combine",
     "custom_ops",
     "dense",
-    "dense_sm90",
     "dequantize",
     "group",
     "grouped_matmul",

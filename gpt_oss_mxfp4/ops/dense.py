@@ -15,7 +15,7 @@ from gpt_oss_mxfp4.ops.checks import (
     require,
     require_dim,
 )
-from gpt_oss_mxfp4.options import Activations
+from gpt_oss_mxfp4.options import Activations, DenseKernel
 
 QuantizedFormat = Literal["int8", "mxfp8"]
 """A format of 8 bits."""
@@ -32,84 +32,59 @@ def dense(
     w: TensorValueLike,
     bias: TensorValueLike | None = None,
     activations: Activations = "float32",
+    dtype: DType | None = None,
+    kernel: DenseKernel = "max",
 ) -> TensorValue:
     """Multiplies by BF16 weights that stay BF16 in memory: ``y = x @ w.T + bias``.
 
+    On a GPU MAX's matmul does it, which rounds its products before the bias is added. It is told by an epilogue of ours
+    what to store: by itself it stores whole tiles on Hopper, past the last of x's rows (NOTES F90). With ``kernel``
+    "sm90" and a bias up to 32 tokens go to our own kernel for Hopper, which has a block of threads for 32 outputs, or
+    for 8 of few, so that the weights are read by the whole GPU, and adds the bias to float32 sums.
+
     Args:
-        x: [T, K] float32 on the CPU, bfloat16 on a GPU.
+        x: [T, K] float32 on the CPU, bfloat16 on a GPU; K a multiple of 32 for our kernel there.
         w: [N, K] bfloat16.
         bias: [N] bfloat16, or None.
         activations: what x is rounded to first on the CPU: "float32" not at all, anything else bf16, for BF16 weights
             are not multiplied by less.
+        dtype: of the result, or None for x's: bfloat16 or float32 on a GPU.
+        kernel: what multiplies few tokens on a GPU.
 
     Returns:
-        [T, N] of x's dtype. On the CPU products are exact in float32 and summed in float32.
+        [T, N] of that dtype. On the CPU products are exact in float32; everywhere they are summed in float32.
 
     Raises:
         ValueError: wrong rank, dtype or size.
     """
-    op = "dense.matmul"
     x, w = TensorValue(x), TensorValue(w)
+    on_cpu = x.device.is_cpu()
+    op = "dense.matmul" + ("" if bias is None else "_bias") + ("" if on_cpu else "_gpu")
     values = [x, w] if bias is None else [x, w, TensorValue(bias)]
+    require(op, "x", x, 2, DType.float32 if on_cpu else DType.bfloat16)
     require(op, "w", w, 2, DType.bfloat16)
     require_dim(op, "w.shape[1]", w.shape[1], "x.shape[1]", x.shape[1])
     if bias is not None:
         _check_bias(op, values[2], "w", w)
     rounded = activation_parameter(op, activations)
-    if not x.device.is_cpu():  # MAX's own GPU matmul takes BF16 as it is
-        require(op, "x", x, 2, DType.bfloat16)
-        y = x @ w.transpose(0, 1)
-        return y if bias is None else y + values[2]
-    device = cpu_only(op, *values)
-    require(op, "x", x, 2, DType.float32)
-    return ops.custom(
-        op if bias is None else "dense.matmul_bias",
-        device,
-        values,
-        [TensorType(DType.float32, [x.shape[0], w.shape[0]], device)],
-        parameters={
-            "activations": DType.float32 if rounded == DType.float32 else DType.bfloat16,
-        },
-    )[0].tensor
-
-
-def dense_sm90(
-    x: TensorValueLike,
-    w: TensorValueLike,
-    bias: TensorValueLike,
-    dtype: DType = DType.bfloat16,
-) -> TensorValue:
-    """Multiplies as :func:`dense` does, on a Hopper GPU: ``y = x @ w.T + bias``.
-
-    Up to 32 tokens go to a kernel that has a block of threads for 32 outputs, or for 8 of few, so that the weights are
-    read by the whole GPU; it adds the bias to float32 sums. More go to MAX's matmul, which rounds its products first.
-
-    Args:
-        x: [T, K] bfloat16, K a multiple of 32.
-        w: [N, K] bfloat16.
-        bias: [N] bfloat16.
-        dtype: of the result: bfloat16 or float32.
-
-    Returns:
-        [T, N] of that dtype; sums are float32.
-
-    Raises:
-        ValueError: wrong rank, dtype or size, or a CPU device.
-    """
-    op = "dense.matmul_bias_sm90"
-    x, w, bias = TensorValue(x), TensorValue(w), TensorValue(bias)
-    device = gpu_only(op, x, w, bias)
-    require(op, "x", x, 2, DType.bfloat16)
-    require(op, "w", w, 2, DType.bfloat16)
-    require_dim(op, "w.shape[1]", w.shape[1], "x.shape[1]", x.shape[1])
-    _check_bias(op, bias, "w", w)
-    k = w.shape[1]
-    if isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
-        raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
-    if dtype not in (DType.bfloat16, DType.float32):
-        raise ValueError(f"{op}: dtype must be DType.bfloat16 or DType.float32, got {dtype}")
-    y = TensorType(dtype, [x.shape[0], w.shape[0]], device)
-    return ops.custom(op, device, [x, w, bias], [y], parameters={"dtype": dtype})[0].tensor
+    dtype = dtype or x.dtype
+    parameters: dict[str, bool | int | str | DType] = {}
+    if on_cpu:
+        device = cpu_only(op, *values)
+        parameters["activations"] = DType.float32 if rounded == DType.float32 else DType.bfloat16
+        made_of = DType.float32
+    else:
+        device = gpu_only(op, *values)
+        if dtype not in (DType.bfloat16, DType.float32):
+            raise ValueError(f"{op}: dtype must be DType.bfloat16 or DType.float32, got {dtype}")
+        parameters["dtype"] = made_of = dtype
+        if bias is not None:
+            parameters["few"] = kernel == "sm90"
+            k = w.shape[1]
+            if kernel == "sm90" and isinstance(k, StaticDim) and int(k) % GROUP_SIZE != 0:
+                raise ValueError(f"{op}: x.shape[1] must be a multiple of {GROUP_SIZE}, got {k}")
+    y = TensorType(made_of, [x.shape[0], w.shape[0]], device)
+    return ops.custom(op, device, values, [y], parameters=parameters)[0].tensor.cast(dtype)
 
 
 def quantize_dense(w: TensorValueLike, form: QuantizedFormat) -> tuple[TensorValue, TensorValue]:

@@ -11,7 +11,7 @@ from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.key_file import read_keys
-from gpt_oss_mxfp4.machine import check_engine, check_graphs
+from gpt_oss_mxfp4.machine import check_engine
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.process import end_at_once, run_command
@@ -57,7 +57,6 @@ def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:
         raise Refused(told) from error
     if options.port and options.port == options.metrics_port:
         raise Refused(f"--metrics-port: must be another than --port, {options.port}")
-    check_graphs(options, options.max_batch_size, "--max-batch-size")
     check_engine(options)
     limit_threads(options.threads)
     keys = ApiKeys(read_keys(options.api_key_file))

@@ -189,25 +189,3 @@ def test_a_cpu_has_none(capfd: pytest.CaptureFixture[str], verb: list[str]) -> N
     assert cli.main([*verb, "--device-graphs"]) == 2
     message = "gpt-oss-mxfp4: --device-graphs: must come with --devices gpu\n"
     assert capfd.readouterr() == ("", message)
-
-
-@pytest.mark.parametrize(
-    ("verb", "option"),
-    [
-        (["bench"], "--batch"),
-        (["bench", "--batch", "1", "2"], "--batch"),
-        (["serve"], "--max-batch-size"),
-        (["serve", "--max-batch-size", "2"], "--max-batch-size"),
-    ],
-)
-def test_several_sequences_are_refused(
-    capfd: pytest.CaptureFixture[str], verb: list[str], option: str
-) -> None:
-    assert cli.main([*verb, "--devices", "gpu", "--device-graphs"]) == 2
-    assert f"--device-graphs: must come with {option} 1; " in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("verb", [["bench", "--batch", "1"], ["serve", "--max-batch-size", "1"]])
-def test_one_sequence_is_not(capfd: pytest.CaptureFixture[str], verb: list[str]) -> None:
-    assert cli.main([*verb, "--devices", "gpu", "--device-graphs"]) == 2
-    assert "--devices gpu: " in capfd.readouterr().err, "which this machine has not"

@@ -19,17 +19,17 @@ ONCE = [
     "gather",  # the embedding
     "static_broadcast_to_slice_sub",  # each sequence's last token
     "reduce_rms_norm",
-    "matmul_cast",
+    "matmul_gpu",
 ]
 
 LAYER = [
     "reduce_rms_norm",
-    "matmul_static_broadcast_to_add",  # queries, keys and values at once, with their bias
+    "matmul_bias_gpu",  # queries, keys and values at once
     "rope_split_store_ragged_paged",
     "mha_ragged_paged_sink_weights",
-    "matmul",
-    "static_broadcast_to_add",  # bias and residual, and the norm of their sum
-    "matmul_static_broadcast_to_add",  # the router
+    "matmul_bias_gpu",
+    "composite_rms_norm_residual_add",
+    "matmul_bias_gpu",  # the router
     "route_and_group",  # of few tokens one kernel
     "grouped_matmul_swiglu_packed",
     "grouped_matmul_packed",
@@ -38,10 +38,7 @@ LAYER = [
 
 
 OURS = {
-    "matmul_static_broadcast_to_add": "matmul_bias_sm90",
     "mha_ragged_paged_sink_weights": "paged_sm90",
-    "matmul": "matmul_bias_sm90",
-    "static_broadcast_to_add": "composite_rms_norm_residual_add",
 }
 """What takes the place of MAX's kernels."""
 

@@ -905,14 +905,20 @@ def test_sizes_that_hoppers_dense_matmul_has_not_are_refused(
     x: list[int], w: list[int], bias: list[int], message: str
 ) -> None:
     inputs = [(DType.bfloat16, shape) for shape in (x, w, bias)]
-    op = "dense.matmul_bias_sm90"
-    assert build_error(inputs, ops.dense_sm90, DeviceRef.GPU()) == f"{op}: {message}"
-    assert build_error(inputs, ops.dense_sm90) == (
-        f"{op}: has no CPU kernel, got inputs on cpu:0; move them to a GPU first"
-    )
+    op = "dense.matmul_bias_gpu"
+    multiply = partial(ops.dense, kernel="sm90")
+    assert build_error(inputs, multiply, DeviceRef.GPU()) == f"{op}: {message}"
     inputs[0] = (DType.float32, x)
-    assert build_error(inputs, ops.dense_sm90, DeviceRef.GPU()) == (
+    assert build_error(inputs, multiply, DeviceRef.GPU()) == (
         f"{op}: x must be DType.bfloat16, got DType.float32"
+    )
+
+
+def test_a_gpus_dense_matmul_gives_no_float64() -> None:
+    inputs = [(DType.bfloat16, [2, 32]), (DType.bfloat16, [8, 32])]
+    multiply = partial(ops.dense, dtype=DType.float64)
+    assert build_error(inputs, multiply, DeviceRef.GPU()) == (
+        "dense.matmul_gpu: dtype must be DType.bfloat16 or DType.float32, got DType.float64"
     )
 
 

@@ -133,7 +133,7 @@ GRAPHS: dict[str, tuple[Inputs, Body]] = {
             (DType.bfloat16, [ROUTER_OUTPUTS, ROUTER_K]),
             (DType.bfloat16, [ROUTER_OUTPUTS]),
         ],
-        functools.partial(ops.dense_sm90, dtype=DType.float32),
+        functools.partial(ops.dense, dtype=DType.float32, kernel="sm90"),
     ),
     "combine": (
         [

@@ -23,15 +23,16 @@ PROMPTS = [prompt.token_ids.tolist() for prompt in load_prompts()]
 """Of 7, 200 and 4200 tokens: below the window, above it, and where attention would be split."""
 
 
-def test_tokens_are_the_same() -> None:
+def test_tokens_are_the_same_alone_and_in_a_batch() -> None:
     runs = []
+    batches = [*([prompt] for prompt in PROMPTS), PROMPTS]
     for device_graphs in (False, True):
         options = EngineOptions(devices="gpu", device_graphs=device_graphs)
         longest = max(map(len, PROMPTS))
-        pipeline = engine.load(open_checkpoint(CHECKPOINT), longest, NEW_TOKENS, options)
-        runs.append(
-            [list(engine.stream_batch(pipeline, [prompt], NEW_TOKENS)) for prompt in PROMPTS]
+        pipeline = engine.load(
+            open_checkpoint(CHECKPOINT), longest, NEW_TOKENS, options, len(PROMPTS)
         )
+        runs.append([list(engine.stream_batch(pipeline, batch, NEW_TOKENS)) for batch in batches])
         del pipeline
         gc.collect()  # MAX's objects refer to each other, and two caches may not fit
     assert runs[0] == runs[1]

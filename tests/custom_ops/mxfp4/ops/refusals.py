@@ -34,7 +34,7 @@ def apply(op: str, inputs: list[TensorValue]) -> TensorValue:
             x, gate_up, gate_up_bias, down, down_bias, offsets, order, counts, limit=7
         )
     x, w, bias = inputs
-    return ops.dense_sm90(x, w, bias)
+    return ops.dense(x, w, bias, kernel="sm90")
 
 
 def build(op: str) -> Graph:
