@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -123,6 +124,9 @@ INSTRUCTIONS: dict[str, tuple[int, Expected]] = {
     "lop3.b32 d, a, b, c, 0x96": (32, lambda a, b, c: a ^ b ^ c),
     "bfe.u32 d, a, 3, 7": (32, lambda a, *_: a >> 3 & 127),
     "bfi.b32 d, a, b, 8, 4": (32, lambda a, b, _: b & ~0xF00 | (a & 15) << 8),
+    "bfe.s32 d, a, 20, 20": (32, lambda a, *_: signed(a, 32) >> 20),
+    "bfind.u32 d, a": (32, lambda a, *_: a.bit_length() - 1),
+    "bfind.s32 d, a": (32, lambda a, *_: (a if a < 1 << 31 else ~a % 2**32).bit_length() - 1),
     "popc.b32 d, a": (32, lambda a, *_: a.bit_count()),
     "clz.b32 d, a": (32, lambda a, *_: 32 - a.bit_length()),
     "brev.b32 d, a": (32, lambda a, *_: int(f"{a:032b}"[::-1], 2)),
@@ -233,6 +237,9 @@ def test_warps_exchange_through_shared_memory_behind_a_barrier(process: Process)
 
 
 FAULTS = {
+    "mov.u32 %r4, %smid": "an instruction that is not known here",
+    "cvt.rm.f32.f64 %r4, %rd7": "an instruction that is not known here",
+    "red.global.add.v2.f32 [%rd6], {%r4, %r5}": "an instruction that is not known here",
     "st.global.b32 [%rd6+0x7fffffff0000], %r1": "where no memory is",
     "st.global.b32 [%rd6+2], %r1": "which is misaligned",
     "ld.shared.b32 %r4, [dynamic+4096]": "of shared memory",
@@ -282,15 +289,42 @@ seen = [x.value]
 library.cuGraphInstantiateWithFlags(ctypes.byref(instance), graph, ctypes.c_uint64(0))
 for _ in range(2):
     library.cuGraphLaunch(instance, stream)
+    library.cuStreamSynchronize(stream)
     seen.append(x.value)
 print(seen, ctypes.c_uint32.from_address(address + 4).value)
 """
 
 
-def test_a_graph_does_when_it_is_launched_what_was_captured(log: Path) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_graph_does_when_it_is_launched_what_was_captured(
+    log: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    if late:
+        monkeypatch.setenv("WITHOUT_GPU_LATE", "1")
     body = "setp.ne.u32 %p1, %r1, 0; @%p1 ret; mov.b32 %r4, 1; red.global.add.u32 [%rd1], %r4;"
     program = f"PTX = {HEAD.format(body=body, threads=32)!r}\n{GRAPH}"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.stdout == "[40, 41, 42] 7\n", done.stderr
+
+
+TESTS = [
+    "tests/custom_ops/mxfp4/sm90/test_grouped_matmul.py",
+    "tests/custom_ops/mxfp4/sm90/test_attention.py",
+    "tests/custom_ops/mxfp4/gpu/test_kernels.py",
+]
+
+
+@pytest.mark.slow
+def test_kernels_give_what_they_give_on_a_gpu(log: Path) -> None:
+    """Tests of ours that run on either: wgmma, mma, matrices of shared memory, clusters, copies and their barriers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MXFP4_GPU_TESTS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout

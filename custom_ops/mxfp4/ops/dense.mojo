@@ -115,6 +115,7 @@ struct _Store[dtype: DType, has_bias: Bool](TrivialRegisterPassable):
 
     var y: MutPointer[Scalar[Self.dtype], MutUntrackedOrigin]
     var bias: ConstPointer[DType.bfloat16]
+    var rows: Int
     var outputs: Int
     var is_aligned: Bool
 
@@ -122,10 +123,12 @@ struct _Store[dtype: DType, has_bias: Bool](TrivialRegisterPassable):
         out self,
         y: MutPointer[Scalar[Self.dtype], MutUntrackedOrigin],
         bias: ConstPointer[DType.bfloat16],
+        rows: Int,
         outputs: Int,
     ):
         self.y = y
         self.bias = bias
+        self.rows = rows
         self.outputs = outputs
         self.is_aligned = outputs % 8 == 0 and Int(y) % 16 == 0 and Int(bias) % 16 == 0
 
@@ -146,9 +149,15 @@ struct _Store[dtype: DType, has_bias: Bool](TrivialRegisterPassable):
     def __call__[
         width: SIMDLength, //
     ](self, row: Int, output: Int, product: SIMD[DType.float32, width]):
-        """Stores the products of one row from an output on."""
+        """Stores products of a row from an output on, but for those past its end or the last row."""
         comptime together = Int(width) if Int(width) <= 8 else 1
-        if self.is_aligned and output % together == 0:
+        if row >= self.rows:
+            return
+        if output + Int(width) > self.outputs:
+            comptime for i in range(Int(width)):
+                if output + i < self.outputs:
+                    self._store[1](row, output + i, product[i])
+        elif self.is_aligned and output % together == 0:
             self._store[together](row, output, product)
         else:
             self._store[1](row, output, product)
@@ -180,7 +189,7 @@ def _dense_gpu[
         if tokens <= MAX_TOKENS:
             enqueue_dense(ctx, data(y), data(x), data(w), bias, tokens, outputs, k)
             return
-    var finish = _Store[dtype, has_bias](data(y), bias, outputs)
+    var finish = _Store[dtype, has_bias](data(y), bias, tokens, outputs)
 
     @__parameter
     @inline(.always)
@@ -190,8 +199,9 @@ def _dense_gpu[
     ](at: Coord, product: SIMD[product_dtype, width]):
         finish(Int(at[0]), Int(at[1]), product.cast[DType.float32]())
 
-    # Without an epilogue MAX's kernel for Hopper stores whole tiles, past the last token (NOTES F90). What it is given as
-    # output it does not touch, so that any memory will do: it does not compile for some float32 outputs.
+    # Without an epilogue MAX's kernel for Hopper stores whole tiles, past the last token, and gives an epilogue products
+    # past a row's end where rows are not multiples of 16 bytes (NOTES F90). What it is given as output it does not touch,
+    # so that any memory will do: it does not compile for some float32 outputs.
     var shape = y.to_tile_tensor[.int64]()
     matmul[transpose_b=True, elementwise_lambda_fn=store, target=target](
         TileTensor(shape.ptr.unsafe_bitcast[BFloat16](), shape.layout),

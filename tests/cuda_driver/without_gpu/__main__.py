@@ -13,6 +13,8 @@ from tests.cuda_driver.without_gpu import COMMAND, build, default_cache, environ
 
 def main() -> int:
     """Builds the driver for the time that the command takes."""
+    if not sys.argv[1:]:
+        sys.exit("python -m tests.cuda_driver.without_gpu COMMAND...")
     name, *arguments = sys.argv[1:]
     command = {"gpt-oss-mxfp4": COMMAND, "python": (sys.executable,)}.get(name, (name,))
     with tempfile.TemporaryDirectory() as folder:

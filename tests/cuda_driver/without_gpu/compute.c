@@ -27,8 +27,8 @@
                    *C = operand(warp, in, in->count > 3 ? 3 : 0);                                                      \
     (void)A, (void)B, (void)C, (void)d
 
-#define INTEGER(T, U, expression)                                                                                      \
-    EACH(T a = (T)A[i]; T b = (T)B[i]; T c = (T)C[i]; (void)a; (void)b; (void)c; d[i] = (U)(expression))
+#define INTEGER(type_name, U, expression)                                                                              \
+    EACH(typedef type_name T; T a = (T)A[i]; T b = (T)B[i]; T c = (T)C[i]; (void)a; (void)b; (void)c; d[i] = (U)(expression))
 #define FLOAT(expression)                                                                                              \
     EACH(float a = to_float(A[i]); float b = to_float(B[i]); float c = to_float(C[i]); (void)a; (void)b; (void)c;      \
          d[i] = of_float(expression))
@@ -99,8 +99,8 @@ ARITHMETIC(absolute, a < 0 ? -a : a, fabs(a))
 ARITHMETIC(minimum, LEAST(a, b), fmin(a, b))
 ARITHMETIC(maximum, MOST(a, b), fmax(a, b))
 INTEGERS(multiply_add, a *b + c)
-INTEGERS(divide, b ? a / b : -1)
-INTEGERS(remainder_of, b ? a % b : a)
+INTEGERS(divide, !b ? -1 : b + 1 == 0 && (T)-1 < 0 ? -a : a / b)
+INTEGERS(remainder_of, !b ? a : b + 1 == 0 && (T)-1 < 0 ? 0 : a % b)
 FLOATS(minimum_or_nan, NAN_OR(a, b, fmin(a, b)))
 FLOATS(maximum_or_nan, NAN_OR(a, b, fmax(a, b)))
 FLOATS(divide_floats, a / b)
@@ -114,6 +114,16 @@ FLOATS(sine, sin(a))
 FLOATS(cosine, cos(a))
 FLOATS(copy_sign, copysign(b, a))
 
+// Rounds to the float32 with an odd last bit, where it is not exact: rounding that again is as rounding once.
+static float to_odd(double value)
+{
+    float nearest = (float)value;
+    uint32_t bits = of_float(nearest);
+    if (nearest == value || value != value)
+        return nearest;
+    return to_float((fabs(nearest) > fabs(value) ? bits - 1 : bits) | 1);
+}
+
 OPERATION(fuse)
 {
     OPERANDS;
@@ -121,9 +131,9 @@ OPERATION(fuse)
     switch (in->type) {
     case F32: FLOAT(fmaf(a, b, c)); return;
     case F64: DOUBLE(fma(a, b, c)); return;
-    // Products of two bfloat16 are exact in float64, and their sum with a third is there rounded once, all but exactly.
-    case BF16X2: BFLOAT(16, (float)((double)a * b + c)); // fall through
-    case BF16: BFLOAT(0, (float)((double)a * b + c)); EACH(d[i] = half[i]); return;
+    // Products of two bfloat16 are exact in float64, and so is their sum with a third, but for what no rounding can tell.
+    case BF16X2: BFLOAT(16, to_odd((double)a * b + c)); // fall through
+    case BF16: BFLOAT(0, to_odd((double)a * b + c)); EACH(d[i] = half[i]); return;
     default: fail(warp, in, "of a type that is not known here");
     }
 }
@@ -143,7 +153,6 @@ BITS(or_bits, a | b)
 BITS(xor_bits, a ^ b)
 BITS(not_bits, ~a)
 BITS(shift_left, (uint32_t)b < 64 ? a << (uint32_t)b : 0)
-BITS(byte_reverse, __builtin_bswap64(a))
 BITS(count_bits, __builtin_popcountll(a &all))
 BITS(select_bits, c & 1 ? a : b)
 
@@ -174,7 +183,9 @@ OPERATION(find_highest)
 {
     OPERANDS;
     int bits = 8 * TYPE_BYTES[in->type];
-    EACH(uint64_t a = A[i] << (64 - bits); if (in->type & 1 && a >> 63) a = ~a; d[i] = a ? 63 - __builtin_clzll(a) : 0xffffffff);
+    EACH(int64_t a = (int64_t)(A[i] << (64 - bits)) >> (64 - bits); uint64_t magnitude = in->type & 1 && a < 0 ? ~a : a;
+         magnitude &= ~0ull >> (64 - bits);
+         d[i] = magnitude ? 63 - __builtin_clzll(magnitude) : 0xffffffff);
 }
 
 OPERATION(extract)
@@ -183,7 +194,8 @@ OPERATION(extract)
     int bits = 8 * TYPE_BYTES[in->type];
     EACH(uint32_t from = B[i] & 255; uint32_t length = C[i] & 255; uint64_t a = A[i] & ~0ull >> (64 - bits);
          uint64_t taken = from < 64 ? a >> from : 0; uint64_t kept = length < 64 ? taken & ((1ull << length) - 1) : taken;
-         if (in->type & 1 && length && length < 64 && kept >> (length - 1) & 1) kept |= ~0ull << length;
+         uint32_t top = from + length < (uint32_t)bits ? from + length - 1 : bits - 1;
+         if (in->type & 1 && length && length < 64 && a >> top & 1) kept |= ~0ull << (top - from + 1 < length ? top - from + 1 : length);
          d[i] = kept & ~0ull >> (64 - bits));
 }
 
@@ -393,7 +405,11 @@ static uint64_t convert_one(enum type to, enum type from, uint64_t bits, int how
         all = 0xffff;
     if (!is_float)
         return (to == S8 ? (uint64_t)(int8_t)number : (uint64_t)number) & all;
-    value = value != value ? 0 : round_to(value, how);
+    if (value != value)
+        return size == 64 ? 1ull << 63 : 0;
+    value = round_to(value, how);
+    if (to == S8)
+        return (uint16_t)(int16_t)fmax(-128, fmin(127, value));
     double least = to & 1 ? -ldexp(1, size - 1) : 0, past = ldexp(1, to & 1 ? size - 1 : size);
     if (value < least)
         value = least;
@@ -499,11 +515,11 @@ OPERATION(reduce)
     EACH(d[i] = (uint32_t)total);
 }
 
-// By the opcode without what rounds, or changes nothing here, and without its type.
+// By the opcode without its type and without what rounds or flushes: subnormal numbers are kept here.
 static const struct { const char *name; run_function *run; int kind; } KNOWN[] = {
     {"add", add}, {"sub", subtract}, {"mul", multiply}, {"mul.lo", multiply}, {"mul.wide", multiply_wide},
     {"mul.hi", multiply_high}, {"mad.lo", multiply_add}, {"mad.wide", multiply_add_wide}, {"fma", fuse}, {"mad", fuse},
-    {"neg", negate}, {"abs", absolute}, {"min", minimum}, {"max", maximum}, {"min.NaN", minimum_or_nan},
+    {"neg", negate}, {"abs", absolute}, {"min", minimum}, {"max", maximum}, {"div", divide}, {"min.NaN", minimum_or_nan},
     {"max.NaN", maximum_or_nan}, {"rem", remainder_of}, {"rcp", reciprocal}, {"sqrt", square_root},
     {"rsqrt", reciprocal_root}, {"ex2", exponential}, {"lg2", logarithm}, {"tanh", hyperbolic_tangent}, {"sin", sine},
     {"cos", cosine}, {"copysign", copy_sign}, {"and", and_bits}, {"or", or_bits}, {"xor", xor_bits}, {"not", not_bits},
@@ -541,12 +557,22 @@ static run_function *find_compare(struct instruction *in)
 
 static run_function *find_convert(struct instruction *in)
 {
+    static const struct { const char *part; int kind; } known[] = {
+        {"cvt", 0}, {"rn", 0}, {"ftz", 0}, {"rzi", TO_ZERO}, {"rmi", DOWN}, {"rpi", UP}, {"rni", TO_NEAREST},
+        {"sat", SATURATE}, {"relu", RELU}};
     char opcode[128], *rest = opcode;
     snprintf(opcode, sizeof opcode, "%s", in->opcode);
-    for (char *part; (part = strsep(&rest, "."));)
-        in->kind |= !strcmp(part, "rzi") ? TO_ZERO : !strcmp(part, "rmi") ? DOWN : !strcmp(part, "rpi") ? UP
-            : !strcmp(part, "rni") ? TO_NEAREST : !strcmp(part, "sat") ? SATURATE : !strcmp(part, "relu") ? RELU : 0;
-    return strstr(in->opcode, ".rz.") || strstr(in->opcode, ".rs.") || strstr(in->opcode, "satfinite") ? NULL : convert;
+    for (char *part; (part = strsep(&rest, "."));) {
+        int is_known = parse_type(part) != TYPES;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            if (!strcmp(part, known[i].part)) {
+                is_known = 1;
+                in->kind |= known[i].kind;
+            }
+        if (!is_known)
+            return NULL;
+    }
+    return in->kind & SATURATE && in->type < F32 ? NULL : convert;
 }
 
 run_function *find_compute(struct instruction *in)
@@ -562,8 +588,6 @@ run_function *find_compute(struct instruction *in)
         return elect;
     if (!strncmp(in->opcode, "activemask", 10))
         return active_mask;
-    if (!strncmp(in->opcode, "div.", 4))
-        return in->type >= F32 ? divide_floats : divide;
     char opcode[128], name[128] = "", *rest = opcode;
     snprintf(opcode, sizeof opcode, "%s", in->opcode);
     for (char *part; (part = strsep(&rest, "."));) {
@@ -575,6 +599,8 @@ run_function *find_compute(struct instruction *in)
     }
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
         if (!strcmp(KNOWN[i].name, name)) {
+            if (KNOWN[i].run == divide && in->type >= F32)
+                return divide_floats;
             in->kind = KNOWN[i].kind;
             return KNOWN[i].run;
         }

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_READY = 600, LAUNCH_FAILED = 719 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
 enum { PAGE = 4096, GRANULE = 2 << 20, COPIED = 1 << 20, UNASKED_SHARED_BYTES = 48 * 1024 };
 enum { SHARED_BYTES = 228 * 1024, RESERVED = 1024, REGISTERS = 65536 }; // of a multiprocessor, a block, a multiprocessor
 
@@ -102,6 +102,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int reserve(address *at, size_t size, size_t alignment, int of_device)
 {
+    if (region_count == sizeof regions / sizeof *regions)
+        return OUT_OF_MEMORY;
     void *found = mmap(NULL, size + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (found == MAP_FAILED)
         return OUT_OF_MEMORY;
@@ -122,6 +124,33 @@ static int find(address at)
     return i;
 }
 
+uint64_t allocate(size_t size)
+{
+    address at;
+    if (reserve(&at, size, PAGE, 1))
+        abort();
+    return at;
+}
+
+static int wait_for_all(void);
+
+// From then on a kernel may not touch it; its pages are given back.
+static int give_back(address at)
+{
+    note("free\n");
+    if (!runs_kernels())
+        return SUCCESS;
+    wait_for_all();
+    pthread_mutex_lock(&lock);
+    int i = find(at);
+    if (i >= 0 && regions[i].at == at) {
+        madvise((void *)at, regions[i].size, MADV_DONTNEED);
+        regions[i] = regions[--region_count];
+    }
+    pthread_mutex_unlock(&lock);
+    return SUCCESS;
+}
+
 int cuMemAlloc_v2(address *at, size_t size) { return reserve(at, size, PAGE, 1); }
 int cuMemAllocAsync(address *at, size_t size, address stream)
 {
@@ -134,11 +163,11 @@ int cuMemHostGetDevicePointer_v2(address *at, address host, unsigned flags) { *a
 int cuMemGetAllocationGranularity(size_t *size, void *properties, int option) { *size = GRANULE; return SUCCESS; }
 int cuMemCreate(address *handle, size_t size, void *properties, uint64_t flags) { *handle = new_handle(); return SUCCESS; }
 
-int cuMemFree_v2(address at) { note("free\n"); return SUCCESS; }
-int cuMemFreeAsync(address at, address stream) { note("free\n"); return SUCCESS; }
+int cuMemFree_v2(address at) { return give_back(at); }
+int cuMemFreeAsync(address at, address stream) { return give_back(at); }
 int cuMemUnmap(address at, size_t size) { note("free\n"); return SUCCESS; }
 int cuMemRelease(address handle) { note("free\n"); return SUCCESS; }
-int cuMemAddressFree(address at, size_t size) { note("free\n"); return SUCCESS; }
+int cuMemAddressFree(address at, size_t size) { return give_back(at); }
 int cuMemPoolTrimTo(address pool, size_t size) { note("free\n"); return SUCCESS; }
 int cuMemAddressReserve(address *at, size_t size, size_t alignment, address hint, uint64_t flags)
 {
@@ -149,17 +178,18 @@ int cuMemAddressReserve(address *at, size_t size, size_t alignment, address hint
 enum place find_place(uint64_t at, size_t size)
 {
     static __thread int last;
-    for (int is_first = 1; is_first >= 0; is_first--) {
-        if (!is_first)
-            last = find(at);
-        if (last >= 0 && last < region_count && at >= regions[last].at) {
-            size_t end = at + size - regions[last].at;
-            if (end <= regions[last].size)
-                return INSIDE;
-        }
-    }
-    last = 0;
-    return find(at / PAGE * PAGE) >= 0 && find((at + size - 1) / PAGE * PAGE) >= 0 ? BEHIND : OUTSIDE;
+    if (at >= regions[last].at && at + size - regions[last].at <= regions[last].size)
+        return INSIDE;
+    pthread_mutex_lock(&lock);
+    int i = find(at);
+    enum place place = OUTSIDE;
+    if (i >= 0 && at + size - regions[i].at <= regions[i].size) {
+        last = i;
+        place = INSIDE;
+    } else if (find(at / PAGE * PAGE) >= 0 && find((at + size - 1) / PAGE * PAGE) >= 0)
+        place = BEHIND;
+    pthread_mutex_unlock(&lock);
+    return place;
 }
 
 int cuMemGetAddressRange_v2(address *at, size_t *size, address within)
@@ -221,9 +251,11 @@ static void run(struct launched *launch)
     static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&running);
     launch->stored = 0;
-    int is_wrong = !failed && run_launch(launch);
-    note("ran %s, stored %016lx\n", launch->program->name, launch->stored);
-    if (is_wrong) {
+    if (failed)
+        note("left out %s\n", launch->program->name);
+    else if (!run_launch(launch))
+        note("ran %s, stored %016lx\n", launch->program->name, launch->stored);
+    else {
         failed = LAUNCH_FAILED;
         note("failed: %s\n", launch->error);
         fprintf(stderr, "%s\n", launch->error);
@@ -298,12 +330,15 @@ static void take(struct work work, address stream)
     else if (graph->count < (int)(sizeof graph->works / sizeof *graph->works)) {
         work.of_graph = 1;
         graph->works[graph->count++] = work;
+    } else {
+        note("failed: a graph of so many nodes\n");
+        failed = LAUNCH_FAILED;
     }
 }
 
 int cuLaunchHostFunc(address stream, void (*function)(void *), void *data)
 {
-    begin((struct work){.function = function, .data = data});
+    take((struct work){.function = function, .data = data}, stream);
     return SUCCESS;
 }
 
@@ -316,8 +351,9 @@ int cuEventQuery(struct event *event)
         return NOT_READY;
     return wait_for(event->end);
 }
-int cuStreamSynchronize(address stream) { return wait_for(all_begun()); }
-int cuCtxSynchronize(void) { return wait_for(all_begun()); }
+static int wait_for_all(void) { return wait_for(all_begun()); }
+int cuStreamSynchronize(address stream) { return wait_for_all(); }
+int cuCtxSynchronize(void) { return wait_for_all(); }
 
 // Copies. Where no kernels run weights are not copied, as none reads them.
 
@@ -361,7 +397,7 @@ int cuMemcpyBatchAsync(
     return SUCCESS;
 }
 
-static int fill(void *target, unsigned value, int element_size, size_t count, address stream)
+static int set_memory(void *target, unsigned value, int element_size, size_t count, address stream)
 {
     note("set\n");
     if (runs_kernels())
@@ -369,9 +405,9 @@ static int fill(void *target, unsigned value, int element_size, size_t count, ad
     return SUCCESS;
 }
 
-int cuMemsetD8Async(void *at, unsigned char value, size_t count, address stream) { return fill(at, value, 1, count, stream); }
-int cuMemsetD16Async(void *at, unsigned short value, size_t count, address stream) { return fill(at, value, 2, count, stream); }
-int cuMemsetD32Async(void *at, unsigned value, size_t count, address stream) { return fill(at, value, 4, count, stream); }
+int cuMemsetD8Async(void *at, unsigned char value, size_t count, address stream) { return set_memory(at, value, 1, count, stream); }
+int cuMemsetD16Async(void *at, unsigned short value, size_t count, address stream) { return set_memory(at, value, 2, count, stream); }
+int cuMemsetD32Async(void *at, unsigned value, size_t count, address stream) { return set_memory(at, value, 4, count, stream); }
 
 // Kernels, known by their names. What is run is PTX, which MAX gives where its assembler has left it as it is.
 
@@ -388,12 +424,14 @@ int cuModuleLoadDataEx(struct program **module, const char *image, unsigned n, i
         return SUCCESS;
     *module = (struct program *)new_handle();
     if (runs_kernels())
-        fprintf(stderr, "WITHOUT_GPU_RUN: a kernel that is no PTX; MODULAR_NVPTX_COMPILER_PATH must name ptxas.py\n");
+        fprintf(stderr, "WITHOUT_GPU_RUN: a kernel that is no PTX; MODULAR_NVPTX_COMPILER_PATH must name ptxas.sh\n");
     return runs_kernels() ? INVALID_VALUE : SUCCESS;
 }
 
 int cuModuleGetFunction(struct function **function, struct program *module, const char *name)
 {
+    if (runs_kernels() && strcmp(module->name, name))
+        return NOT_FOUND;
     *function = calloc(1, sizeof **function);
     (*function)->program = runs_kernels() ? module : NULL;
     strncpy((*function)->name, name, sizeof (*function)->name - 1);
@@ -403,6 +441,8 @@ int cuModuleGetFunction(struct function **function, struct program *module, cons
 
 int cuModuleGetGlobal_v2(address *at, size_t *size, address module, const char *name)
 {
+    if (runs_kernels())
+        return NOT_FOUND;
     if (size)
         *size = PAGE;
     return reserve(at, PAGE, PAGE, 1);
@@ -488,9 +528,9 @@ int cuTensorMapEncodeTiled(
     const unsigned *element_strides, int interleave, int swizzle, int promotion, int fill)
 {
     static const uint8_t element_sizes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4}; // by CU_TENSOR_MAP_DATA_TYPE_...
-    struct tensor_map made = {TENSOR_MAP, rank, element_sizes[data_type], swizzle, .address = (uintptr_t)address};
-    if (rank > 5 || interleave || swizzle > 3)
+    if (data_type > 12 || rank > 5 || interleave || swizzle > 3 || fill)
         return INVALID_VALUE;
+    struct tensor_map made = {TENSOR_MAP, rank, element_sizes[data_type], swizzle, .address = (uintptr_t)address};
     for (unsigned k = 0; k < rank; k++) {
         if (element_strides[k] != 1)
             return INVALID_VALUE;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TURN = 4096, VAIN_ROUNDS = 100000 };
+enum { TURN = 4096, ROUNDS = 64, VAIN_ROUNDS = 100000 };
 
 _Noreturn void fail(struct warp *warp, const struct instruction *in, const char *format, ...)
 {
@@ -82,7 +82,6 @@ static void begin_warp(struct warp *warp, struct block *block, int number)
     }
     fill(warp->slots, special[WARPID], number);
     fill(warp->slots, special[LOCAL], 0);
-    fill(warp->slots, special[CLOCK], 0);
     fill(warp->slots, special[CLUSTER_CTARANK], block->rank);
     fill(warp->slots, special[CLUSTER_NCTARANK], block->cluster->size);
     for (int i = 0; i < program->parameter_count; i++)
@@ -179,6 +178,17 @@ static void release(struct block *block, int id)
             block->warps[i].waiting = NONE;
 }
 
+void arrive_at(struct warp *warp, int id, int wanted, int waits)
+{
+    struct named_barrier *barrier = &warp->block->barriers[id];
+    barrier->wanted = wanted;
+    barrier->there += LANES;
+    if (waits)
+        warp->waiting = id;
+    if (barrier->there >= wanted)
+        release(warp->block, id);
+}
+
 static void run_barrier(struct warp *warp, const struct instruction *in, uint32_t mask)
 {
     struct block *block = warp->block;
@@ -188,15 +198,9 @@ static void run_barrier(struct warp *warp, const struct instruction *in, uint32_
     int wanted = in->count > 1 ? (int)operand(warp, in, 1)[__builtin_ctz(mask)] : block->warp_count * LANES;
     if (id < 0 || id > 15)
         fail(warp, in, "no barrier %d", id);
-    struct named_barrier *barrier = &block->barriers[id];
-    if (barrier->there && barrier->wanted != wanted)
-        fail(warp, in, "of %d threads, others wait for %d", wanted, barrier->wanted);
-    barrier->wanted = wanted;
-    barrier->there += LANES;
-    if (in->kind == SYNC)
-        warp->waiting = id;
-    if (barrier->there >= wanted)
-        release(block, id);
+    if (block->barriers[id].there && block->barriers[id].wanted != wanted)
+        fail(warp, in, "of %d threads, others wait for %d", wanted, block->barriers[id].wanted);
+    arrive_at(warp, id, wanted, in->kind == SYNC);
 }
 
 // The cluster's barrier: arriving and waiting are apart; a warp that waits in vain asks again.
@@ -231,7 +235,7 @@ run_function *find_control(struct instruction *in)
         {"membar", run_nothing}, {"griddepcontrol", run_nothing}, {"prefetch", run_nothing}, {"setmaxnreg", run_nothing},
         {"discard", run_nothing}, {"applypriority", run_nothing}, {"pmevent", run_nothing},
         {"cp.async.commit_group", run_nothing}, {"cp.async.wait_group", run_nothing}, {"cp.async.wait_all", run_nothing},
-        {"wgmma.fence", run_nothing}, {"wgmma.commit_group", run_nothing}, {"wgmma.wait_group", run_nothing}};
+        {"wgmma.fence", run_nothing}, {"wgmma.commit_group", run_nothing}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         size_t length = strlen(known[i].prefix);
         if (!strncmp(in->opcode, known[i].prefix, length) && (!in->opcode[length] || in->opcode[length] == '.')) {
@@ -244,7 +248,7 @@ run_function *find_control(struct instruction *in)
 
 run_function *find_compute(struct instruction *), *find_memory(struct instruction *), *find_matrix(struct instruction *);
 
-void find_run_function(struct instruction *in)
+void find_run_function(struct instruction *in, int is_known)
 {
     static const char *const for_whole_warps[] = {
         "wgmma", "mma.sync", "ldmatrix", "stmatrix", "movmatrix", "setmaxnreg", "bar.sync", "barrier.sync", "bar.warp.sync",
@@ -255,7 +259,7 @@ void find_run_function(struct instruction *in)
     in->run = NULL;
     for (int i = 0; i < 4 && !in->run; i++)
         in->run = finders[i](in);
-    if (!in->run)
+    if (!in->run || !is_known)
         in->run = run_unknown;
 }
 
@@ -282,11 +286,11 @@ static void run_turn(struct warp *warp)
     }
 }
 
-// Runs a block's warps as long as any gets on; says whether any did.
+// Runs a block's warps as long as any gets on, but not for ever, as one may wait for another block; says whether any did.
 static int run_block(struct block *block)
 {
     int progress = 0;
-    for (int again = 1; again && !block->done;) {
+    for (int again = 1, rounds = 0; again && !block->done && rounds < ROUNDS; rounds++) {
         again = 0;
         block->done = 1;
         for (int i = 0; i < block->warp_count; i++) {
@@ -375,7 +379,10 @@ static void run_clusters(struct launched *launch)
         launch->resident = kept;
         in_vain = progress ? 0 : in_vain + 1;
         if (kept && in_vain > VAIN_ROUNDS) {
-            struct warp *warp = launch->clusters[0]->blocks->warps;
+            struct block *block = launch->clusters[0]->blocks;
+            while (block->done)
+                block++;
+            struct warp *warp = block->warps;
             while (!warp->alive)
                 warp++;
             fail(warp, &launch->program->instructions[warp->at - !!warp->at], "nothing goes on");

@@ -170,6 +170,13 @@ OPERATION(multiply_described)
     add_products(warp, in, a, b, columns, 0, adds);
 }
 
+// A product is read when it is begun: none of the warpgroup's goes on before all have begun theirs.
+OPERATION(wait_for_products)
+{
+    require_all(warp, in, mask);
+    arrive_at(warp, 16 + warp->number / 4, 4 * LANES, 1);
+}
+
 run_function *find_matrix(struct instruction *in)
 {
     const char *opcode = in->opcode;
@@ -182,6 +189,8 @@ run_function *find_matrix(struct instruction *in)
         return transpose_matrix;
     if (!strcmp(opcode, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"))
         return multiply_fragments;
+    if (!strncmp(opcode, "wgmma.wait_group", 16))
+        return wait_for_products;
     if (!strncmp(opcode, "wgmma.mma_async.sync.aligned.m64n", 33) && strstr(opcode, "k16.f32.bf16.bf16")) {
         in->kind = atoi(opcode + 33);
         return multiply_described;

@@ -54,7 +54,8 @@ static uint8_t *at_global(struct warp *warp, const struct instruction *in, uint6
     if (warp->local && address >= (uintptr_t)warp->local &&
         address + size <= (uintptr_t)warp->local + LANES * launch->program->local_bytes)
         return (uint8_t *)address;
-    if (address >= (uintptr_t)warp->block->shared && address < (uintptr_t)warp->block->shared + warp->block->shared_bytes)
+    uint64_t shared = (uintptr_t)warp->block->shared;
+    if (address >= shared && address + size <= shared + warp->block->shared_bytes)
         return (uint8_t *)address;
     enum place place = find_place(address, size);
     if (place == BEHIND && how == LOAD)
@@ -125,11 +126,11 @@ OPERATION(store)
 
 // Atomic operations: nobody else runs meanwhile.
 
-enum { ADD, MIN, MAX, EXCH, CAS, AND, OR, XOR, INC, DEC };
+enum { ADD, MIN, MAX, EXCH, CAS, AND, OR, XOR };
 
 static uint64_t change(const struct instruction *in, uint64_t old, uint64_t by, uint64_t other)
 {
-    switch (in->vector) { // which operation it is
+    switch (in->operation) {
     case EXCH: return by;
     case CAS: return old == (by & ~0ull >> (64 - 8 * TYPE_BYTES[in->type])) ? other : old;
     case AND: return old & by;
@@ -150,7 +151,7 @@ static uint64_t change(const struct instruction *in, uint64_t old, uint64_t by, 
     case U32: less = (uint32_t)by < (uint32_t)old; break;
     default: less = by < old;
     }
-    return (in->vector == MIN) == less ? by : old;
+    return (in->operation == MIN) == less ? by : old;
 }
 
 OPERATION(change_atomically)
@@ -161,7 +162,7 @@ OPERATION(change_atomically)
         uint8_t *place = at(warp, in, gives, i, size, STORE);
         uint64_t old = 0, by = operand(warp, in, gives + 1)[i];
         memcpy(&old, place, size);
-        uint64_t new = change(in, old, by, in->vector == CAS ? operand(warp, in, gives + 2)[i] : 0);
+        uint64_t new = change(in, old, by, in->operation == CAS ? operand(warp, in, gives + 2)[i] : 0);
         memcpy(place, &new, size);
         if (gives)
             operand(warp, in, 0)[i] = old;
@@ -379,8 +380,8 @@ run_function *find_memory(struct instruction *in)
         static const char *const names[] = {".add.", ".min.", ".max.", ".exch.", ".cas.", ".and.", ".or.", ".xor."};
         for (int k = 0; k < 8; k++)
             if (has(in, names[k])) {
-                in->vector = k;
-                return has(in, "x2") || has(in, "noftz") ? NULL : change_atomically;
+                in->operation = k;
+                return in->vector != 1 || has(in, "x2") || has(in, ".async") ? NULL : change_atomically;
             }
         return NULL;
     }

@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST_OPERANDS = 300, MOST_DECLARED = 4096, MOST_SCOPES = 32 };
+
 struct name {
     char *text;
     int slot;
-    int scope; // that declares it, or 0
 };
 
 struct label {
@@ -24,8 +25,8 @@ struct parser {
     struct label *labels;
     int label_count;
     int constant_room, instruction_room;
-    int scopes[32], depth, last_scope;
-    struct { char *text; int scope; } declared[4096]; // by scopes of inline assembly that are open
+    int scopes[MOST_SCOPES], depth, last_scope;
+    struct { char *text; int scope; } declared[MOST_DECLARED]; // by scopes of inline assembly that are open
     int declared_count;
 };
 
@@ -107,7 +108,7 @@ static int special_of(const char *name)
         {"%tid", TID, 1}, {"%ntid", NTID, 1}, {"%ctaid", CTAID, 1}, {"%nctaid", NCTAID, 1}, {"%laneid", LANEID, 0},
         {"%warpid", WARPID, 0}, {"%cluster_ctarank", CLUSTER_CTARANK, 0}, {"%cluster_nctarank", CLUSTER_NCTARANK, 0},
         {"%cluster_ctaid", CLUSTER_CTAID, 1}, {"%cluster_nctaid", CLUSTER_NCTAID, 1}, {"%clusterid", CLUSTERID, 1},
-        {"%nclusterid", NCLUSTERID, 1}, {"%clock", CLOCK, 0}, {"%clock64", CLOCK, 0}, {"%globaltimer", CLOCK, 0}};
+        {"%nclusterid", NCLUSTERID, 1}};
     const char *dot = strchrnul(name, '.');
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strlen(known[i].name) == (size_t)(dot - name) && !strncmp(known[i].name, name, dot - name))
@@ -139,24 +140,42 @@ static int slot_of(struct parser *parser, const char *text)
 
 static int is_name(const char *text) { return isalpha(*text) || *text == '%' || *text == '_' || *text == '$'; }
 
-static struct operand parse_operand(struct parser *parser, char *text)
+// Whether a name with % is a register that is declared, or a special one that is known here.
+static int is_register(struct parser *parser, const char *text)
+{
+    static const char *const others[] = {"%clock", "%envreg", "%pm", "%reserved"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (!strncmp(text, others[i], strlen(others[i])))
+            return 0;
+    for (int i = 0; i < parser->declared_count; i++)
+        if (!strcmp(parser->declared[i].text, text))
+            return 1;
+    size_t letters = 1 + strspn(text + 1, "abcdefghijklmnopqrstuvwxyz"), digits = strspn(text + letters, "0123456789");
+    return special_of(text) != NONE || !strcmp(text, "%SP") || !strcmp(text, "%SPL") || (digits && !text[letters + digits]);
+}
+
+// What cannot be read makes the instruction one that is not known.
+static struct operand parse_operand(struct parser *parser, char *text, int *is_known)
 {
     if (is_name(text)) {
         int64_t plus = 0;
-        char *sign = strpbrk(text, "+");
+        char *sign = strchr(text, '+'), *end = "";
         if (sign) {
-            plus = strtoll(sign + 1, NULL, 0);
+            plus = strtoll(sign + 1, &end, 0);
             *sign = 0;
         }
+        *is_known &= !*end && (*text != '%' || is_register(parser, text));
         return (struct operand){slot_of(parser, text), plus};
     }
+    char *end;
     uint64_t bits;
     if (text[0] == '0' && (tolower(text[1]) == 'f' || tolower(text[1]) == 'd'))
-        bits = strtoull(text + 2, NULL, 16);
+        bits = strtoull(text + 2, &end, 16);
     else if (text[0] == '-')
-        bits = strtoll(text, NULL, 0);
+        bits = strtoll(text, &end, 0);
     else
-        bits = strtoull(text, NULL, 0);
+        bits = strtoull(text, &end, 0);
+    *is_known &= !*end || !strcmp(end, "U");
     return (struct operand){new_constant(parser, bits), 0};
 }
 
@@ -201,8 +220,8 @@ static void parse_instruction(struct parser *parser, char *statement)
         *rest++ = 0;
     in->opcode = strdup(statement);
     parse_types(in);
-    struct operand operands[300];
-    int depth = 0, begins = 1, is_branch = !strncmp(in->opcode, "bra", 3);
+    struct operand operands[MOST_OPERANDS];
+    int depth = 0, begins = 1, is_known = !strstr(in->opcode, "b128"), is_branch = !strncmp(in->opcode, "bra", 3);
     for (char *c = rest; *c;) {
         if (*c == '{' || *c == '[')
             depth++;
@@ -217,24 +236,25 @@ static void parse_instruction(struct parser *parser, char *statement)
         char *end = c + strcspn(c, " \t{}[],|()"), kept = *end;
         if (begins && in->groups < 15)
             in->first[in->groups++] = in->count;
+        is_known &= in->count < MOST_OPERANDS;
         begins = !depth;
         *end = 0;
         if (is_branch)
             in->target = slot_of(parser, c); // resolved behind the last label
-        else if (in->count < 300)
-            operands[in->count++] = parse_operand(parser, c);
+        else if (in->count < MOST_OPERANDS)
+            operands[in->count++] = parse_operand(parser, c, &is_known);
         *end = kept;
         c = end;
     }
     in->first[in->groups] = in->count;
     in->operands = memcpy(malloc(sizeof *operands * (in->count + 1)), operands, sizeof *operands * in->count);
-    find_run_function(in);
+    find_run_function(in, is_known);
 }
 
 static void declare(struct parser *parser, char *names)
 {
     for (char *name; (name = strsep(&names, ", \t"));)
-        if (*name) {
+        if (*name && parser->declared_count < MOST_DECLARED) {
             parser->declared[parser->declared_count].text = strdup(name);
             parser->declared[parser->declared_count++].scope = parser->scopes[parser->depth];
         }
@@ -258,7 +278,9 @@ static int is_label(const char *text, const char *end)
 // Finds what a scope of inline assembly declares: its registers, and its labels, which may be used before they are set.
 static void open_scope(struct parser *parser, const char *text)
 {
-    parser->scopes[++parser->depth] = ++parser->last_scope;
+    if (++parser->depth >= MOST_SCOPES)
+        abort();
+    parser->scopes[parser->depth] = ++parser->last_scope;
     int depth = 1;
     const char *statement = text;
     for (const char *c = text; *c && depth; c++) {
@@ -287,6 +309,15 @@ static void close_scope(struct parser *parser)
     int scope = parser->scopes[parser->depth--];
     while (parser->declared_count && parser->declared[parser->declared_count - 1].scope == scope)
         free(parser->declared[--parser->declared_count].text);
+}
+
+static int is_declaration(const char *statement)
+{
+    static const char *const known[] = {".reg ", ".param ", ".shared ", ".pragma ", ".branchtargets"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strncmp(statement, known[i], strlen(known[i])))
+            return 1;
+    return 0;
 }
 
 static void parse_body(struct parser *parser, char *text)
@@ -320,7 +351,7 @@ static void parse_body(struct parser *parser, char *text)
             if (!strncmp(statement, ".local", 6)) {
                 char *bytes = strchr(statement, '[');
                 parser->program->local_bytes += ((bytes ? atoi(bytes + 1) : 8) + 63) / 64 * 64; // there is one
-            } else if (*statement && *statement != '.')
+            } else if (*statement && !is_declaration(statement))
                 parse_instruction(parser, statement);
             statement = c + 1;
         }
@@ -338,7 +369,7 @@ static void parse_globals(struct parser *parser, char *text)
         char name[512];
         if (sscanf(at, ".global .align %d .b%d %511[^[][%d]", &alignment, &bits, name, &room) != 4)
             continue;
-        uint8_t *memory = aligned_alloc(64, (room * bits / 8 + 127) / 64 * 64);
+        uint8_t *memory = (uint8_t *)allocate(room * bits / 8);
         char *values = at + strcspn(at, "{;");
         for (int i = 0; *values == '{' || *values == ','; i++) {
             uint64_t value = strtoull(values + 1, &values, 0);
@@ -374,13 +405,12 @@ static void parse_parameters(struct parser *parser, char *text)
         char *at = strstr(declaration, ".param");
         if (!at)
             continue;
-        int bits = 0, alignment = 1, count = 1;
+        int bits = 0, count = 1;
         char *name = NULL, *rest = at + 6;
         for (char *word; (word = strsep(&rest, " \t\n"));)
-            if (!strcmp(word, ".align")) {
-                alignment = atoi(rest);
+            if (!strcmp(word, ".align"))
                 strsep(&rest, " \t\n");
-            } else if (word[0] == '.' && word[1] != 'p')
+            else if (word[0] == '.' && isdigit(word[2]))
                 bits = atoi(word + 2);
             else if (*word && *word != '.')
                 name = word;
@@ -389,9 +419,10 @@ static void parse_parameters(struct parser *parser, char *text)
             count = atoi(brackets + 1);
             *brackets = 0;
         }
+        if (!bits || program->parameter_count == sizeof program->parameters / sizeof *program->parameters)
+            abort();
         struct parameter *parameter = &program->parameters[program->parameter_count++];
         parameter->size = count * bits / 8;
-        alignment = alignment > bits / 8 ? alignment : bits / 8;
         parameter->at = (program->parameter_bytes + 63) / 64 * 64;
         program->parameter_bytes = parameter->at + parameter->size;
         parameter->slot = slot_of(parser, name);
@@ -425,8 +456,6 @@ struct program *parse_program(const char *original)
     parse_globals(parser, text);
     parse_shared(parser, text);
     char *directive;
-    if ((directive = memmem(close, body - close, ".maxntid", 8)))
-        program->threads = atoi(directive + 8);
     if ((directive = memmem(close, body - close, ".reqnctapercluster", 18)))
         sscanf(directive + 18, "%d , %d , %d", &program->cluster[0], &program->cluster[1], &program->cluster[2]);
     *close = 0;

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LANES = 32, SHARED_LIMIT = 232448, NONE = -1 };
+enum { LANES = 32, NONE = -1 };
 enum { ALL = 0xffffffffu };
 
 typedef uint64_t lanes[LANES]; // a register of a warp, or a constant: bits of each lane, zeros above its width
@@ -23,11 +23,12 @@ enum type { U8, S8, U16, S16, U32, S32, U64, S64, F32, F64, BF16, BF16X2, F16, F
 
 struct instruction {
     run_function *run;
-    enum type type, source_type; // the opcode's last type, and the one before it, or the same
+    enum type type, source_type; // the opcode's last two types, or the same twice
     int guard, negated;          // the predicate's slot, or NONE
     int whole_warp;              // whether all lanes have to come to it together
     int target;                  // of a branch
     int vector;                  // v2, v4, v8, or .x2, .x4 of matrices
+    int operation;               // of an atomic one
     int pair;                    // whether its results are two, a|b
     int kind;                    // what else its run_function wants to know
     int count;                   // operands, those in braces one by one
@@ -39,7 +40,7 @@ struct instruction {
 
 enum special { TID, NTID = TID + 3, CTAID = NTID + 3, NCTAID = CTAID + 3, LANEID = NCTAID + 3, WARPID,
                CLUSTER_CTARANK, CLUSTER_NCTARANK, CLUSTER_CTAID, CLUSTER_NCTAID = CLUSTER_CTAID + 3,
-               CLUSTERID = CLUSTER_NCTAID + 3, NCLUSTERID = CLUSTERID + 3, LOCAL = NCLUSTERID + 3, CLOCK, SPECIALS };
+               CLUSTERID = CLUSTER_NCTAID + 3, NCLUSTERID = CLUSTERID + 3, LOCAL = NCLUSTERID + 3, SPECIALS };
 
 struct parameter {
     int size, at, slot; // bytes, offset among all, the register with that
@@ -49,7 +50,6 @@ struct program {
     char name[256];
     int instruction_count, slot_count, constant_count, parameter_count, parameter_bytes, shared_bytes, local_bytes;
     int cluster[3]; // .reqnctapercluster, or 0
-    int threads;    // .maxntid
     struct instruction *instructions;
     lanes *constants; // slot ~c is constant c
     struct parameter parameters[64];
@@ -71,8 +71,8 @@ _Static_assert(sizeof(struct tensor_map) <= 128, "a map's size");
 struct program *parse_program(const char *text); // NULL if there is no entry
 enum type parse_type(const char *name);          // TYPES if it is none
 
-// instructions.c: sets run and kind; what is not known fails when it is run
-void find_run_function(struct instruction *);
+// kernels.c: sets run and kind; what is not known fails when it is run
+void find_run_function(struct instruction *, int is_known);
 
 // A block of threads that runs.
 
@@ -104,7 +104,7 @@ struct block {
     size_t shared_bytes;
     int warp_count;
     struct warp *warps;
-    struct named_barrier barriers[16];
+    struct named_barrier barriers[16 + 8]; // of threads, by number; of warpgroups that wait for products
     int done;
 };
 
@@ -118,7 +118,7 @@ struct launched {
     const struct program *program;
     unsigned grid[3], block[3], cluster[3], shared_bytes;
     uint8_t *parameters;
-    uint64_t stored; // the sum of all that was stored in global memory, whatever the order
+    uint64_t stored; // the sum of what threads stored outside of shared memory, whatever the order
     struct cluster **clusters;
     unsigned resident;
     char error[1024];
@@ -131,11 +131,13 @@ struct launched *new_launch(
     unsigned shared_bytes, void **parameters);
 void free_launch(struct launched *);
 int run_launch(struct launched *); // 0, or -1 and the error is set
+void arrive_at(struct warp *, int barrier, int wanted, int waits);
 _Noreturn void fail(struct warp *, const struct instruction *, const char *format, ...);
 
 // driver.c
 enum place { OUTSIDE, BEHIND, INSIDE }; // behind: of a page whose beginning is allocated
 enum place find_place(uint64_t address, size_t size);
+uint64_t allocate(size_t size);
 __attribute__((format(printf, 1, 2))) void note(const char *format, ...);
 
 static inline uint64_t *slot(struct warp *warp, int at)
