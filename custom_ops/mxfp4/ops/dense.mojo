@@ -149,7 +149,7 @@ struct _Store[dtype: DType, has_bias: Bool](TrivialRegisterPassable):
     def __call__[
         width: SIMDLength, //
     ](self, row: Int, output: Int, product: SIMD[DType.float32, width]):
-        """Stores products of a row from an output on, but for those past its end or the last row."""
+        """Stores products of a row, but for those past its end or the last row."""
         comptime together = Int(width) if Int(width) <= 8 else 1
         if row >= self.rows:
             return
