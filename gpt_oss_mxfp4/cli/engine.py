@@ -41,8 +41,7 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--device-graphs",
         action="store_true",
-        help="with --devices gpu and one sequence at a time: capture the kernels of a decode step once, then replay "
-        "them",
+        help="with --devices gpu: capture the kernels of a decode step once for each size of a batch, then replay them",
     )
     add_precision(verb)
 
