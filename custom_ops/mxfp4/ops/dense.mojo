@@ -247,7 +247,7 @@ struct DenseMatmulGpu:
 
 @extensibility.register("dense.matmul_bias_gpu")
 struct DenseMatmulBiasGpu:
-    """A matmul with BF16 weights and bias on a GPU, by MAX.s kernel or of few tokens by ours."""
+    """A matmul with BF16 weights and bias on a GPU, by MAX's kernel or of few tokens by ours."""
 
     @staticmethod
     def execute[
@@ -274,7 +274,7 @@ struct DenseMatmulBiasGpu:
             ctx: The device.
 
         Raises:
-            If shapes disagree, or x or w is not aligned to 16 bytes.
+            If shapes disagree, K is not a multiple of 32 for our kernel, or x or w is not aligned to 16 bytes.
         """
         comptime op = "dense.matmul_bias_gpu"
         require_equal(op, "bias.shape[0] = w.shape[0]", bias.shape()[0], w.shape()[0])

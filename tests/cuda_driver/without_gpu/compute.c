@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OPERATION(name) static void name(struct warp *warp, const struct instruction *in, uint32_t mask)
-
 // Runs a statement for each lane; where all lanes are active the compiler may take several at once.
 #define EACH(statement)                                                                                                \
     do {                                                                                                               \
@@ -48,6 +46,12 @@
     case U64: INTEGER(uint64_t, uint64_t, expression); return;                                                         \
     case S64: INTEGER(int64_t, uint64_t, expression); return;
 
+#define FLOAT_CASES(expression)                                                                                        \
+    case F32: FLOAT(expression); return;                                                                               \
+    case F64: DOUBLE(expression); return;                                                                              \
+    case BF16X2: BFLOAT(16, expression); /* fall through */                                                            \
+    case BF16: BFLOAT(0, expression); EACH(d[i] = half[i]); return;
+
 #define ARITHMETIC(name, of_integers, of_floats)                                                                       \
     OPERATION(name)                                                                                                    \
     {                                                                                                                  \
@@ -55,10 +59,7 @@
         uint64_t half[LANES] = {0};                                                                                    \
         switch (in->type) {                                                                                            \
             INTEGER_CASES(of_integers)                                                                                 \
-        case F32: FLOAT(of_floats); return;                                                                            \
-        case F64: DOUBLE(of_floats); return;                                                                           \
-        case BF16X2: BFLOAT(16, of_floats); /* fall through */                                                         \
-        case BF16: BFLOAT(0, of_floats); EACH(d[i] = half[i]); return;                                                 \
+            FLOAT_CASES(of_floats)                                                                                     \
         default: fail(warp, in, "of a type that is not known here");                                                   \
         }                                                                                                              \
     }
@@ -79,10 +80,7 @@
         OPERANDS;                                                                                                      \
         uint64_t half[LANES] = {0};                                                                                    \
         switch (in->type) {                                                                                            \
-        case F32: FLOAT(expression); return;                                                                           \
-        case F64: DOUBLE(expression); return;                                                                          \
-        case BF16X2: BFLOAT(16, expression); /* fall through */                                                        \
-        case BF16: BFLOAT(0, expression); EACH(d[i] = half[i]); return;                                                \
+            FLOAT_CASES(expression)                                                                                    \
         default: fail(warp, in, "of a type that is not known here");                                                   \
         }                                                                                                              \
     }

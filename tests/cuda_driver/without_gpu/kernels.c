@@ -163,7 +163,7 @@ static void run_unknown(struct warp *warp, const struct instruction *in, uint32_
     fail(warp, in, "an instruction that is not known here");
 }
 
-static void run_nothing(struct warp *warp, const struct instruction *in, uint32_t mask) {}
+void run_nothing(struct warp *warp, const struct instruction *in, uint32_t mask) {}
 
 static void run_pause(struct warp *warp, const struct instruction *in, uint32_t mask) { warp->yields = 1; }
 

@@ -7,21 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPERATION(name) static void name(struct warp *warp, const struct instruction *in, uint32_t mask)
-
 static void require_all(struct warp *warp, const struct instruction *in, uint32_t mask)
 {
     if (mask != ALL)
         fail(warp, in, "a part of a warp alone");
-}
-
-static uint8_t *in_shared(struct warp *warp, const struct instruction *in, uint64_t address, size_t size)
-{
-    struct block *block = warp->block;
-    uint32_t offset = (uint32_t)address & 0xffffff;
-    if (offset + size > block->shared_bytes || offset % size)
-        fail(warp, in, "%zu bytes at %u of %zu of shared memory", size, offset, block->shared_bytes);
-    return block->shared + offset;
 }
 
 // Of a matrix of 8 by 8 lane l has two elements of row l / 4; transposed, of column l / 4. Lanes 8 m to 8 m + 7 say
@@ -35,7 +24,7 @@ OPERATION(load_matrices)
     uint16_t rows[4][8][8];
     for (int m = 0; m < n; m++)
         for (int r = 0; r < 8; r++)
-            memcpy(rows[m][r], in_shared(warp, in, operand(warp, in, n)[8 * m + r] + in->operands[n].plus, 16), 16);
+            memcpy(rows[m][r], at_shared(warp, in, operand(warp, in, n)[8 * m + r] + in->operands[n].plus, 16), 16);
     for (int m = 0; m < n; m++) {
         uint64_t *d = operand(warp, in, m);
         for (int i = 0; i < LANES; i++) {
@@ -57,7 +46,7 @@ OPERATION(store_matrices)
                 int row = in->kind & TRANSPOSED ? c : r, column = in->kind & TRANSPOSED ? r : c;
                 uint16_t value = a[i] >> 16 * half;
                 uint64_t address = operand(warp, in, 0)[8 * m + row] + in->operands[0].plus;
-                memcpy(in_shared(warp, in, address, 16) + 2 * column, &value, 2);
+                memcpy(at_shared(warp, in, address, 16) + 2 * column, &value, 2);
             }
     }
 }
@@ -143,7 +132,7 @@ static void read_described(
             if (mode)
                 place ^= place >> 3 & ((1 << (4 - mode)) - 1) << 4;
             uint16_t bits;
-            memcpy(&bits, in_shared(warp, in, place, 2), 2);
+            memcpy(&bits, at_shared(warp, in, place, 2), 2);
             out[16 * n + k] = to_float_of_bf16(bits);
         }
 }

@@ -11,13 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OPERATION(name) static void name(struct warp *warp, const struct instruction *in, uint32_t mask)
 #define FOR_ACTIVE(i) for (int i = 0; i < LANES; i++) if (mask >> i & 1)
 
 enum { RANK_SHIFT = 24 };
 enum space { GENERIC, SHARED, PARAMETER, LOCAL_MEMORY };
 
-static uint8_t *at_shared(struct warp *warp, const struct instruction *in, uint64_t address, size_t size)
+uint8_t *at_shared(struct warp *warp, const struct instruction *in, uint64_t address, size_t size)
 {
     struct block *block = warp->block;
     uint32_t rank = (uint32_t)address >> RANK_SHIFT, offset = (uint32_t)address & ((1 << RANK_SHIFT) - 1);
@@ -362,7 +361,6 @@ static void copy_box(struct warp *warp, const struct instruction *in, int lane, 
 
 OPERATION(load_box) { FOR_ACTIVE(i) copy_box(warp, in, i, 0); }
 OPERATION(store_box) { FOR_ACTIVE(i) copy_box(warp, in, i, 1); }
-OPERATION(nothing) {}
 
 static int has(const struct instruction *in, const char *part) { return strstr(in->opcode, part) != NULL; }
 
@@ -392,7 +390,7 @@ run_function *find_memory(struct instruction *in)
     if (!strncmp(in->opcode, "mbarrier.init", 13))
         return init_barrier;
     if (!strncmp(in->opcode, "mbarrier.inval", 14))
-        return nothing;
+        return run_nothing;
     if (!strncmp(in->opcode, "mbarrier.arrive", 15))
         return arrive_at_barrier;
     if (!strncmp(in->opcode, "mbarrier.try_wait.parity", 24) || !strncmp(in->opcode, "mbarrier.test_wait.parity", 25))
@@ -408,7 +406,7 @@ run_function *find_memory(struct instruction *in)
     if (!strncmp(in->opcode, "cp.async.bulk.tensor", 20) && has(in, "global.shared::cta"))
         return has(in, "reduce") ? NULL : store_box;
     if (!strncmp(in->opcode, "cp.async.bulk.commit_group", 26) || !strncmp(in->opcode, "cp.async.bulk.wait_group", 24))
-        return nothing;
+        return run_nothing;
     if (!strncmp(in->opcode, "cp.async.bulk.shared", 20) && has(in, "mbarrier"))
         return copy_bulk;
     return NULL;

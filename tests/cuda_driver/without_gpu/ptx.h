@@ -13,6 +13,9 @@ struct warp;
 struct instruction;
 typedef void run_function(struct warp *, const struct instruction *, uint32_t mask);
 
+// Defines what an instruction does for the lanes of a mask.
+#define OPERATION(name) static void name(struct warp *warp, const struct instruction *in, uint32_t mask)
+
 // A register, or an address: a register and what is added to it.
 struct operand {
     int slot;
@@ -133,6 +136,11 @@ void free_launch(struct launched *);
 int run_launch(struct launched *); // 0, or -1 and the error is set
 void arrive_at(struct warp *, int barrier, int wanted, int waits);
 _Noreturn void fail(struct warp *, const struct instruction *, const char *format, ...);
+
+run_function run_nothing;
+
+// memory.c: fails where it is misaligned or not there
+uint8_t *at_shared(struct warp *, const struct instruction *, uint64_t address, size_t size);
 
 // driver.c
 enum place { OUTSIDE, BEHIND, INSIDE }; // behind: of a page whose beginning is allocated
