@@ -294,9 +294,11 @@ def stream(
         pipeline,
         [prompt.ids],
         max_new_tokens=options.max_new_tokens,
+        min_new_tokens=0,
         temperature=options.temperature,
         top_k=options.top_k or -1,
         top_p=1.0 if options.top_p is None else options.top_p,
+        repetition_penalty=1.0,
         seed=options.seed,
         stop_token_ids=stop_ids(prompt.tokenizer) if prompt.harmony else None,
     ) as batch:
@@ -331,9 +333,11 @@ def _steps(
         pipeline,
         prompts,
         max_new_tokens=new_tokens,
+        min_new_tokens=0,
         temperature=0.0,
         top_k=-1,
         top_p=1.0,
+        repetition_penalty=1.0,
         ignore_eos=True,
     ) as batch:
         for step in batch:

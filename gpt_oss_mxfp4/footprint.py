@@ -21,8 +21,8 @@ ACTIVATION_BYTES = 2**30
 CODE_BYTES = 2**28
 """Of compiled code, MAX and Python."""
 
-ACTIVATION_BYTES_OF_TOKEN = {"cpu": 160 * 2**10, "gpu": 80 * 2**10}
-"""Of a token that is prefilled: gpt-oss's on a CPU, in float32 (NOTES F83), and half of it in bfloat16."""
+GPU_ACTIVATION_BYTES_OF_TOKEN = 80 * 2**10
+"""Of a token that is prefilled, in bfloat16: half of what gpt-oss's takes on a CPU (NOTES F83)."""
 
 DEFAULT_LENGTH = 8192
 """Tokens of a sequence on a CPU, and of a chat, unless the user asks for another length (``--max-length``): MAX sizes

@@ -38,10 +38,12 @@ def run_generate(options: GenerateOptions) -> int:
     Returns:
         The exit code, see ``cli.main``.
     """
-    return run_command(functools.partial(_generate, options), verbose=options.verbose)
+    # Asked before the command gives MAX's prints another standard output.
+    terminal = shows_output()
+    return run_command(functools.partial(_generate, options, terminal), verbose=options.verbose)
 
 
-def _generate(options: GenerateOptions, write: Write, progress: Progress) -> None:
+def _generate(options: GenerateOptions, terminal: bool, write: Write, progress: Progress) -> None:
     limit_threads(options.threads)
     check_engine(options)
     checkpoint = open_model(options.model, progress)
@@ -52,7 +54,13 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
     with progress.step("loading MAX"):
         from gpt_oss_mxfp4 import engine
         from gpt_oss_mxfp4.prompt import encode_prompt
-    prompt = encode_prompt(checkpoint, options.prompt, raw=options.raw)
+    prompt = encode_prompt(
+        checkpoint,
+        options.prompt,
+        raw=options.raw,
+        system=options.system,
+        effort=options.effort,
+    )
     if options.max_new_tokens > limit - len(prompt.ids):
         raise Refused(
             f"the prompt and --max-new-tokens: {len(prompt.ids)} + {options.max_new_tokens} tokens must fit the "
@@ -65,7 +73,7 @@ def _generate(options: GenerateOptions, write: Write, progress: Progress) -> Non
         progress.note(
             "this model has no chat template, so the text is continued as it is; --raw leaves out this note"
         )
-    if shows_output():
+    if terminal:
         written, write = write, lambda text: written(harmless(text))
     answer = _answer(prompt, options, write, progress)
     with progress.step(*loading_step(options)):

@@ -10,8 +10,8 @@ from max.pipelines.lib import PipelineConfig
 
 from gpt_oss_mxfp4.footprint import (
     ACTIVATION_BYTES,
-    ACTIVATION_BYTES_OF_TOKEN,
     CODE_BYTES,
+    GPU_ACTIVATION_BYTES_OF_TOKEN,
     padding_bytes,
 )
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
@@ -56,7 +56,7 @@ class GptOssMemoryPlanner(PagedMemoryPlanner):
         tokens = runtime.max_batch_input_tokens
         if runtime.max_request_input_tokens and runtime.max_batch_size:
             tokens = min(tokens, runtime.max_batch_size * runtime.max_request_input_tokens)
-        return max(ACTIVATION_BYTES, CODE_BYTES + tokens * ACTIVATION_BYTES_OF_TOKEN["gpu"])
+        return max(ACTIVATION_BYTES, CODE_BYTES + tokens * GPU_ACTIVATION_BYTES_OF_TOKEN)
 
     def infer_max_batch_size(
         self, pipeline_config: PipelineConfig, devices: list[Device], weights_size: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, get_args
 
 from max.dtype import DType
@@ -56,7 +56,7 @@ VARIABLES = {
     "attention": Variable("MXFP4_ATTENTION_KERNEL", get_args(AttentionKernel)),
     "dense": Variable("MXFP4_DENSE_KERNEL", get_args(DenseKernel)),
 }
-"""What picks a field of :class:`GptOssArchConfig`, by its name. MAX gives custom architectures no option of their own,
+"""What picks how layers multiply, see :class:`LayerOptions`. MAX gives custom architectures no option of their own,
 and a variable also reaches the worker process that ``max serve`` starts. Read here and nowhere else."""
 
 DEFAULT_ENCODING: SupportedEncoding = "float32"
@@ -72,11 +72,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     Args:
         checkpoint: the validated checkpoint.
         devices: the one device the model runs on.
-        activations: what inputs of matmuls are rounded to; on a GPU bfloat16.
-        dense_weights: what the weights of attention and of the logits are rounded to; on a GPU bfloat16.
-        kernel: what multiplies experts on a GPU.
-        attention: what a step that generates attends by on a GPU.
-        dense: what multiplies few tokens by dense weights on a GPU.
+        layers: how layers multiply.
         kv_params: one paged KV cache per layer type.
         max_seq_len: tokens a sequence may reach, prompt included.
     """
@@ -86,11 +82,7 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
 
     checkpoint: Checkpoint
     devices: list[DeviceRef]
-    activations: Activations
-    dense_weights: DenseWeights = "bfloat16"
-    kernel: GroupedKernel = "sm90"
-    attention: AttentionKernel = "max"
-    dense: DenseKernel = "max"
+    layers: LayerOptions
     kv_params: MultiKVCacheParams
     max_seq_len: int
 
@@ -98,20 +90,6 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
     def dtype(self) -> DType:
         """Dtype of activations: float32 on a CPU, bfloat16 on a GPU."""
         return activation_dtype(self.devices[0])
-
-    @property
-    def layers(self) -> LayerOptions:
-        """How layers multiply: what picks a GPU's kernels picks nothing on a CPU."""
-        options = LayerOptions(activations=self.activations, dense_weights=self.dense_weights)
-        if self.devices[0].is_cpu():
-            return options
-        return replace(
-            options,
-            packed=self.kernel != "strided",
-            one_kernel=self.kernel == "sm90_mlp",
-            attention=self.attention,
-            dense=self.dense,
-        )
 
     @classmethod
     def initialize(
@@ -133,21 +111,15 @@ class GptOssArchConfig(ArchConfigWithStoredKVParams, ArchConfigWithKVCache):
         device = only_device(
             [DeviceRef(spec.device_type, spec.id) for spec in model_config.device_specs]
         )
-        asked = {field: requested(field) for field in VARIABLES}
-        for field in ("activations", "dense_weights"):
-            if asked[field] != "bfloat16" and not device.is_cpu():
-                raise ValueError(
-                    f"gpt_oss_mxfp4: {VARIABLES[field].name} must be bfloat16 on a GPU, got {asked[field]!r}; leave "
-                    "it out, or pass --devices cpu"
-                )
+        layers = requested_layers(device)
         return cls(
             checkpoint=checkpoint,
             devices=[device],
+            layers=layers,
             kv_params=kv_cache_params(
-                checkpoint.config, model_config.kv_cache, device, asked["activations"]
+                checkpoint.config, model_config.kv_cache, device, layers.activations
             ),
             max_seq_len=max_seq_len,
-            **asked,
         )
 
     @classmethod
@@ -217,7 +189,7 @@ def _open_once(model: str, revision: str, copies: str) -> Checkpoint:
 
 
 def requested(field: str) -> Any:
-    """Reads the environment variable that picks a field of :class:`GptOssArchConfig`.
+    """Reads the environment variable that picks a part of how layers multiply.
 
     Args:
         field: a key of :data:`VARIABLES`.
@@ -231,6 +203,33 @@ def requested(field: str) -> Any:
         known = " or ".join(variable.values)
         raise ValueError(f"gpt_oss_mxfp4: {variable.name} must be {known}, got {value!r}")
     return value
+
+
+def requested_layers(device: DeviceRef) -> LayerOptions:
+    """Reads the environment variables; what picks a GPU's kernels picks nothing on a CPU.
+
+    Args:
+        device: where the layers are.
+
+    Raises:
+        ValueError: one has an unknown value, or names a precision that no GPU computes in.
+    """
+    asked = {field: requested(field) for field in VARIABLES}
+    rounding = {field: asked[field] for field in ("activations", "dense_weights")}
+    if device.is_cpu():
+        return LayerOptions(**rounding)
+    for field, value in rounding.items():
+        if value != "bfloat16":
+            raise ValueError(
+                f"gpt_oss_mxfp4: {VARIABLES[field].name} must be bfloat16 on a GPU, got {value!r}; leave "
+                "it out, or pass --devices cpu"
+            )
+    return LayerOptions(
+        packed=asked["kernel"] != "strided",
+        one_kernel=asked["kernel"] == "sm90_mlp",
+        attention=asked["attention"],
+        dense=asked["dense"],
+    )
 
 
 def only_device(devices: list[DeviceRef]) -> DeviceRef:

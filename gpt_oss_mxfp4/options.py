@@ -38,6 +38,9 @@ GroupedKernel = Literal["sm90", "sm90_mlp", "strided"]
 """What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, of few tokens by two kernels or
 by one for both matmuls, or the reference for any GPU from the checkpoint's own layout."""
 
+Effort = Literal["low", "medium", "high"]
+"""How long a model reasons before it answers."""
+
 AttentionKernel = Literal["max", "sm90"]
 """What a step that generates attends by on a GPU: MAX's kernel, a block of threads to a key-value head of a sequence,
 or ours for Hopper, a cluster of them. Prompts are MAX's in both."""
@@ -133,11 +136,15 @@ class GenerateOptions(EngineOptions, SamplingOptions):
 
     Args:
         prompt: text, not empty.
+        system: instructions before it, or nothing.
+        effort: of the reasoning, or None for what the chat template has.
         show_reasoning: whether the reasoning is printed as well.
         raw: whether the prompt is continued as it is, without the chat template.
     """
 
     prompt: str
+    system: str = ""
+    effort: Effort | None = None
     show_reasoning: bool = False
     raw: bool = False
 

@@ -1,4 +1,4 @@
-"""A command as a process: its exit code, its two streams, its log, and Ctrl-C while MAX compiles."""
+"""A command as a process: its exit code, its two streams, its log, and signals while MAX compiles."""
 
 from __future__ import annotations
 
@@ -34,14 +34,18 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_NOBODY_READS = 128 + signal.SIGPIPE
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
-def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> int:
+def run_command(
+    work: Callable[[Write, Progress], None], *, verbose: bool, terminated: int = EXIT_TERMINATED
+) -> int:
     """Runs a command, and reports what went wrong in one line.
 
     Args:
         work: the command; gets what writes to standard output, and what tells its progress.
         verbose: whether MAX's log is shown.
+        terminated: the exit code where SIGTERM ends it.
 
     Returns:
         The exit code, see ``cli.main``.
@@ -56,7 +60,7 @@ def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> in
         return EXIT_REFUSED
     progress = Progress(sys.stderr)
     _configure_logging(verbose, progress)
-    with _exit_on_interrupt(), _own_stdout() as write:
+    with _exit_at_signals(terminated), _own_stdout() as write:
         try:
             work(write, progress)
         except (CheckpointError, Refused) as error:
@@ -72,7 +76,7 @@ def run_command(work: Callable[[Write, Progress], None], *, verbose: bool) -> in
 
 @contextmanager
 def written_whole(output: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which gets to its place whole or not at all, at Ctrl-C too.
+    """Gives a folder to fill, which gets to its place whole or not at all, at Ctrl-C and SIGTERM too.
 
     Args:
         output: its place, where nothing is yet.
@@ -103,7 +107,7 @@ def written_whole(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Gives an empty folder that is gone afterwards, at Ctrl-C too."""
+    """Gives an empty folder that is gone afterwards, at Ctrl-C and SIGTERM too."""
     folder = Path(tempfile.mkdtemp(prefix="gpt-oss-mxfp4-"))
     _UNFINISHED.append(folder)
     try:
@@ -201,11 +205,15 @@ def interrupts_raised() -> Iterator[None]:
         yield
         return
     wakeup_fd = signal.set_wakeup_fd(-1)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: end_at_once(EXIT_TERMINATED)),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
 
 
@@ -267,25 +275,32 @@ def _own_stdout() -> Iterator[Write]:
 
 
 @contextmanager
-def _exit_on_interrupt() -> Iterator[None]:
-    """Ends the process at Ctrl-C even while MAX compiles, when no Python of the main thread runs.
+def _exit_at_signals(terminated: int) -> Iterator[None]:
+    """Ends the process at Ctrl-C and SIGTERM even while MAX compiles, when no Python of the main thread runs.
 
     The signal's own handler writes to a pipe at once, and a thread waits at the other end. The work itself cannot
-    run in a thread: MAX's compiler wants to be shut down by the thread that used it.
+    run in a thread: MAX's compiler wants to be shut down by the thread that used it. Without a handler the first
+    process of a container, as which ``pull`` runs there, would not hear SIGTERM at all.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job, say
-        yield
-        return
+    ends = {
+        signal.SIGINT: (EXIT_INTERRUPTED, "\ngpt-oss-mxfp4: interrupted"),
+        signal.SIGTERM: (terminated, "gpt-oss-mxfp4: terminated"),
+    }
+    heard = [number for number in ends if signal.getsignal(number) is not signal.SIG_IGN]
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
-    handler = signal.signal(signal.SIGINT, lambda number, frame: None)
+    before = {number: signal.signal(number, lambda *_: None) for number in heard}
     wakeup_fd = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
 
     def wait() -> None:
         while number := os.read(read_fd, 1):
-            if number[0] == signal.SIGINT and not any(take() for take in reversed(_TAKERS)):
-                print("\ngpt-oss-mxfp4: interrupted", file=sys.stderr, flush=True)
-                end_at_once(EXIT_INTERRUPTED)  # the compiler's threads cannot be asked to stop
+            if number[0] == signal.SIGINT and any(take() for take in reversed(_TAKERS)):
+                continue
+            if number[0] in before:
+                code, told = ends[signal.Signals(number[0])]
+                with suppress(OSError):  # whoever read it may have gone by the same Ctrl-C
+                    print(told, file=sys.stderr, flush=True)
+                end_at_once(code)  # the compiler's threads cannot be asked to stop
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
@@ -293,7 +308,8 @@ def _exit_on_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(wakeup_fd)
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(write_fd)
         thread.join()
         os.close(read_fd)

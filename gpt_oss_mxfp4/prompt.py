@@ -14,7 +14,7 @@ from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, one_line
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.harmony import is_harmony
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import Effort, Refused
 from gpt_oss_mxfp4.special_text import reveal
 from gpt_oss_mxfp4.template_encoder import TemplateEncoder
 
@@ -36,20 +36,36 @@ class Prompt:
     templated: bool = False
 
 
-def encode_prompt(checkpoint: Checkpoint, text: str, *, raw: bool = False) -> Prompt:
+def encode_prompt(
+    checkpoint: Checkpoint,
+    text: str,
+    *,
+    raw: bool = False,
+    system: str = "",
+    effort: Effort | None = None,
+) -> Prompt:
     """Encodes a prompt: as a user's message where the checkpoint has a chat template, as it is where it has none.
 
     Args:
         checkpoint: what the prompt is for.
         text: the prompt.
         raw: whether it is taken as it is even so.
+        system: instructions before it, or nothing.
+        effort: of the reasoning, or None for the template's own.
 
     Raises:
-        Refused: the folder has no tokenizer of this model, its chat template fails, or the prompt has no tokens.
+        Refused: the folder has no tokenizer of this model, its chat template fails or is missing and was to say
+            something, or the prompt has no tokens.
     """
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer.chat_template and not raw:
-        return encode_chat(checkpoint, tokenizer, [{"role": "user", "content": text}])
+        instructions = [{"role": "system", "content": system}] if system else []
+        messages = [*instructions, {"role": "user", "content": text}]
+        return encode_chat(checkpoint, tokenizer, messages, effort)
+    for option, given in (("--system", system), ("--effort", effort)):
+        if given:
+            why = "--raw leaves it out" if raw else "this model has none"
+            raise Refused(f"{option}: needs a chat template, and {why}; leave out {option}")
     ids = tokenizer.encode(text)
     if not ids:
         raise Refused("the prompt: must have tokens, has none")
@@ -85,7 +101,7 @@ def encode_chat(
     checkpoint: Checkpoint,
     tokenizer: Any,
     messages: Sequence[Mapping[str, str]],
-    effort: str | None = None,
+    effort: Effort | None = None,
 ) -> Prompt:
     """Encodes a conversation, up to where its next answer begins, by the checkpoint's chat template.
 

@@ -25,7 +25,7 @@ from gpt_oss_mxfp4.checkpoint.pack import pack_experts
 from gpt_oss_mxfp4.checkpoint.quantize_dense import quantize_dense
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
-from gpt_oss_mxfp4.options import Activations, AttentionKernel, DenseWeights
+from gpt_oss_mxfp4.options import LayerOptions
 from gpt_oss_mxfp4.pipeline import GptOssInputs, graph_spec, settle_inputs
 
 Logits = npt.NDArray[np.float32]
@@ -42,9 +42,7 @@ class Harness:
         device: where it runs, or None for the CPU.
         max_length: tokens a sequence may reach.
         max_batch_size: sequences in a batch.
-        activations: what inputs of matmuls are rounded to.
-        dense_weights: what dense weights are rounded to.
-        attention: what a step that generates attends by on a GPU.
+        layers: how layers multiply, experts packed unless told otherwise where it is a GPU.
     """
 
     def __init__(
@@ -54,32 +52,29 @@ class Harness:
         device: Device | None = None,
         max_length: int = 1024,
         max_batch_size: int = 2,
-        activations: Activations = "bfloat16",
-        dense_weights: DenseWeights = "bfloat16",
-        attention: AttentionKernel = "max",
+        layers: LayerOptions | None = None,
     ) -> None:
+        layers = layers or LayerOptions(packed=device is not None)
         checkpoint = open_checkpoint(folder)
         self._device = device or CPU()
         place = DeviceRef.from_device(self._device)
         self.max_length = max_length
         kv_params = kv_cache_params(
-            checkpoint.config, KVCacheConfig(enable_prefix_caching=False), place, activations
+            checkpoint.config, KVCacheConfig(enable_prefix_caching=False), place, layers.activations
         )
         config = GptOssArchConfig(
             checkpoint=checkpoint,
             devices=[place],
-            activations=activations,
-            dense_weights=dense_weights,
-            attention=attention,
+            layers=layers,
             kv_params=kv_params,
             max_seq_len=max_length,
         )
         session = InferenceSession(devices=[self._device])
         weights: Mapping[str, Any] = adapt(checkpoint)
-        if config.layers.packed:
+        if layers.packed:
             weights = pack_experts(checkpoint, weights, self._device, session)
-        elif dense_weights != "bfloat16":
-            weights = quantize_dense(weights, dense_weights, session)
+        elif layers.dense_weights != "bfloat16":
+            weights = quantize_dense(weights, layers.dense_weights, session)
         specs = {"logits": graph_spec(config, weights, ReturnLogits.ALL)}
         self._model = init_graphs(session, compile_graphs(session, specs), specs)["logits"]
         self._cache = load_kv_manager(

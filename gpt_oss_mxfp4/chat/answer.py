@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gpt_oss_mxfp4.chat.options import Effort
 from gpt_oss_mxfp4.endpoint.turn import Piece
+from gpt_oss_mxfp4.options import Effort
 
 Message = Mapping[str, str]
 """A message of a conversation, as OpenAI's API has it: ``role`` and ``content``."""

@@ -80,6 +80,8 @@ def _answerer(options: ChatOptions, progress: Progress) -> Answerer:
         from gpt_oss_mxfp4.chat.remote import RemoteModel
 
         return RemoteModel(options)
+    if options.api_key_file is not None:
+        progress.note("--api-key-file: has no effect without --url")
     from gpt_oss_mxfp4.chat.local import LocalModel
 
     return LocalModel(options, progress)

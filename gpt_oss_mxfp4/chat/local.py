@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from gpt_oss_mxfp4.chat.answer import End, Message
-from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.chat.options import ChatOptions
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
 from gpt_oss_mxfp4.endpoint.turn import Piece, read_turn
 from gpt_oss_mxfp4.footprint import default_length
 from gpt_oss_mxfp4.generate import open_model
 from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.machine import check_engine, loading_step
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import Effort, Refused
 from gpt_oss_mxfp4.physical_memory import check_memory
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.threads import limit_threads

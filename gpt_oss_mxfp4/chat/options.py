@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gpt_oss_mxfp4.options import EngineOptions, SamplingOptions
-
-Effort = Literal["low", "medium", "high"]
-"""How long a model reasons before it answers."""
+from gpt_oss_mxfp4.options import Effort, EngineOptions, SamplingOptions
 
 Shown = Literal["on", "off"]
 """Whether something is shown."""

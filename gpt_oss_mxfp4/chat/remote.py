@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from gpt_oss_mxfp4.chat.answer import End, Message
-from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.chat.options import ChatOptions
 from gpt_oss_mxfp4.checkpoint.errors import one_line
 from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.harmony_header import Kind
 from gpt_oss_mxfp4.key_file import read_keys
-from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Refused
+from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Effort, Refused
 from gpt_oss_mxfp4.terminal import harmless
 
 CONNECT_SECONDS = 30

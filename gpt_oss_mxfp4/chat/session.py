@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import get_args
 
 from gpt_oss_mxfp4.chat.answer import Answerer, End, Message
-from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.chat.options import ChatOptions
 from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.checkpoint.errors import quoted
 from gpt_oss_mxfp4.harmony_header import Kind
-from gpt_oss_mxfp4.options import MAX_TEMPERATURE, Refused
+from gpt_oss_mxfp4.options import MAX_TEMPERATURE, Effort, Refused
 from gpt_oss_mxfp4.quantity import count_text
 
 HELP = """\

@@ -10,6 +10,7 @@ Source: huggingface_hub 1.33, ``_local_folder.py`` and ``file_download.py``.
 import hashlib
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def note_path(path: Path) -> Path:
     return path.parent / DOWNLOADS / f"{path.name}.metadata"
 
 
+def write_note(path: Path, commit: str, checksum: Checksum) -> None:
+    """Notes down what a file of a folder is, as huggingface_hub does.
+
+    Args:
+        path: The file, in its place.
+        commit: The one that it came from.
+        checksum: Its own.
+    """
+    note_path(path).write_text(f"{commit}\n{checksum.digest}\n{time.time()}\n")
+
+
 def read_note(path: Path) -> Note | None:
     """Reads what huggingface_hub noted down of a file, or None where that is nothing sound.
 
@@ -111,8 +123,8 @@ def read_note(path: Path) -> Note | None:
             return None
         with note_path(path).open("rb") as stream:
             text = stream.read(_MAX_METADATA_BYTES).decode("ascii")
-        commit, etag, time = map(str.strip, text.splitlines())
-        seconds = float(time)
+        commit, etag, noted = map(str.strip, text.splitlines())
+        seconds = float(noted)
     except (OSError, ValueError):
         return None
     sound = _COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, note_path
+from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS, Checksum, write_note
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError, Fault
 from gpt_oss_mxfp4.checkpoint.own_files import holds
 from gpt_oss_mxfp4.checkpoint.repository import MAKE_ROOM, HubFile, Repository
@@ -47,9 +47,14 @@ class _Place:
     whole: Path
     partial: Path
 
+    @property
+    def in_cache(self) -> bool:
+        """Whether it goes to huggingface_hub's cache, where its name is its checksum."""
+        return self.whole.name == self.file.sha256
+
     def is_whole(self) -> bool:
         """Whether the file is there."""
-        if self.whole.name == self.file.sha256:  # the cache's, put there whole
+        if self.in_cache:  # put there whole
             return self.whole.is_file() and self.whole.stat().st_size == self.file.nbytes
         return holds(self.whole, self.file)
 
@@ -146,6 +151,8 @@ class Downloads:
             except BlockingIOError:
                 self._stop.wait(_WAIT_SECONDS)
                 self._go_on()
+            except OSError as error:  # a file system without locks, say
+                raise OSError(error.errno, error.strerror, stream.name) from error
 
     def _go_on(self) -> None:
         if self._stop.is_set():
@@ -173,7 +180,9 @@ class Downloads:
             if hasher.hexdigest() == file.sha256:
                 os.fsync(stream.fileno())
                 place.partial.replace(place.whole)
-                _forget_metadata(place.whole)
+                if not place.in_cache:
+                    # Without it huggingface_hub would hash the file once more, or go by an earlier one's.
+                    write_note(place.whole, self._repository.commit, Checksum(str(file.sha256)))
                 return
             # What an earlier attempt left may be damaged, after a power failure say.
             done = file.nbytes
@@ -199,8 +208,3 @@ def _is_at(stream: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _forget_metadata(path: Path) -> None:
-    """Removes what huggingface_hub noted down about an earlier file: it then looks at this one."""
-    note_path(path).unlink(missing_ok=True)

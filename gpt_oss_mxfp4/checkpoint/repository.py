@@ -31,7 +31,7 @@ RETRIES = 5
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Answers that another attempt may not get."""
 
-_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+NO_ROOM = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
 """Numbers of the file system's errors where there is too little room."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -87,13 +87,13 @@ def hub_errors(hub_id: str) -> Iterator[None]:
 
 def _is_of_the_disk(error: OSError) -> bool:
     """Whether the file system here raised it, which names the file unless it was open already."""
-    return error.filename is not None or error.errno in _FULL
+    return error.filename is not None or error.errno in NO_ROOM
 
 
 def _disk_fault(error: OSError) -> Fault:
     place = "the disk" if error.filename is None else error.filename
     text = f"cannot be downloaded to {place} ({error.strerror})"
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return Fault("no room", text, MAKE_ROOM)
     cure = "Check the permissions there, or name another folder: by HF_HOME, or by pull's --output"
     return Fault("no place", text, cure)

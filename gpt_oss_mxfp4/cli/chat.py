@@ -6,12 +6,12 @@ import argparse
 from typing import get_args
 
 from gpt_oss_mxfp4.chat.chat import run_chat
-from gpt_oss_mxfp4.chat.options import ChatOptions, Effort, Shown
+from gpt_oss_mxfp4.chat.options import ChatOptions, Shown
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
 from gpt_oss_mxfp4.cli.sampling import add_sampling, sampled_options_of
 from gpt_oss_mxfp4.cli.values import path, positive, text
 from gpt_oss_mxfp4.footprint import DEFAULT_LENGTH
-from gpt_oss_mxfp4.options import API_KEY_VARIABLE
+from gpt_oss_mxfp4.options import API_KEY_VARIABLE, Effort
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
 from gpt_oss_mxfp4.cli.engine import add_engine, add_model
 from gpt_oss_mxfp4.cli.sampling import add_sampling, sampled_options_of
-from gpt_oss_mxfp4.cli.values import prompt_file, prompt_text
+from gpt_oss_mxfp4.cli.values import prompt_file, prompt_text, text
 from gpt_oss_mxfp4.generate import run_generate
-from gpt_oss_mxfp4.options import GenerateOptions
+from gpt_oss_mxfp4.options import Effort, GenerateOptions
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +32,18 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=prompt_file,
         metavar="FILE",
         help="file with that text, in UTF-8, of any length; - is standard input. A trailing newline is dropped",
+    )
+    generate.add_argument(
+        "--system",
+        type=text,
+        default="",
+        metavar="TEXT",
+        help="instructions that precede the prompt",
+    )
+    generate.add_argument(
+        "--effort",
+        choices=get_args(Effort),
+        help="reasoning effort; default: the chat template's, medium in the published models",
     )
     mode = generate.add_mutually_exclusive_group()
     mode.add_argument(

@@ -121,10 +121,10 @@ def share(text: str) -> float:
 
 
 def gigabytes(text: str) -> int:
-    """A number of gigabytes above 0, as bytes."""
+    """A number of gigabytes from a byte to 1e9, as bytes."""
     value = _number(text)
     if not 1e-9 <= value <= 1e9:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be between 1e-9 and 1e9, got {text}")
     return int(value * 1e9)
 
 

@@ -162,11 +162,17 @@ def locked(output: Path) -> Iterator[None]:
     except OSError as error:
         raise Refused(f"--output: {output} cannot be made ({error.strerror})") from error
     try:
-        held = False
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it before may have removed the folder since it was opened here.
             held = _is_held(folder, fd)
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        except OSError as error:  # a file system without locks, say
+            _remove_empty(folder)
+            raise Refused(
+                f"--output: {output} cannot be locked ({error.strerror}); name a folder on another disk"
+            ) from error
         if not held:
             raise Refused(
                 f"--output: another process is writing {output}; wait for it, or name another folder"
@@ -175,11 +181,16 @@ def locked(output: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                names = [file.name for file in folder.iterdir()]
-                if names == [LOCK] and _is_held(folder, fd):
-                    shutil.rmtree(folder)
+                if _is_held(folder, fd):
+                    _remove_empty(folder)
     finally:
         os.close(fd)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes the hidden folder where nothing but the lock is left of it."""
+    if [file.name for file in folder.iterdir()] == [LOCK]:
+        shutil.rmtree(folder)
 
 
 def _is_held(folder: Path, fd: int) -> bool:

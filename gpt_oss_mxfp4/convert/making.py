@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from gpt_oss_mxfp4.checkpoint.checkpoint import open_checkpoint
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
 from gpt_oss_mxfp4.checkpoint.layout import CONFIG_FILE, INDEX_FILE
+from gpt_oss_mxfp4.checkpoint.repository import NO_ROOM
 from gpt_oss_mxfp4.convert.companions import copy_companions
 from gpt_oss_mxfp4.convert.conversion import Conversion
 from gpt_oss_mxfp4.convert.experts import NOT_FINITE
@@ -25,8 +25,6 @@ from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.quantity import bytes_text
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make(
@@ -67,7 +65,7 @@ def make(
         kept = ""
         if not journal.shards:
             journal.remove()
-        elif error.errno in _NO_ROOM:
+        elif error.errno in NO_ROOM:
             kept = (
                 f"; {len(journal.shards)} of {len(shards)} files are done and kept for another run"
             )

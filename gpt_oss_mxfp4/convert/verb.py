@@ -68,6 +68,8 @@ def run_convert(options: ConvertOptions) -> int:
 
 def _convert(options: ConvertOptions, write: Write, progress: Progress) -> None:
     _check_places(options)
+    if options.to == "original" and options.tokenizer is not None:
+        raise Refused("--tokenizer: --to original writes no tokenizer; leave out --tokenizer")
     companion = find_companion(options.source, options.tokenizer)
     conversion = plan_conversion(options.source, options.to, options.gate_up, companion, quantize)
     for note in conversion.notes:

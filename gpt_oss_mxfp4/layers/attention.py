@@ -14,7 +14,7 @@ from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.config import SLIDING, GptOssConfig
-from gpt_oss_mxfp4.layers.dense import Dense, multiply
+from gpt_oss_mxfp4.layers.dense import Dense
 from gpt_oss_mxfp4.options import LayerOptions
 
 
@@ -114,4 +114,5 @@ class Attention(Module):
         # MAX joins the weights once, while it loads them.
         weight = concat([layer.weight for layer in layers])
         bias = concat([layer.bias for layer in layers])
-        return multiply(x, weight, bias, self.options)
+        options = self.options
+        return ops.dense(x, weight, bias, options.activations, kernel=options.dense)

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from max.dtype import DType
-from max.graph import DeviceRef, TensorValue, TensorValueLike, Weight
+from max.graph import DeviceRef, TensorValue, Weight
 from max.nn.layer import Module
 
 from gpt_oss_mxfp4 import ops
 from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.ops.dense import QUANTIZED_DTYPES
 from gpt_oss_mxfp4.options import LayerOptions
-
-
-def multiply(
-    x: TensorValue,
-    weight: TensorValueLike,
-    bias: TensorValueLike | None,
-    options: LayerOptions,
-    dtype: DType | None = None,
-) -> TensorValue:
-    """Gives ``x @ weight.T + bias`` by BF16 weights [N, K], by the kernel that the options name.
-
-    Args:
-        x: [T, K].
-        weight: [N, K] bfloat16.
-        bias: [N] bfloat16, or None.
-        options: how to multiply.
-        dtype: of the result, or None for x's.
-    """
-    return ops.dense(x, weight, bias, options.activations, dtype, options.dense)
 
 
 class Dense(Module):
@@ -60,7 +41,8 @@ class Dense(Module):
     def __call__(self, x: TensorValue, dtype: DType | None = None) -> TensorValue:
         """Multiplies x [T, K]; gives [T, N] of a dtype, of x's unless told otherwise."""
         if self.options.dense_weights == "bfloat16":
-            return multiply(x, self.weight, self.bias, self.options, dtype)
+            options = self.options
+            return ops.dense(x, self.weight, self.bias, options.activations, dtype, options.dense)
         return ops.quantized_dense(
             x, self.weight_values, self.weight_scales, self.bias, self.options.activations
         ).cast(dtype or x.dtype)

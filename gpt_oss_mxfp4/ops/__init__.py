@@ -8,7 +8,7 @@ Where each runs:
 - grouped_matmul, grouped_matmul_swiglu: CPU; any GPU, slowly, as the reference
 - grouped_matmul_packed, grouped_matmul_swiglu_packed, grouped_mlp_packed: Hopper, on what swizzle packs
 - dequantize, swizzle, route, group, route_and_group, combine: CPU and any GPU
-- dense: CPU; on any GPU MAX's matmul, on Hopper of few tokens ours
+- dense: CPU; on Hopper MAX's matmul, or of few tokens ours
 - attention, quantize, quantize_dense, quantized_dense: CPU
 - attention_sm90: Hopper; prompts by MAX's attention
 

@@ -10,8 +10,8 @@ from max.graph import StaticDim, TensorType, TensorValue, TensorValueLike, ops
 from gpt_oss_mxfp4.mxfp4 import GROUP_SIZE
 from gpt_oss_mxfp4.ops.checks import (
     activation_parameter,
+    common_device,
     cpu_only,
-    gpu_only,
     require,
     require_dim,
 )
@@ -48,7 +48,8 @@ def dense(
         bias: [N] bfloat16, or None.
         activations: what x is rounded to first on the CPU: "float32" not at all, anything else bf16, for BF16 weights
             are not multiplied by less.
-        dtype: of the result, or None for x's: bfloat16 or float32 on a GPU.
+        dtype: of the result, or None for x's: bfloat16 on a GPU, or float32 where the graph knows N and K, as MAX's
+            matmul on Hopper has no other way.
         kernel: what multiplies few tokens on a GPU.
 
     Returns:
@@ -69,14 +70,17 @@ def dense(
     rounded = activation_parameter(op, activations)
     dtype = dtype or x.dtype
     parameters: dict[str, bool | int | str | DType] = {}
+    device = common_device(op, *values)
     if on_cpu:
-        device = cpu_only(op, *values)
         parameters["activations"] = DType.float32 if rounded == DType.float32 else DType.bfloat16
         made_of = DType.float32
     else:
-        device = gpu_only(op, *values)
         if dtype not in (DType.bfloat16, DType.float32):
             raise ValueError(f"{op}: dtype must be DType.bfloat16 or DType.float32, got {dtype}")
+        if dtype == DType.float32 and not all(isinstance(size, StaticDim) for size in w.shape):
+            raise ValueError(
+                f"{op}: w.shape must be of sizes that the graph knows for a result of DType.float32, got {w.shape}"
+            )
         parameters["dtype"] = made_of = dtype
         if bias is not None:
             parameters["few"] = kernel == "sm90"

@@ -51,7 +51,7 @@ def group(
     """
     op = "moe.group"
     expert_ids = TensorValue(expert_ids)
-    device = common_device(op, expert_ids)
+    device = expert_ids.device
     require(op, "expert_ids", expert_ids, 2, DType.int32)
     if num_experts < 1:
         raise ValueError(f"{op}: num_experts must be at least 1, got {num_experts}")
@@ -86,7 +86,6 @@ def route_and_group(logits: TensorValueLike, top_k: int) -> tuple[TensorValue, .
 
 def _check_logits(op: str, logits: TensorValueLike, top_k: int) -> TensorValue:
     logits = TensorValue(logits)
-    common_device(op, logits)
     require(op, "logits", logits, 2, DType.float32)
     experts = logits.shape[1]
     if top_k < 1 or (isinstance(experts, StaticDim) and top_k > int(experts)):

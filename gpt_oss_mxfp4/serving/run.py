@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 
 from gpt_oss_mxfp4.answer import Write
 from gpt_oss_mxfp4.checkpoint.tokenizer import check_tokenizer
@@ -14,7 +13,7 @@ from gpt_oss_mxfp4.key_file import read_keys
 from gpt_oss_mxfp4.machine import check_engine
 from gpt_oss_mxfp4.options import Refused
 from gpt_oss_mxfp4.physical_memory import check_memory
-from gpt_oss_mxfp4.process import end_at_once, run_command
+from gpt_oss_mxfp4.process import run_command
 from gpt_oss_mxfp4.progress import Progress
 from gpt_oss_mxfp4.serving.api_key import ApiKeys
 from gpt_oss_mxfp4.serving.options import ServeOptions
@@ -39,12 +38,8 @@ def run_serve(options: ServeOptions) -> int:
     else:
         # MAX's own variable would take the metrics port away as well, which sends nothing anywhere.
         os.environ["OTEL_SDK_DISABLED"] = "true"
-    # Until the loop runs there is nothing to let end. Without a handler the first process of a container hears nothing.
-    before = signal.signal(signal.SIGTERM, lambda *_: end_at_once(0))
-    try:
-        return run_command(functools.partial(_serve, options), verbose=options.verbose)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    # Until the loop runs there is nothing to let end.
+    return run_command(functools.partial(_serve, options), verbose=options.verbose, terminated=0)
 
 
 def _serve(options: ServeOptions, write: Write, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt_oss_mxfp4.options import LayerOptions
 from tests import tolerances
 from tests.golden import CHECKPOINT, Prompt, load_prompts
 from tests.harness import Harness
@@ -22,11 +23,14 @@ PROMPTS = load_prompts()
 LENGTH = 4352
 """Room for the longest prompt, in whole pages of the KV cache."""
 
+FLOAT32 = LayerOptions(activations="float32")
+INT8 = LayerOptions(activations="int8", dense_weights="int8")
+
 
 @pytest.fixture(scope="module")
 def float32() -> Harness:
     """The variant for comparisons: nothing is rounded to bfloat16 but the weights."""
-    return Harness(CHECKPOINT, max_length=LENGTH, activations="float32")
+    return Harness(CHECKPOINT, max_length=LENGTH, layers=FLOAT32)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def bfloat16() -> Harness:
 @pytest.fixture(scope="module")
 def int8() -> Harness:
     """The fastest: 8 bits on both sides of every matmul but the router's."""
-    return Harness(CHECKPOINT, max_length=LENGTH, activations="int8", dense_weights="int8")
+    return Harness(CHECKPOINT, max_length=LENGTH, layers=INT8)
 
 
 def with_slack(error: LogitError) -> LogitError:
@@ -126,9 +130,7 @@ def test_another_checkpoint_matches_live_transformers(other_checkpoint: Path) ->
 
     prompt = np.random.default_rng(3).integers(0, 370, 4200)
     want = run(load_model(torch.float32, other_checkpoint), prompt)
-    [got] = Harness(other_checkpoint, max_length=LENGTH, activations="float32").prefill(
-        [prompt.tolist()]
-    )
+    [got] = Harness(other_checkpoint, max_length=LENGTH, layers=FLOAT32).prefill([prompt.tolist()])
     error = logit_error(got, want)
     best = np.sort(want, axis=-1)
     clear = best[:, -1] - best[:, -2] > 2 * tolerances.LOGITS_FLOAT32.maximum * np.ptp(want)

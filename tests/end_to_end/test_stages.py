@@ -14,6 +14,7 @@ from max.nn.kv_cache import PagedCacheValues
 
 from gpt_oss_mxfp4.model import GptOss
 from gpt_oss_mxfp4.ops import route
+from gpt_oss_mxfp4.options import LayerOptions
 from tests import tolerances
 from tests.golden import CHECKPOINT, load_prompts
 from tests.harness import Harness
@@ -79,7 +80,7 @@ class Computed:
 def computed() -> Computed:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpt_oss_mxfp4.pipeline.GptOss", StagedGptOss)
-        harness = Harness(CHECKPOINT, activations="float32")
+        harness = Harness(CHECKPOINT, layers=LayerOptions(activations="float32"))
     prompt = PROMPT.token_ids.tolist()
     reference = forward_stages(*read_checkpoint(CHECKPOINT), prompt)
     return Computed(harness.outputs(prompt), reference)

@@ -32,8 +32,7 @@ from max.pipelines.kv_cache import KVCacheConfig
 from gpt_oss_mxfp4.config import GptOssConfig
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
-from gpt_oss_mxfp4.model_config import requested
-from gpt_oss_mxfp4.options import LayerOptions
+from gpt_oss_mxfp4.model_config import requested_layers
 from tests.golden import CHECKPOINT
 
 
@@ -45,12 +44,7 @@ def model_for_hopper(folder: Path) -> GptOss:
         kv_cache_params(config, KVCacheConfig(), device, "bfloat16"),
         device,
         DType.bfloat16,
-        LayerOptions(
-            packed=True,
-            one_kernel=requested("kernel") == "sm90_mlp",
-            attention=requested("attention"),
-            dense=requested("dense"),
-        ),
+        requested_layers(device),
         ReturnLogits.LAST_TOKEN,
     )
 

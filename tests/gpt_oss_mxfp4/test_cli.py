@@ -74,7 +74,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerateOptions]:
         ),
         (
             ["convert", "x", "--output", "y", "--shard-gb", "0"],
-            "argument --shard-gb: must be above 0, got 0",
+            "argument --shard-gb: must be between 1e-9 and 1e9, got 0",
         ),
         (["--seed", "-1"], "argument --seed: must be between 0 and 2^64 - 1, got -1"),
     ],

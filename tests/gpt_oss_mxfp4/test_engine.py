@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from max.pipelines.context.sampling_params import SamplingParamsGenerationConfigDefaults
 
 from gpt_oss_mxfp4 import engine
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -71,6 +72,32 @@ def test_a_conversation_about_the_format_goes_on(copy: Checkpoint) -> None:
     answer = {"role": "assistant", "content": "It is <|channel|>final<|message|>."}
     prompt = encode_chat(checkpoint, load_tokenizer(checkpoint), [answer])
     assert answer["content"] in prompt.tokenizer.decode(prompt.ids)
+
+
+def test_instructions_and_effort_are_the_chat_template_s(copy: Checkpoint) -> None:
+    template = TEMPLATE + "{{ reasoning_effort or 'unasked' }}"
+    (copy.folder / "chat_template.jinja").write_text(template)
+    prompt = encode_prompt(copy, "Hello", system="Be brief", effort="high")
+    assert prompt.tokenizer.decode(prompt.ids) == (
+        "<|start|>system<|message|>Be brief<|end|><|start|>user<|message|>Hello<|end|><|start|>assistanthigh"
+    )
+    plain = encode_prompt(copy, "Hello")
+    assert plain.tokenizer.decode(plain.ids).endswith("Hello<|end|><|start|>assistantunasked")
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"), [(True, "--raw leaves it out"), (False, "this model has none")]
+)
+@pytest.mark.parametrize(
+    ("option", "given"), [("--system", {"system": "x"}), ("--effort", {"effort": "low"})]
+)
+def test_what_only_a_chat_template_can_say_is_refused_without_one(
+    copy: Checkpoint, raw: bool, why: str, option: str, given: dict[str, Any]
+) -> None:
+    if raw:
+        (copy.folder / "chat_template.jinja").write_text(TEMPLATE)
+    with pytest.raises(Refused, match=f"^{option}: needs a chat template, and {why}; leave out"):
+        encode_prompt(copy, "Hello", raw=raw, **given)
 
 
 def test_a_raw_prompt_is_encoded_as_it_is_in_spite_of_a_chat_template(copy: Checkpoint) -> None:
@@ -180,6 +207,23 @@ def test_a_text_ends_with_every_stop_token_of_the_generation_config(copy: Checkp
     pipeline, prompt = loaded(copy)
     assert pipeline.tokenizer.eos_token_ids == {375, 376, 382, ids[1], ids[3]}
     assert generated(pipeline, prompt) == ids[: ids.index(ids[1]) + 1]
+
+
+@pytest.mark.slow
+def test_only_where_texts_end_is_the_generation_config_s(
+    copy: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MAX takes what it is not told from there: more tokens than were asked for, and others than the likeliest."""
+    pipeline, prompt = loaded(copy)
+    ids = generated(pipeline, prompt)
+    defaults = SamplingParamsGenerationConfigDefaults(
+        temperature=2.0, top_k=5, repetition_penalty=0.0, min_new_tokens=2000
+    )
+    model_config = type(pipeline.pipeline_config.model)
+    monkeypatch.setattr(model_config, "sampling_params_defaults", defaults)
+    assert generated(pipeline, prompt) == ids
+    [step, *_] = engine.stream_batch(pipeline, [prompt.ids], 1)
+    assert step == ids[:1]
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def say(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
     tokenizer = ByteTokenizer()
 
     def run(generated: str, *arguments: str, template: bool = True) -> Said:
-        def encode_prompt(checkpoint: object, text: str, *, raw: bool) -> Any:
+        def encode_prompt(checkpoint: object, text: str, *, raw: bool, **asked: object) -> Any:
             harmony = template and not raw
             prompt = f"<|start|>user<|message|>{text}<|end|><|start|>assistant" if harmony else text
             return SimpleNamespace(
@@ -92,7 +92,10 @@ STEPS = [
 def test_text_does_nothing_to_a_terminal(
     say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: str
 ) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    standard_output = os.fstat(1)  # not what MAX's prints are given for it later, standard error
+    monkeypatch.setattr(
+        "sys.stdout.isatty", lambda: terminal == os.path.samestat(os.fstat(1), standard_output)
+    )
     assert say("a\x1b[2Jb", "--raw", "--max-new-tokens", "6").out == shown
 
 

@@ -28,7 +28,7 @@ from gpt_oss_mxfp4.kept_graphs import kept_sampler, load_graph, load_kept
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.model import GptOss
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
-from gpt_oss_mxfp4.options import CACHE_LOGGER
+from gpt_oss_mxfp4.options import CACHE_LOGGER, LayerOptions
 from tests.golden import CHECKPOINT
 
 MODEL = b"compiled"
@@ -243,7 +243,7 @@ def test_the_model_s_graph_is_named_by_all_that_it_is_built_from() -> None:
     config = GptOssArchConfig(
         checkpoint=checkpoint,
         devices=[cpu],
-        activations="bfloat16",
+        layers=LayerOptions(),
         kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), cpu, "bfloat16"),
         max_seq_len=1024,
     )
@@ -251,7 +251,7 @@ def test_the_model_s_graph_is_named_by_all_that_it_is_built_from() -> None:
         checkpoint.config, KVCacheConfig(kv_cache_page_size=256), cpu, "bfloat16"
     )
     others = [
-        dataclasses.replace(config, activations="float32"),
+        dataclasses.replace(config, layers=LayerOptions(activations="float32")),
         dataclasses.replace(config, checkpoint=dataclasses.replace(checkpoint, config=clamped)),
         dataclasses.replace(config, kv_params=pages),
         dataclasses.replace(config, devices=[DeviceRef.GPU()]),

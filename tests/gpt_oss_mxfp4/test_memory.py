@@ -16,14 +16,15 @@ from max.pipelines.lib.pipeline_runtime_config import DEFAULT_MAX_BATCH_INPUT_TO
 from gpt_oss_mxfp4.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from gpt_oss_mxfp4.footprint import (
     ACTIVATION_BYTES,
-    ACTIVATION_BYTES_OF_TOKEN,
     CODE_BYTES,
+    GPU_ACTIVATION_BYTES_OF_TOKEN,
     PREFILL_TOKENS,
     padding_bytes,
 )
 from gpt_oss_mxfp4.kv_cache import kv_cache_params
 from gpt_oss_mxfp4.memory import GptOssMemoryPlanner
 from gpt_oss_mxfp4.model_config import GptOssArchConfig
+from gpt_oss_mxfp4.options import LayerOptions
 from scripts.make_synthetic import SIZES
 from tests.sparse_checkpoint import make_sparse_checkpoint
 
@@ -46,7 +47,7 @@ def of_device(checkpoint: Checkpoint, device: DeviceRef, length: int) -> GptOssA
     return GptOssArchConfig(
         checkpoint=checkpoint,
         devices=[device],
-        activations="bfloat16",
+        layers=LayerOptions(packed=device.is_gpu()),
         kv_params=kv_cache_params(checkpoint.config, KVCacheConfig(), device, "bfloat16"),
         max_seq_len=length,
     )
@@ -58,7 +59,8 @@ def test_a_gpu_prefills_as_much_in_a_step_as_max_has_it_do_by_default() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_what_is_set_aside_is_enough_for_a_step(device: str) -> None:
-    of_tokens = PREFILL_TOKENS[device] * ACTIVATION_BYTES_OF_TOKEN[device]
+    of_token = GPU_ACTIVATION_BYTES_OF_TOKEN * (2 if device == "cpu" else 1)
+    of_tokens = PREFILL_TOKENS[device] * of_token
     assert CODE_BYTES + of_tokens <= ACTIVATION_BYTES
 
 

@@ -24,6 +24,7 @@ from gpt_oss_mxfp4.model_config import (
     VARIABLES,
     GptOssArchConfig,
     only_device,
+    requested_layers,
 )
 from gpt_oss_mxfp4.options import LayerOptions
 from scripts.make_synthetic import SIZES
@@ -143,12 +144,8 @@ def test_experts_are_packed_for_hoppers_kernels_alone(
 ) -> None:
     if kernel:
         monkeypatch.setenv(VARIABLES["kernel"].name, kernel)
-    config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
-    assert config.kernel == (kernel or "sm90")
     one_kernel = kernel == "sm90_mlp"
-    assert dataclasses.replace(config, devices=[device]).layers == LayerOptions(
-        packed=packed, one_kernel=one_kernel
-    )
+    assert requested_layers(device) == LayerOptions(packed=packed, one_kernel=one_kernel)
 
 
 @pytest.mark.parametrize("kernel", [None, "max", "sm90"])
@@ -160,9 +157,8 @@ def test_attention_and_dense_matmuls_are_maxs_unless_asked_for(
     if kernel:
         monkeypatch.setenv(VARIABLES[field].name, kernel)
     config = GptOssArchConfig.initialize(pipeline_config(CHECKPOINT), max_seq_len=100)
-    assert config.layers == LayerOptions()
-    on_gpu = dataclasses.replace(config, devices=[DeviceRef.GPU()])
-    assert getattr(on_gpu.layers, field) == (kernel or "max")
+    assert config.layers == requested_layers(DeviceRef.CPU()) == LayerOptions()
+    assert getattr(requested_layers(DeviceRef.GPU()), field) == (kernel or "max")
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +204,6 @@ def test_copies_in_sub_folders_are_neither_counted_nor_read(
         f"{copy}: original/ holds copies of the weights and is not read"
     ]
     assert GPT_OSS.memory_planner is not None
-    on_gpu = dataclasses.replace(arch_config, devices=[DeviceRef.GPU()], kernel="strided")
+    on_gpu = dataclasses.replace(arch_config, devices=[DeviceRef.GPU()], layers=LayerOptions())
     size = GPT_OSS.memory_planner(on_gpu).estimate_weights_size(config)
     assert size == sum(file.stat().st_size for file in copy.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a command that has other plans for it; what it does to others: test_generate.py."""
+"""What signals do to a command, and Ctrl-C to one that has other plans for it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ sys.exit(run_command(work, verbose=False))
 """
 
 
-def run(program: str) -> subprocess.Popen[str]:
+def run(program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +84,56 @@ def work(write, progress):
 
 sys.exit(run_command(work, verbose=False))
 """
+
+
+def test_a_process_that_waits_for_a_line_can_be_terminated() -> None:
+    process = run(RAISES)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from gpt_oss_mxfp4.process import run_command, temporary_folder, written_whole
+
+def work(write, progress):
+    with written_whole(Path(sys.argv[1]) / "output"), temporary_folder() as folder:
+        write(f"{folder}\\n")
+        time.sleep(600)
+
+sys.exit(run_command(work, verbose=False))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGINT, "\ngpt-oss-mxfp4: interrupted\n"),
+        (signal.SIGTERM, "gpt-oss-mxfp4: terminated\n"),
+    ],
+)
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_signal_ends_it_and_leaves_nothing_unfinished(
+    tmp_path: Path, number: signal.Signals, told: str, heard: bool
+) -> None:
+    """Where nobody reads standard error any more too: of a pipeline all end by the same Ctrl-C."""
+    process = run(WRITES, str(tmp_path))
+    assert process.stdout
+    assert process.stderr
+    folder = Path(process.stdout.readline().rstrip())
+    assert folder.is_dir()
+    assert len(list(tmp_path.iterdir())) == 1
+    if not heard:
+        process.stderr.close()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    assert not heard or process.stderr.read() == told
+    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupt_is_raised_where_a_line_is_read_and_ends_the_process_elsewhere() -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="MAX's serving extras are not install
 
 from max.driver import Device
 
-from gpt_oss_mxfp4.options import AttentionKernel
+from gpt_oss_mxfp4.options import AttentionKernel, LayerOptions
 from tests.golden import CHECKPOINT, Prompt, load_prompts
 from tests.harness import Harness
 from tests.measure import LogitError, logit_error
@@ -38,7 +38,7 @@ def model(gpu: Device, request: pytest.FixtureRequest) -> Harness:
         device=gpu,
         max_length=LENGTH,
         max_batch_size=BATCH,
-        attention=request.param,
+        layers=LayerOptions(packed=True, attention=request.param),
     )
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from gpt_oss_mxfp4.chat.answer import End, Message
-from gpt_oss_mxfp4.chat.options import ChatOptions, Effort
+from gpt_oss_mxfp4.chat.options import ChatOptions
 from gpt_oss_mxfp4.chat.screen import Screen
 from gpt_oss_mxfp4.chat.session import HELP, Session
 from gpt_oss_mxfp4.endpoint.turn import Piece
 from gpt_oss_mxfp4.harmony_header import Kind
-from gpt_oss_mxfp4.options import Refused
+from gpt_oss_mxfp4.options import Effort, Refused
 
 
 class Parrot:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,7 +18,7 @@ import pytest
 from gpt_oss_mxfp4.checkpoint.checksums import DOWNLOADS
 from gpt_oss_mxfp4.checkpoint.download import Downloads
 from gpt_oss_mxfp4.checkpoint.errors import CheckpointError
-from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository
+from gpt_oss_mxfp4.checkpoint.repository import HubFile, Repository, hub_errors
 
 BYTES = b"0123456789"
 
@@ -25,7 +27,7 @@ class Served(Repository):
     """A repository whose files come from a function."""
 
     def __init__(self, *names: str) -> None:
-        self.hub_id = "test/tiny"
+        self.hub_id, self.commit = "test/tiny", "1" * 40
         self.files = {
             name: HubFile(name, len(BYTES), hashlib.sha256(BYTES).hexdigest()) for name in names
         }
@@ -71,13 +73,14 @@ def test_a_file_of_which_a_pull_has_noted_the_checksum_is_not_hashed(
     assert downloads(repository, tmp_path).nbytes == 0
 
 
-def test_what_was_noted_down_of_an_earlier_file_is_forgotten(tmp_path: Path) -> None:
-    """By it huggingface_hub would take the new one for the old and fetch it once more."""
+def test_what_was_noted_down_of_an_earlier_file_is_replaced(tmp_path: Path) -> None:
+    """By it huggingface_hub would take the new one for the old and fetch it once more; without one it would hash it."""
     (tmp_path / "a.safetensors").write_bytes(b"x" * len(BYTES))
     note = note_down(tmp_path, hashlib.sha256(b"x" * len(BYTES)).hexdigest())
     downloads(Served("a.safetensors"), tmp_path).fetch(ignore)
     assert (tmp_path / "a.safetensors").read_bytes() == BYTES
-    assert not note.exists()
+    assert note.read_text().startswith(f"{'1' * 40}\n{hashlib.sha256(BYTES).hexdigest()}\n")
+    assert downloads(Served("a.safetensors"), tmp_path).nbytes == 0
 
 
 def test_a_file_that_has_changed_since_its_checksum_was_noted_is_fetched(tmp_path: Path) -> None:
@@ -220,3 +223,19 @@ def test_too_little_room_has_a_cure_of_its_own(
         f"test/tiny: {tmp_path / DOWNLOADS} must have 268 MB free, has 1.00 kB. Make room there, or pull it"
         " to another disk: gpt-oss-mxfp4 pull HUB_ID --output DIR."
     )
+
+
+def test_a_place_that_cannot_be_locked_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(
+            CheckpointError, match=r"cannot be downloaded to .*part \(No locks available\)"
+        ),
+        hub_errors("test/tiny"),
+    ):
+        downloads(Served("a.safetensors"), tmp_path).fetch(ignore)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -438,6 +440,33 @@ def test_a_second_process_is_refused(
     assert not work_folder(output).exists()
 
 
+def test_a_place_that_cannot_be_locked_is_refused(
+    source: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    output = tmp_path / "output"
+    message = (
+        f"--output: {output} cannot be locked (No locks available); name a folder on another disk"
+    )
+    assert refusal(capfd, source, "--output", output, *SHARDS) == message
+    assert not work_folder(output).exists()
+
+
+def test_a_tokenizer_that_would_not_be_written_is_refused(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--output", tmp_path / "output", "--tokenizer", source, *SHARDS)
+    assert refusal(capfd, source, *arguments) == (
+        "--tokenizer: --to original writes no tokenizer; leave out --tokenizer"
+    )
+
+
 def test_a_second_process_waits_until_the_first_has_removed_everything(tmp_path: Path) -> None:
     output = tmp_path / "output"
     with locked(output):
@@ -620,7 +649,7 @@ def test_wrong_folders_end_in_one_message(
             f"{tmp_path / ('x' * 300)}: must be a folder with a checkpoint, is not",
         ),
         (
-            (source, "--output", output, "--tokenizer", tmp_path / ("x" * 300), *SHARDS),
+            (source, "--output", output, "--tokenizer", tmp_path / ("x" * 300), "--to", "bf16"),
             f"--tokenizer: {tmp_path / ('x' * 300)} must be a folder with tokenizer.json, is not",
         ),
         (
@@ -669,7 +698,7 @@ def test_wrong_folders_end_in_one_message(
             "--json: /proc/report cannot be written (No such file or directory)",
         ),
         (
-            (source, "--output", output, "--tokenizer", tmp_path / "there", *SHARDS),
+            (source, "--output", output, "--tokenizer", tmp_path / "there", "--to", "bf16"),
             f"--tokenizer: {tmp_path / 'there'} must be a folder with tokenizer.json, is not",
         ),
         (
