@@ -77,9 +77,10 @@ def dense(
     else:
         if dtype not in (DType.bfloat16, DType.float32):
             raise ValueError(f"{op}: dtype must be DType.bfloat16 or DType.float32, got {dtype}")
-        if dtype == DType.float32 and not all(isinstance(size, StaticDim) for size in w.shape):
+        unknown = next((size for size in w.shape if not isinstance(size, StaticDim)), None)
+        if dtype == DType.float32 and unknown is not None:
             raise ValueError(
-                f"{op}: w.shape must be of sizes that the graph knows for a result of DType.float32, got {w.shape}"
+                f"{op}: w.shape must be known to the graph for a result of DType.float32, got {unknown}"
             )
         parameters["dtype"] = made_of = dtype
         if bias is not None:

@@ -922,6 +922,19 @@ def test_a_gpus_dense_matmul_gives_no_float64() -> None:
     )
 
 
+@pytest.mark.parametrize("w", [["n", 32], [8, "k"]])
+def test_a_gpus_dense_matmul_gives_float32_of_sizes_alone_that_the_graph_knows(
+    w: list[int | str],
+) -> None:
+    """Of others MAX reads products where results are written already."""
+    inputs: Inputs = [(DType.bfloat16, [2, w[1]]), (DType.bfloat16, w)]
+    multiply = partial(ops.dense, dtype=DType.float32)
+    assert build_error(inputs, multiply, DeviceRef.GPU()) == (
+        "dense.matmul_gpu: w.shape must be known to the graph for a result of DType.float32, got "
+        f"{next(size for size in w if isinstance(size, str))}"
+    )
+
+
 def test_devices_are_checked_while_the_graph_is_built() -> None:
     message = build_error([(DType.float32, ["n", 32])], ops.quantize, DeviceRef.GPU())
     assert message == (

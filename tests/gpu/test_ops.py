@@ -133,6 +133,24 @@ def test_combine(gpu: Device, models: dict[str, Model], rng: np.random.Generator
         assert_right(fetch(got), residual + moe.combine(y, places, weights))
 
 
+def test_combine_takes_what_is_not_aligned(
+    gpu: Device, models: dict[str, Model], rng: np.random.Generator
+) -> None:
+    """Eight elements at a time would fault there."""
+    y, residual = (round_to_bfloat16(rng.standard_normal(1 + 64 * n)) for n in (12, 3))
+    places = rng.permutation(12).astype(np.int32).reshape(3, 4)
+    weights = rng.random((3, 4), dtype=np.float32)
+    y_behind, residual_behind = (
+        send(gpu, whole, DType.bfloat16)[1:].view(DType.bfloat16, [len(whole) // 64, 64])
+        for whole in (y, residual)
+    )
+    (got,) = models["combine"].execute(
+        y_behind, send(gpu, places), send(gpu, weights), residual_behind
+    )
+    want = moe.combine(y[1:].reshape(12, 64), places, weights)
+    assert_right(fetch(got), residual[1:].reshape(3, 64) + want)
+
+
 def routed(rng: np.random.Generator, rows: int, experts: int, kind: str) -> np.ndarray:
     """Rows of each expert."""
     if kind == "single":

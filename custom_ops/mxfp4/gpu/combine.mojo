@@ -128,35 +128,20 @@ def enqueue_combine(
         raise Error(
             "moe.combine: on a GPU tokens * hidden must be below 2^31, got ", tokens, " * ", hidden
         )
-    if hidden % 8 == 0:
-        _enqueue[8](ctx, result, y, places, weights, residual, tokens, top_k, hidden)
-    else:
-        _enqueue[1](ctx, result, y, places, weights, residual, tokens, top_k, hidden)
-
-
-def _enqueue[
-    width: Int
-](
-    ctx: DeviceContext,
-    result: MutPointer[BFloat16, MutUntrackedOrigin],
-    y: ConstPointer[DType.bfloat16],
-    places: ConstPointer[DType.int32],
-    weights: ConstPointer[DType.float32],
-    residual: ConstPointer[DType.bfloat16],
-    tokens: Int,
-    top_k: Int,
-    hidden: Int,
-) raises:
-    ctx.enqueue_function[combine_kernel[width]](
-        result,
-        y,
-        places,
-        weights,
-        residual,
-        Int32(tokens),
-        Int32(top_k),
-        Int32(hidden),
-        grid_dim=ceildiv(tokens * (hidden // width), COMBINE_THREADS),
-        block_dim=COMBINE_THREADS,
-        attributes=overlap_attributes(ctx),
-    )
+    var aligned = (Int(result) | Int(y) | Int(residual)) % 16 == 0
+    comptime for width in [8, 1]:
+        if width == 1 or (hidden % width == 0 and aligned):
+            ctx.enqueue_function[combine_kernel[width]](
+                result,
+                y,
+                places,
+                weights,
+                residual,
+                Int32(tokens),
+                Int32(top_k),
+                Int32(hidden),
+                grid_dim=ceildiv(tokens * (hidden // width), COMBINE_THREADS),
+                block_dim=COMBINE_THREADS,
+                attributes=overlap_attributes(ctx),
+            )
+            return

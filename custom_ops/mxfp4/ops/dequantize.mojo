@@ -10,7 +10,7 @@ from ..cpu.dequantize import dequantize_groups
 from ..cpu.float_mode import enable_subnormals, write_float_mode
 from ..gpu.dequantize import enqueue_dequantize
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
-from .tensors import data, require_equal
+from .tensors import data, require_aligned, require_equal
 
 comptime _GROUPS_PER_TASK = 4096
 """Groups that are worth a thread of their own: 70 KB read."""
@@ -42,7 +42,7 @@ struct Dequantize:
             ctx: The device.
 
         Raises:
-            If shapes disagree.
+            If shapes disagree, or on a GPU blocks is not aligned to 4 bytes.
         """
         comptime op = "mxfp4.dequantize"
         comptime for axis in range(2):
@@ -82,4 +82,5 @@ struct Dequantize:
             else:
                 sync_parallelize(expand, threads)
         else:
+            require_aligned(op, "blocks", Int(blocks_data), 4)
             enqueue_dequantize[dtype](ctx, y_data, blocks_data, scales_data, groups)

@@ -14,6 +14,7 @@ from ..gpu.grouped_matmul import enqueue_strided
 from ..pointers import ConstPointer
 from .tensors import (
     data,
+    require_aligned,
     require_dtype,
     require_equal,
     require_row_order,
@@ -136,8 +137,8 @@ struct GroupedMatmul:
             ctx: The device.
 
         Raises:
-            If shapes disagree or, on the CPU, offsets do not ascend from 0 to P; on a GPU rows that they leave out are
-            not written.
+            If shapes disagree, on the CPU if offsets do not ascend from 0 to P, on a GPU if x or blocks is not aligned
+            to 16 bytes; rows that offsets leave out are not written there.
         """
         comptime op = "mxfp4.grouped_matmul"
         require_dtype[op, target, dtype]()
@@ -159,6 +160,8 @@ struct GroupedMatmul:
                 BiasEpilogue[True](data(y).unsafe_bitcast[Float32](), data(bias), n),
             )
         else:
+            require_aligned(op, "x", Int(data(x)), 16)
+            require_aligned(op, "blocks", Int(data(blocks)), 16)
             enqueue_strided[gated=False](
                 ctx,
                 data(y).unsafe_bitcast[BFloat16](),
@@ -211,8 +214,8 @@ struct GroupedMatmulSwiglu:
             ctx: The device.
 
         Raises:
-            If shapes disagree or, on the CPU, offsets do not ascend from 0 to P or the order leaves 0..P-1; on a GPU
-            rows that they leave out are not written.
+            If shapes disagree, on the CPU if offsets do not ascend from 0 to P or the order leaves 0..P-1, on a GPU if
+            x or blocks is not aligned to 16 bytes; rows that offsets leave out are not written there.
         """
         comptime op = "mxfp4.grouped_matmul_swiglu"
         require_dtype[op, target, dtype]()
@@ -238,6 +241,8 @@ struct GroupedMatmulSwiglu:
                 SwigluEpilogue(data(y).unsafe_bitcast[Float32](), data(bias), n, limit),
             )
         else:
+            require_aligned(op, "x", Int(data(x)), 16)
+            require_aligned(op, "blocks", Int(data(blocks)), 16)
             enqueue_strided[gated=True](
                 ctx,
                 data(y).unsafe_bitcast[BFloat16](),

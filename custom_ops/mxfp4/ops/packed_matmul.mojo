@@ -94,16 +94,15 @@ struct GroupedMatmulPacked:
         _check(op, Int(data(x)), k, tiles, bias, offsets, Int(data(y)))
         require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], rows)
         require_equal(op, "y.shape[1] = bias.shape[1]", y.shape()[1], bias.shape()[1])
-        comptime if target != "cpu":
-            enqueue_grouped_matmul(
-                ctx,
-                Output[gated=False](data(y), data(bias), bias.shape()[1]),
-                Activations.in_expert_order(data(x), rows, k),
-                data(tiles),
-                data(offsets),
-                tiles.shape()[0],
-                overlapping=x_follows_offsets,
-            )
+        enqueue_grouped_matmul(
+            ctx,
+            Output[gated=False](data(y), data(bias), bias.shape()[1]),
+            Activations.in_expert_order(data(x), rows, k),
+            data(tiles),
+            data(offsets),
+            tiles.shape()[0],
+            overlapping=x_follows_offsets,
+        )
 
 
 @extensibility.register("mxfp4.grouped_matmul_swiglu_packed")
@@ -152,16 +151,15 @@ struct GroupedMatmulSwigluPacked:
         if rows == 0:
             return
         var top_k = tokens_top_k(op, rows, x.shape()[0])
-        comptime if target != "cpu":
-            enqueue_grouped_matmul(
-                ctx,
-                Output[gated=True](data(y), data(bias), bias.shape()[1], limit),
-                Activations(data(x), data(order), rows, k, top_k),
-                data(tiles),
-                data(offsets),
-                tiles.shape()[0],
-                overlapping=True,
-            )
+        enqueue_grouped_matmul(
+            ctx,
+            Output[gated=True](data(y), data(bias), bias.shape()[1], limit),
+            Activations(data(x), data(order), rows, k, top_k),
+            data(tiles),
+            data(offsets),
+            tiles.shape()[0],
+            overlapping=True,
+        )
 
 
 @extensibility.register("mxfp4.grouped_mlp_packed")
@@ -232,15 +230,14 @@ struct GroupedMlpPacked:
         if rows == 0:
             return
         var top_k = tokens_top_k(op, rows, x.shape()[0])
-        comptime if target != "cpu":
-            enqueue_grouped_mlp(
-                ctx,
-                Output[gated=False](data(y), data(down_bias), hidden),
-                Output[gated=True](data(inner), data(gate_up_bias), gate_up_bias.shape()[1], limit),
-                rebind[Counts](data(counts)),
-                Activations(data(x), data(order), rows, hidden, top_k),
-                data(gate_up_tiles),
-                data(down_tiles),
-                data(offsets),
-                experts,
-            )
+        enqueue_grouped_mlp(
+            ctx,
+            Output[gated=False](data(y), data(down_bias), hidden),
+            Output[gated=True](data(inner), data(gate_up_bias), gate_up_bias.shape()[1], limit),
+            rebind[Counts](data(counts)),
+            Activations(data(x), data(order), rows, hidden, top_k),
+            data(gate_up_tiles),
+            data(down_tiles),
+            data(offsets),
+            experts,
+        )

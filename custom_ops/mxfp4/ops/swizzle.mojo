@@ -10,7 +10,7 @@ from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from ..gpu.swizzle import enqueue_swizzle
 from ..layouts.sm90_swizzle import PARTS, swizzle_part
 from ..layouts.sm90_tiles import TILE_BYTES, Sm90Tiles
-from .tensors import data, require_equal
+from .tensors import data, require_aligned, require_equal
 
 
 @extensibility.register("mxfp4.swizzle")
@@ -38,7 +38,7 @@ struct Swizzle:
             ctx: The device.
 
         Raises:
-            If shapes disagree.
+            If shapes disagree, or on a GPU blocks is not aligned to 4 bytes.
         """
         comptime op = "mxfp4.swizzle"
         require_equal(op, "blocks.shape[3]", blocks.shape()[3], BYTES_PER_GROUP)
@@ -72,4 +72,5 @@ struct Swizzle:
             else:
                 sync_parallelize(pack, threads)
         else:
+            require_aligned(op, "blocks", Int(blocks_data), 4)
             enqueue_swizzle(ctx, packed, blocks_data, scales_data, sizes, experts)

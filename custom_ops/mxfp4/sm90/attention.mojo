@@ -546,7 +546,7 @@ def enqueue_attention(
     var multiprocessors = Int(ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT))
     var parts = choose_parts(sequences, cache.kv_heads, window, multiprocessors)
     var chosen = choose_warps(cache.kv_heads * sequences, parts, window, multiprocessors)
-    comptime for warps in range(WARPS, MANY_WARPS + 1, MANY_WARPS - WARPS):
+    comptime for warps in [WARPS, MANY_WARPS]:
         if warps == chosen:
             ctx.enqueue_function[attention_kernel[warps]](
                 output,

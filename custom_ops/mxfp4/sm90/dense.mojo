@@ -15,13 +15,18 @@ from std.utils import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, barrier, block_idx, thread_idx
 from max.gpu.compute.mma import mma
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
-from max.gpu.memory import AddressSpace, external_memory
+from max.gpu.memory import (
+    AddressSpace,
+    async_copy_commit_group,
+    async_copy_wait_group,
+    external_memory,
+)
 
 from ..gpu.overlap import let_next_kernel_begin, overlap_attributes, wait_for_kernels_before
 from ..pointers import ConstPointer
 from .config import SHARED_BYTES
 from .operands import operand_a, operand_b
-from .ptx import SharedBytes, commit_copies, copy_16_bytes, wait_for_copies
+from .ptx import SharedBytes, copy_16_bytes
 
 comptime MAX_TOKENS = 32
 """The most tokens; with more, a block would read more bytes of activations than of weights."""
@@ -219,11 +224,11 @@ def dense_kernel[
             weights.copy(step, own.unsafe_offset(slot * slot_bytes))
             activations.copy(step, own.unsafe_offset(slot * slot_bytes + 512 * (rows // _LANES)))
         step += _WARPS
-        commit_copies()
+        async_copy_commit_group()
     var sums = SIMD[DType.float32, _sums(tokens, rows)](0)
     var slot = 0
     for _ in range(warp, steps, _WARPS):
-        wait_for_copies[slots - 1]()
+        async_copy_wait_group(Int32(slots - 1))
         var words = own.unsafe_offset(slot * slot_bytes)
         _multiply[tokens, rows](sums, words)
         # What a lane reads it copied itself, so that it may overwrite as soon as it has read.
@@ -231,7 +236,7 @@ def dense_kernel[
             weights.copy(step, words)
             activations.copy(step, words.unsafe_offset(512 * (rows // _LANES)))
         step += _WARPS
-        commit_copies()
+        async_copy_commit_group()
         slot = slot + 1 if slot < slots - 1 else 0
     barrier()  # sums overwrite what other warps multiply by
     _add_up[dtype, tokens, rows](shared, sums, y, bias, Int(count), Int(outputs), Int(first))

@@ -71,14 +71,9 @@ def enqueue_grouped_matmul[
         return
     _check(activations, experts)
     var chosen = choose_config(activations.rows, experts)
-    if chosen == DECODE_8:
-        _enqueue[DECODE_8](ctx, output, activations, weights, offsets, experts, overlapping)
-    elif chosen == DECODE_16:
-        _enqueue[DECODE_16](ctx, output, activations, weights, offsets, experts, overlapping)
-    elif chosen == MIDDLE_64:
-        _enqueue[MIDDLE_64](ctx, output, activations, weights, offsets, experts, overlapping)
-    else:
-        _enqueue[PREFILL_128](ctx, output, activations, weights, offsets, experts, overlapping)
+    comptime for config in [DECODE_8, DECODE_16, MIDDLE_64, PREFILL_128]:
+        if chosen == config:
+            _enqueue[config](ctx, output, activations, weights, offsets, experts, overlapping)
 
 
 def _check(activations: Activations, experts: Int) raises:

@@ -55,25 +55,6 @@ def copy_16_bytes(target: SharedBytes, source: ImmPointer[BFloat16, _], take: Bo
 
 
 @inline(.always)
-def commit_copies():
-    """Makes a group of all `copy_16_bytes` that this thread has started and not committed yet; it may be empty.
-    """
-    inlined_assembly["cp.async.commit_group;", NoneType, constraints="~{memory}"]()
-
-
-@inline(.always)
-def wait_for_copies[under_way: Int]():
-    """Waits until this thread can read what its groups have copied, but for the last ones.
-
-    Parameters:
-        under_way: How many groups may still be under way.
-    """
-    inlined_assembly["cp.async.wait_group $0;", NoneType, constraints="n,~{memory}"](
-        Int32(under_way)
-    )
-
-
-@inline(.always)
 def arrive_behind_copies(barrier: SharedBarrier):
     """Arrives at a barrier once every `copy_16_bytes` that this thread has started so far is complete.
 

@@ -6,6 +6,7 @@ program of its own, as the GPU is a driver's that runs no kernels.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -13,39 +14,47 @@ import sys
 from max.driver import Accelerator, Buffer, Device
 from max.dtype import DType
 from max.engine import InferenceSession
-from max.graph import DeviceRef, Graph, TensorType, TensorValue
+from max.graph import DeviceRef, TensorValue
 
 from gpt_oss_mxfp4 import ops
+from tests.modules import Body, Inputs, load_together
 
-PACKED = [DType.bfloat16, DType.uint8, DType.bfloat16, DType.uint8, DType.bfloat16]
-TYPES = {
-    "mlp": [*PACKED, DType.int32, DType.int32, DType.int32],
-    "dense": 3 * [DType.bfloat16],
+
+def _mlp(*inputs: TensorValue) -> TensorValue:
+    x, gate_up, gate_up_bias, down, down_bias, offsets, order, counts = inputs
+    return ops.grouped_mlp_packed(
+        x, gate_up, gate_up_bias, down, down_bias, offsets, order, counts, limit=7
+    )
+
+
+PACKED = [(DType.bfloat16, 2), (DType.uint8, 4), (DType.bfloat16, 2), (DType.uint8, 4)]
+OPS: dict[str, tuple[list[tuple[DType, int]], Body]] = {
+    "mlp": ([*PACKED, (DType.bfloat16, 2), *3 * [(DType.int32, 1)]], _mlp),
+    "dense": (
+        [(DType.bfloat16, 2), (DType.bfloat16, 2), (DType.bfloat16, 1)],
+        functools.partial(ops.dense, kernel="sm90"),
+    ),
+    "strided": (
+        [
+            (DType.bfloat16, 2),
+            (DType.uint8, 4),
+            (DType.uint8, 3),
+            (DType.bfloat16, 2),
+            (DType.int32, 1),
+        ],
+        ops.grouped_matmul,
+    ),
 }
-RANKS = {"mlp": [2, 4, 2, 4, 2, 1, 1, 1], "dense": [2, 2, 1]}
+"""Dtype and rank of what each takes, and the op."""
 
 
-def apply(op: str, inputs: list[TensorValue]) -> TensorValue:
-    """Adds an op to the graph."""
-    if op == "mlp":
-        *weights, offsets, order, counts = inputs
-        x, gate_up, gate_up_bias, down, down_bias = weights
-        return ops.grouped_mlp_packed(
-            x, gate_up, gate_up_bias, down, down_bias, offsets, order, counts, limit=7
-        )
-    x, w, bias = inputs
-    return ops.dense(x, w, bias, kernel="sm90")
-
-
-def build(op: str) -> Graph:
-    """Makes a graph that knows no size."""
-    types = [
-        TensorType(dtype, [f"{op}_{place}_{axis}" for axis in range(rank)], DeviceRef.GPU())
-        for place, (dtype, rank) in enumerate(zip(TYPES[op], RANKS[op], strict=True))
+def sizes_unknown(op: str) -> Inputs:
+    """Gives an op's inputs in a graph that knows no size."""
+    inputs, _ = OPS[op]
+    return [
+        (dtype, [f"{op}_{place}_{axis}" for axis in range(rank)])
+        for place, (dtype, rank) in enumerate(inputs)
     ]
-    with Graph(op, input_types=types, custom_extensions=[ops.custom_ops()]) as graph:
-        graph.output(apply(op, [value.tensor for value in graph.inputs]))
-    return graph
 
 
 def place(device: Device, dtype: DType, shape: list[int], behind: int) -> Buffer:
@@ -58,12 +67,15 @@ def place(device: Device, dtype: DType, shape: list[int], behind: int) -> Buffer
 def main() -> None:
     """Compile what is asked for, and try."""
     device = Accelerator()
-    session = InferenceSession(devices=[device])
     cases = json.load(sys.stdin)
-    models = {op: session.load(build(op)) for op in dict.fromkeys(case[0] for case in cases)}
+    graphs = {op: (sizes_unknown(op), OPS[op][1]) for op, *_ in cases}
+    models = load_together(
+        InferenceSession(devices=[device]), graphs, DeviceRef.from_device(device)
+    )
     for op, *tensors in cases:
         inputs = [
-            place(device, dtype, *tensor) for dtype, tensor in zip(TYPES[op], tensors, strict=True)
+            place(device, dtype, *tensor)
+            for (dtype, _), tensor in zip(OPS[op][0], tensors, strict=True)
         ]
         try:
             models[op].execute(*inputs)

@@ -32,6 +32,7 @@ MLP: Tensors = [
     ([4], 0),
 ]
 DENSE: Tensors = [([4, 64], 0), ([32, 64], 0), ([32], 0)]
+STRIDED: Tensors = [([4, 64], 0), ([3, 8, 2, 16], 0), ([3, 8, 2], 1), ([3, 8], 2), ([4], 4)]
 
 CASES: dict[str, tuple[str, Tensors, list[tuple[int, list[int], int, str]]]] = {
     "mlp": (
@@ -67,6 +68,14 @@ CASES: dict[str, tuple[str, Tensors, list[tuple[int, list[int], int, str]]]] = {
             (0, [4, 64], 2, "x must be aligned to 16 bytes, got 2"),
             (1, [32, 64], 8, "w must be aligned to 16 bytes, got 8"),
             (2, [33], 0, "bias.shape[0] = w.shape[0] must be 32, got 33"),
+        ],
+    ),
+    "strided": (
+        "mxfp4.grouped_matmul",
+        STRIDED,
+        [
+            (0, [4, 64], 8, "x must be aligned to 16 bytes, got 8"),
+            (1, [3, 8, 2, 16], 4, "blocks must be aligned to 16 bytes, got 4"),
         ],
     ),
 }
