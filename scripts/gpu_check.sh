@@ -13,10 +13,10 @@
 # without them, by either dense kernel. SYNTHETIC is a 20b checkpoint from scripts/make_synthetic.py, to be run as
 # well, and measured by MAX's attention and dense matmuls, by our attention, one long sequence also with device
 # graphs, by our dense matmuls, and by the one kernel for both matmuls of experts (bench-max.json,
-# bench-attention.json, bench-long-attention--device-graphs.json, bench-dense.json, bench-mlp.json). What `gpt-oss-mxfp4 compile --target cuda:sm_90a` has written of the same models elsewhere spares
-# the GPU's host compiling, where it is: PRECOMPILED/demo and synthetic-max, with MXFP4_ATTENTION_KERNEL=sm90
-# synthetic-attention, with MXFP4_DENSE_KERNEL=sm90 synthetic-dense and demo-dense, with MXFP4_GROUPED_KERNEL=sm90_mlp
-# synthetic-mlp.
+# bench-attention.json, bench-long-attention--device-graphs.json, bench-dense.json, bench-mlp.json). What
+# `gpt-oss-mxfp4 compile --target cuda:sm_90a` has written of the same models elsewhere spares the GPU's host
+# compiling, where it is: PRECOMPILED/demo and synthetic-max, with MXFP4_ATTENTION_KERNEL=sm90 synthetic-attention,
+# with MXFP4_DENSE_KERNEL=sm90 synthetic-dense and demo-dense, with MXFP4_GROUPED_KERNEL=sm90_mlp synthetic-mlp.
 # Exits with 1 if a check fails; what comes behind it runs all the same.
 set -uo pipefail
 case ${1:-} in
