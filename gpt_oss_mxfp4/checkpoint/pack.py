@@ -22,7 +22,7 @@ from gpt_oss_mxfp4.ops.mxfp4 import packed_shape
 HOPPER = "sm_90"
 """What MAX calls the architecture of Hopper GPUs, or how that begins."""
 
-CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU"
+CURE = "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint"
 
 
 def is_other_gpu(device: Device) -> bool:

@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 on success, 1 if the command failed while running, 2 if the arguments, the checkpoint or the
-        machine do not allow it, 130 if interrupted, 141 if the reader of standard output has closed it.
+        machine do not allow it, 130 if interrupted, 143 if terminated, 141 if the reader of standard output has closed
+        it.
     """
     parser = OneLineParser(
         prog="gpt-oss-mxfp4", description="Run gpt-oss from its MXFP4 weights on MAX."

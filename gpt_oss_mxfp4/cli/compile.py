@@ -17,7 +17,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     compiled = verbs.add_parser(
         "compile",
-        help="compile ahead of time, for this machine or another",
+        help="compile ahead of time, for this machine or a Hopper GPU",
         description="Compiles to a folder what generate would otherwise compile at start-up; generate --precompiled "
         "then uses it. The GPU need not be in this machine, and only weights that are rounded on loading are read. "
         "Example: gpt-oss-mxfp4 compile --model openai/gpt-oss-20b --target cuda:sm_90a --output compiled-20b",

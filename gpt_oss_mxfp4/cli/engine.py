@@ -30,7 +30,8 @@ def add_engine(verb: argparse.ArgumentParser) -> None:
         "--precompiled",
         type=path,
         metavar="DIR",
-        help="folder written by the compile verb for the same model and device, to use instead of compiling",
+        help="folder written by the compile verb for the same model, device, precision and MXFP4_* variables, to use "
+        "instead of compiling",
     )
     verb.add_argument(
         "--threads",

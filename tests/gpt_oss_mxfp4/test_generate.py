@@ -241,17 +241,45 @@ def test_what_an_earlier_run_has_compiled_is_not_built_again(
     assert built not in told
 
 
+COMPILES = """
+import sys
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.graph import DeviceRef, Graph, TensorType
+from gpt_oss_mxfp4.kept_graphs import load_kept_graph
+from gpt_oss_mxfp4.process import run_command
+
+def build():
+    with Graph("x", input_types=[TensorType(DType.float32, [1], DeviceRef.CPU())]) as graph:
+        graph.output(graph.inputs[0])
+    return graph
+
+def work(write, progress):
+    session = InferenceSession()
+    for made_from in ("one", "another"):
+        load_kept_graph(session, made_from, build)
+    write("both run\\n")
+
+sys.exit(run_command(work, verbose=False))
+"""
+
+
 @pytest.mark.slow
-def test_a_cache_that_cannot_be_written_is_told(greedy: tuple[bytes, str], tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "cache"
-    text, told = generate(cache=folder)
-    assert text == greedy[0]
-    note = (
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILES],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**ENVIRONMENT, CACHE_VARIABLE: str(folder)},
+    )
+    assert (done.returncode, done.stdout) == (0, "both run\n"), done.stderr
+    assert done.stderr.splitlines() == [
         f"{folder}: what was compiled cannot be kept there (Not a directory), so the next start compiles again; "
         f"{CACHE_VARIABLE} names another folder"
-    )
-    assert told.splitlines().count(note) == 1
+    ]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ Each section plans its graphs above its tests, and the first test that needs one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from max.driver import Buffer
 from max.dtype import DType
 from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
+from max.graph import ops as graph_ops
 
 from gpt_oss_mxfp4 import ops, toolchain
 from gpt_oss_mxfp4.ops.dense import QUANTIZED_DTYPES
@@ -346,9 +348,11 @@ plan(
 def test_route_refuses_fewer_experts_than_a_token_takes(models: Models) -> None:
     logits = np.zeros((2, 4), np.float32)
     np.testing.assert_array_equal(run(models["route_any"], logits)[0], [[0, 1, 2, 3]] * 2)
-    with pytest.raises(ValueError, match=r"moe\.route: top_k must be at most 3, got 4"):
+    with pytest.raises(ValueError, match=r"moe\.route: top_k must be between 1 and 3, got 4"):
         run(models["route_any"], logits[:, :3])
-    with pytest.raises(ValueError, match=r"moe\.route_and_group: top_k must be at most 3, got 4"):
+    with pytest.raises(
+        ValueError, match=r"moe\.route_and_group: top_k must be between 1 and 3, got 4"
+    ):
         run(models["route_and_group_any"], logits[:, :3])
 
 
@@ -782,6 +786,78 @@ def test_every_e4m3_code_multiplies_exactly(models: Models) -> None:
             want = np.tile(dense.dequantize_mxfp8(values, scales).sum(axis=1), (tokens, 1))
             for got in run(model, np.ones((tokens, 32), np.float32), values, scales):
                 np.testing.assert_array_equal(got, want.astype(np.float32))
+
+
+# --- results of another size, which a graph that names an op may ask for ------------------------------------
+
+
+def ask(
+    op: str, dtypes: list[DType], **parameters: bool | int | str | DType
+) -> Callable[..., tuple[TensorValue, ...]]:
+    """Gives what adds an op by its name: the last inputs are there for the sizes of its results."""
+
+    def body(*inputs: TensorValue) -> tuple[TensorValue, ...]:
+        read, like = inputs[: -len(dtypes)], inputs[-len(dtypes) :]
+        types = [TensorType(dtype, one.shape, CPU) for dtype, one in zip(dtypes, like, strict=True)]
+        results = graph_ops.custom(op, CPU, list(read), types, parameters=parameters)
+        return tuple(result.tensor for result in results)
+
+    return body
+
+
+LIKE: tuple[DType, list[str | int]] = (DType.uint8, ["rows", "columns"])
+X: tuple[DType, list[str | int]] = (DType.float32, ["t", 32])
+ASKED: dict[str, tuple[Inputs, Body, list[tuple[int, ...]], str]] = {
+    "dense.matmul": (
+        [X, (DType.bfloat16, ["n", 32]), LIKE],
+        ask("dense.matmul", [DType.float32], activations=DType.float32),
+        [(3, 32), (5, 32), (3, 5)],
+        "y.shape[0] = x.shape[0] must be 3, got 2",
+    ),
+    "dense.matmul_quantized": (
+        [X, (DType.int8, ["n", 32]), (DType.bfloat16, ["n", 1]), LIKE],
+        ask("dense.matmul_quantized", [DType.float32], activations=DType.float32),
+        [(3, 32), (5, 32), (5, 1), (3, 5)],
+        "y.shape[0] = x.shape[0] must be 3, got 2",
+    ),
+    "mxfp4.dequantize": (
+        [(DType.uint8, ["t", 1, 16]), (DType.uint8, ["t", 1]), LIKE],
+        ask("mxfp4.dequantize", [DType.float32]),
+        [(3, 1, 16), (3, 1), (3, 32)],
+        "y.shape[0] = blocks.shape[0] must be 3, got 2",
+    ),
+    "moe.route": (
+        [X, (DType.uint8, ["t", "k"]), LIKE],
+        ask("moe.route", [DType.int32, DType.float32]),
+        [(3, 32), (3, 4), (3, 4)],
+        "weights.shape = ids.shape must be 3, got 2",
+    ),
+    "moe.combine": (
+        [(DType.float32, ["p", 32]), (DType.int32, ["t", 1]), (DType.float32, ["t", 1]), X, LIKE],
+        ask("moe.combine", [DType.float32]),
+        [(3, 32), (3, 1), (3, 1), (3, 32), (3, 32)],
+        "result.shape[0] = T must be 3, got 2",
+    ),
+}
+"""Inputs, the op, sizes that are right, and what is said of a result, the last, with a row less."""
+
+for name, (inputs, body, *_) in ASKED.items():
+    plan(f"asked {name}", inputs, body)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_result_of_another_size_is_refused(models: Models, name: str) -> None:
+    """More would be written than there is room for."""
+    inputs, _, sizes, message = ASKED[name]
+    model = models[f"asked {name}"]
+
+    def arrays(sizes: list[tuple[int, ...]]) -> list[Buffer]:
+        return [Buffer.zeros(size, dtype) for (dtype, _), size in zip(inputs, sizes, strict=True)]
+
+    run(model, *arrays(sizes))
+    *read, (rows, columns) = sizes
+    with pytest.raises(ValueError, match=re.escape(f"{name}: {message}")):
+        run(model, *arrays([*read, (rows - 1, columns)]))
 
 
 # --- what is refused while the graph is built ---------------------------------------------------------------

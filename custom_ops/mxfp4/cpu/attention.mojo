@@ -211,10 +211,7 @@ struct Attention[cache_dtype: DType](TrivialRegisterPassable):
             _ = scratch_buffer^
             _ = whole_buffer^
 
-        if threads == 1:
-            attend(0)
-        else:
-            sync_parallelize(attend, threads)
+        sync_parallelize(attend, threads)
         for i in range(len(tasks)):
             if tasks[i].split_row < 0 or not self._has_sink(tasks[i]):
                 continue

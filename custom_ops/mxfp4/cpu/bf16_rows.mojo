@@ -108,18 +108,6 @@ struct Bf16Rows[word_dtype: DType](WeightRows):
         """
         pass
 
-    def fits_folding(self, first_row: Int, rows: Int) -> Bool:
-        """Says no: BF16 has no scales.
-
-        Args:
-            first_row: The first row.
-            rows: How many.
-
-        Returns:
-            False.
-        """
-        return False
-
     @inline(.always)
     def prefetch_ahead(self, row: Int, chunk: Int):
         """Asks for weights where a chunk is a whole cache line; with narrower registers that costs more than it saves.

@@ -177,18 +177,6 @@ struct ByteRows[element: DType, word_dtype: DType, packed_registers: Int = 1](We
             else:
                 target.unsafe_store[alignment=4](i, bitcast[DType.uint32, LANES](decode_e8m0(bits)))
 
-    def fits_folding(self, first_row: Int, rows: Int) -> Bool:
-        """Says no.
-
-        Args:
-            first_row: The first row.
-            rows: How many.
-
-        Returns:
-            False.
-        """
-        return False
-
     @inline(.always)
     def prefetch_ahead(self, row: Int, chunk: Int):
         """Asks for weights.

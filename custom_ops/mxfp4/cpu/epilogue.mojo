@@ -4,9 +4,6 @@ from ..pointers import ConstPointer
 from ..swiglu import swiglu
 from .dot import TILE_N, FloatPointer
 
-comptime OutputPointer = MutPointer[Float32, MutUntrackedOrigin]
-"""The op's output tensor."""
-
 
 trait Epilogue(TrivialRegisterPassable):
     """Turns the sums of up to TILE_N consecutive outputs of one row into what the op returns."""
@@ -56,7 +53,7 @@ def _biased[
 @inline(.always)
 def _store_first[
     width: SIMDLength, //
-](target: OutputPointer, values: SIMD[DType.float32, width], count: Int):
+](target: FloatPointer, values: SIMD[DType.float32, width], count: Int):
     if count == width:
         target.unsafe_store[alignment=4](0, values)
     else:
@@ -72,7 +69,7 @@ struct BiasEpilogue[has_bias: Bool](Epilogue):
         has_bias: Whether there is a bias; without one its pointer is not read.
     """
 
-    var y: OutputPointer
+    var y: FloatPointer
     """Output, [rows, n]."""
     var bias: ConstPointer[DType.bfloat16]
     """Bias, [experts, n]."""
@@ -106,7 +103,7 @@ struct SwigluEpilogue(Epilogue):
     """`y[row, i] = (up + 1) * gate * sigmoid(1.702 * gate)` of biased and clamped, interleaved gate and up sums.
     """
 
-    var y: OutputPointer
+    var y: FloatPointer
     """Output, [rows, n / 2]."""
     var bias: ConstPointer[DType.bfloat16]
     """Bias, [experts, n]."""

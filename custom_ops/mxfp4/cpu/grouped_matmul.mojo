@@ -336,10 +336,7 @@ def grouped_matmul[
             _pack_part[Rows, round_to_bf16](parts[i], x, gather, k, words)
     else:
         sync_parallelize(pack, threads)
-    if threads == 1:
-        multiply(0)
-    else:
-        sync_parallelize(multiply, threads)
+    sync_parallelize(multiply, threads)
     _ = buffer^
 
 

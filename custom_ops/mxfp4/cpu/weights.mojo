@@ -105,9 +105,10 @@ trait WeightRows(TrivialRegisterPassable):
             rows: How many.
 
         Returns:
-            Whether words and products stay in the range of normal numbers, starts in that of finite ones.
+            Whether words and products stay in the range of normal numbers, starts in that of finite ones; never where
+            nothing is folded.
         """
-        ...
+        return False
 
     def prefetch_ahead(self, row: Int, chunk: Int):
         """Asks for what a walk along the rows in order will want some kilobytes after this chunk.

@@ -40,14 +40,15 @@ def group_rows(
                 expert,
             )
         offsets[unsafe_offset=expert + 1] += 1
+    # The counts are where each expert's next row goes, until all have their places.
     for expert in range(experts):
-        counts[unsafe_offset=expert] = 0
+        counts[unsafe_offset=expert] = offsets[unsafe_offset=expert]
         offsets[unsafe_offset=expert + 1] += offsets[unsafe_offset=expert]
-    var next_place = List[Int32](length=experts, fill=0)
-    for expert in range(experts):
-        next_place[expert] = offsets[unsafe_offset=expert]
     for row in range(rows):
         var expert = Int(ids[unsafe_offset=row])
-        order[unsafe_offset=Int(next_place[expert])] = Int32(row)
-        places[unsafe_offset=row] = next_place[expert]
-        next_place[expert] += 1
+        var place = counts[unsafe_offset=expert]
+        order[unsafe_offset=Int(place)] = Int32(row)
+        places[unsafe_offset=row] = place
+        counts[unsafe_offset=expert] = place + 1
+    for expert in range(experts):
+        counts[unsafe_offset=expert] = 0

@@ -20,13 +20,17 @@ from .tensors import data, require_aligned, require_cpu, require_equal, require_
 def _dense[
     Finish: Epilogue, //, activations: DType
 ](
+    op: StaticString,
+    y: OutputTensor[dtype=DType.float32, rank=2, ...],
     x: InputTensor[dtype=DType.float32, rank=2, ...],
     w: InputTensor[dtype=DType.bfloat16, rank=2, ...],
     finish: Finish,
 ) raises:
-    """Checks the inputs that both ops have, and multiplies."""
-    require_equal("dense.matmul", "w.shape[1] = x.shape[1]", w.shape()[1], x.shape()[1])
+    """Checks the tensors that both ops have, and multiplies."""
     var k = x.shape()[1]
+    require_equal(op, "w.shape[1] = x.shape[1]", w.shape()[1], k)
+    require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], x.shape()[0])
+    require_equal(op, "y.shape[1] = w.shape[0]", y.shape()[1], w.shape()[0])
     dense_matmul[round_to_bf16=activations == DType.bfloat16](
         data(x),
         x.shape()[0],
@@ -65,9 +69,10 @@ struct DenseMatmul:
         Raises:
             If shapes disagree.
         """
-        require_cpu["dense.matmul", target]()
+        comptime op = "dense.matmul"
+        require_cpu[op, target]()
         # Without a bias its pointer is never read; any valid one will do.
-        _dense[activations](x, w, BiasEpilogue[False](data(y), data(w), w.shape()[0]))
+        _dense[activations](op, y, x, w, BiasEpilogue[False](data(y), data(w), w.shape()[0]))
 
 
 @extensibility.register("dense.matmul_bias")
@@ -100,14 +105,11 @@ struct DenseMatmulBias:
         Raises:
             If shapes disagree.
         """
-        require_cpu["dense.matmul_bias", target]()
-        require_equal(
-            "dense.matmul_bias",
-            "bias.shape[0] = w.shape[0]",
-            bias.shape()[0],
-            w.shape()[0],
-        )
-        _dense[activations](x, w, BiasEpilogue[True](data(y), data(bias), w.shape()[0]))
+        comptime op = "dense.matmul_bias"
+        require_cpu[op, target]()
+        var n = w.shape()[0]
+        require_equal(op, "bias.shape[0] = w.shape[0]", bias.shape()[0], n)
+        _dense[activations](op, y, x, w, BiasEpilogue[True](data(y), data(bias), n))
 
 
 struct _Store[dtype: DType, has_bias: Bool](TrivialRegisterPassable):

@@ -53,6 +53,7 @@ struct Dequantize:
                 blocks.shape()[axis],
             )
         require_equal(op, "blocks.shape[2]", blocks.shape()[2], BYTES_PER_GROUP)
+        require_equal(op, "y.shape[0] = blocks.shape[0]", y.shape()[0], blocks.shape()[0])
         require_equal(
             op,
             "y.shape[1] = 32 * blocks.shape[1]",
@@ -77,10 +78,7 @@ struct Dequantize:
                 )
                 write_float_mode(mode)
 
-            if threads == 1:
-                expand(0)
-            else:
-                sync_parallelize(expand, threads)
+            sync_parallelize(expand, threads)
         else:
             require_aligned(op, "blocks", Int(blocks_data), 4)
             enqueue_dequantize[dtype](ctx, y_data, blocks_data, scales_data, groups)

@@ -20,6 +20,11 @@ comptime _TOKENS_PER_TASK = 16
 """Tokens that are worth a thread of their own in `moe.combine`."""
 
 
+def _check_top_k(op: StaticString, top_k: Int, experts: Int) raises:
+    if top_k < 1 or top_k > experts:
+        raise Error(op, ": top_k must be between 1 and ", experts, ", got ", top_k)
+
+
 @extensibility.register("moe.route")
 struct Route:
     """Top-k of router logits and the softmax over those k."""
@@ -50,16 +55,18 @@ struct Route:
         var tokens = logits.shape()[0]
         var experts = logits.shape()[1]
         var top_k = ids.shape()[1]
-        require_equal("moe.route", "ids.shape[0] = tokens", ids.shape()[0], tokens)
-        if top_k > experts:
-            raise Error("moe.route: top_k must be at most ", experts, ", got ", top_k)
+        comptime op = "moe.route"
+        require_equal(op, "ids.shape[0] = tokens", ids.shape()[0], tokens)
+        comptime for axis in range(2):
+            require_equal(op, "weights.shape = ids.shape", weights.shape()[axis], ids.shape()[axis])
+        _check_top_k(op, top_k, experts)
         var logits_data = data(logits)
         var ids_data = data(ids)
         var weights_data = data(weights)
         comptime if target == "cpu":
             route_tokens(logits_data, tokens, experts, top_k, ids_data, weights_data)
         else:
-            check_routing("moe.route", experts, top_k)
+            check_routing(op, experts, top_k)
             enqueue_route(ctx, ids_data, weights_data, logits_data, tokens, experts, top_k)
 
 
@@ -158,8 +165,7 @@ struct RouteAndGroup:
         var tokens = logits.shape()[0]
         var experts = logits.shape()[1]
         var top_k = ids.shape()[1]
-        if top_k > experts:
-            raise Error(op, ": top_k must be at most ", experts, ", got ", top_k)
+        _check_top_k(op, top_k, experts)
         require_equal(op, "ids.shape[0] = tokens", ids.shape()[0], tokens)
         comptime for axis in range(2):
             require_equal(op, "weights.shape = ids.shape", weights.shape()[axis], ids.shape()[axis])
@@ -235,6 +241,8 @@ struct Combine:
         require_equal(op, "y.shape[0] = T * k", y.shape()[0], tokens * top_k)
         require_equal(op, "residual.shape[0] = T", residual.shape()[0], tokens)
         require_equal(op, "residual.shape[1] = y.shape[1]", residual.shape()[1], hidden)
+        require_equal(op, "result.shape[0] = T", result.shape()[0], tokens)
+        require_equal(op, "result.shape[1] = y.shape[1]", result.shape()[1], hidden)
         comptime for axis in range(2):
             require_equal(
                 op, "row_places.shape = weights.shape", places.shape()[axis], weights.shape()[axis]
@@ -271,10 +279,7 @@ struct Combine:
                         result_data.unsafe_offset(token * hidden),
                     )
 
-            if threads == 1:
-                combine(0)
-            else:
-                sync_parallelize(combine, threads)
+            sync_parallelize(combine, threads)
         else:
             enqueue_combine(
                 ctx,

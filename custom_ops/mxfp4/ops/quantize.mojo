@@ -74,7 +74,4 @@ struct Quantize:
                 scales_data,
             )
 
-        if threads == 1:
-            narrow(0)
-        else:
-            sync_parallelize(narrow, threads)
+        sync_parallelize(narrow, threads)

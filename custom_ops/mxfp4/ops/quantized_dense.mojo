@@ -81,28 +81,28 @@ struct DenseQuantize:
             )
             write_float_mode(mode)
 
-        if threads == 1:
-            narrow(0)
-        else:
-            sync_parallelize(narrow, threads)
+        sync_parallelize(narrow, threads)
 
 
 def _multiply[
     Finish: Epilogue, //, activations: DType, dtype: DType, scale: DType
 ](
     op: StaticString,
+    y: OutputTensor[dtype=DType.float32, rank=2, ...],
     x: InputTensor[dtype=DType.float32, rank=2, ...],
     values: InputTensor[dtype=dtype, rank=2, ...],
     scales: InputTensor[dtype=scale, rank=2, ...],
     finish: Finish,
 ) raises:
-    """Checks the inputs that both ops have, and multiplies."""
+    """Checks the tensors that both ops have, and multiplies."""
     comptime element = _element(dtype)
     comptime assert scale == scale_dtype(element), "int8 has bfloat16 scales, E4M3 uint8"
     var k = x.shape()[1]
     require_equal(op, "values.shape[1] = x.shape[1]", values.shape()[1], k)
     require_equal(op, "scales.shape[0] = values.shape[0]", scales.shape()[0], values.shape()[0])
     require_equal(op, "32 * scales.shape[1] = x.shape[1]", GROUP_SIZE * scales.shape()[1], k)
+    require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], x.shape()[0])
+    require_equal(op, "y.shape[1] = values.shape[0]", y.shape()[1], values.shape()[0])
     dense_matmul[round_to_bf16=activations == DType.bfloat16](
         data(x),
         x.shape()[0],
@@ -154,7 +154,7 @@ struct DenseMatmulQuantized:
         var n = values.shape()[0]
         # Without a bias its pointer is never read; any valid one will do.
         var no_bias = data(values).unsafe_bitcast[BFloat16]()
-        _multiply[activations](op, x, values, scales, BiasEpilogue[False](data(y), no_bias, n))
+        _multiply[activations](op, y, x, values, scales, BiasEpilogue[False](data(y), no_bias, n))
 
 
 @extensibility.register("dense.matmul_quantized_bias")
@@ -195,4 +195,4 @@ struct DenseMatmulQuantizedBias:
         require_cpu[op, target]()
         var n = values.shape()[0]
         require_equal(op, "bias.shape[0] = values.shape[0]", bias.shape()[0], n)
-        _multiply[activations](op, x, values, scales, BiasEpilogue[True](data(y), data(bias), n))
+        _multiply[activations](op, y, x, values, scales, BiasEpilogue[True](data(y), data(bias), n))

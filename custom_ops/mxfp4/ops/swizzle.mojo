@@ -67,10 +67,7 @@ struct Swizzle:
                     for part in range(PARTS):
                         swizzle_part(packed, blocks_data, scales_data, sizes, number, part)
 
-            if threads == 1:
-                pack(0)
-            else:
-                sync_parallelize(pack, threads)
+            sync_parallelize(pack, threads)
         else:
             require_aligned(op, "blocks", Int(blocks_data), 4)
             enqueue_swizzle(ctx, packed, blocks_data, scales_data, sizes, experts)

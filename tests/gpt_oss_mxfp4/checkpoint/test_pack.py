@@ -61,7 +61,7 @@ def test_more_experts_than_the_kernels_take_are_refused_before_they_are_packed(
         pack_experts(dataclasses.replace(checkpoint, config=config), {}, CPU(), session)
     assert str(error.value) == (
         f"{CHECKPOINT}: num_local_experts must be at most 510 for Hopper's kernels, got 511. Set "
-        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU, or run on a CPU."
+        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint, or run on a CPU."
     )
 
 
@@ -77,5 +77,5 @@ def test_scales_that_do_not_fit_are_refused_by_name(
         pack_experts(checkpoint, weights, CPU(), session)
     assert str(error.value) == (
         f"{CHECKPOINT}: {name} must be at most 128 (2^1) for Hopper's kernels, got 129. Set "
-        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint on any GPU, or run on a CPU."
+        "MXFP4_GROUPED_KERNEL=strided, which is slow and takes every checkpoint, or run on a CPU."
     )
