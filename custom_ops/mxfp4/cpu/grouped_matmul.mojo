@@ -278,8 +278,10 @@ def grouped_matmul[
         for i in range(thread, len(parts), threads):
             _pack_part[Rows, round_to_bf16](parts[i], x, gather, k, words)
 
-    # Blocks are even: SwiGLU pairs rows.
-    var block = align_up(ceildiv(n, threads * _BLOCKS_PER_THREAD), TILE_N if n > TILE_N else 2)
+    # A block is whole tiles where every thread gets some, and otherwise not fewer outputs than a tile decodes at once;
+    # it is even, as SwiGLU pairs rows.
+    var least = TILE_N if len(parts) * n >= 2 * threads * TILE_N else 8
+    var block = align_up(ceildiv(n, threads * _BLOCKS_PER_THREAD), least)
     var blocks = ceildiv(n, block)
     var next = Atomic[Int64](0)
     var next_task = MutPointer(to=next)
