@@ -64,8 +64,10 @@ def encode_prompt(
         return encode_chat(checkpoint, tokenizer, messages, effort)
     for option, given in (("--system", system), ("--effort", effort)):
         if given:
-            why = "--raw leaves it out" if raw else "this model has none"
-            raise Refused(f"{option}: needs a chat template, and {why}; leave out {option}")
+            why = (
+                "--raw leaves out; give one of the two" if raw else "this model lacks; leave it out"
+            )
+            raise Refused(f"{option}: takes effect through the chat template, which {why}")
     ids = tokenizer.encode(text)
     if not ids:
         raise Refused("the prompt: must have tokens, has none")
