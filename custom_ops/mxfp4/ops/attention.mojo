@@ -14,7 +14,7 @@ from ..cpu.cache_tile import TILE_KEYS
 from ..paged_cache import PagedCache
 from ..pointers import ConstPointer
 from ..sm90.attention import HEAD_DIM, MAX_GROUP, TILE_KEYS as SM90_TILE_KEYS, enqueue_attention
-from .tensors import data, require_aligned, require_cpu, require_equal, require_gpu
+from .tensors import address, data, require_aligned, require_cpu, require_equal, require_gpu
 
 
 def _check_sequences(
@@ -283,7 +283,7 @@ struct PagedAttentionSm90:
             )
         var cache = _cache(pages, page_stride, table, layer)
         require_equal(op, "page_stride modulo 8", cache.page_stride % 8, 0)
-        require_aligned(op, "q", Int(data(q)), 16)
+        require_aligned(op, "q", address(q), 16)
         require_aligned(op, "pages", Int(cache.pages), 16)
         enqueue_attention(
             ctx,

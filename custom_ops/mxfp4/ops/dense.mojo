@@ -14,7 +14,7 @@ from ..cpu.words import word_of
 from ..cpu.bf16_rows import Bf16Rows
 from ..pointers import ConstPointer
 from ..sm90.dense import MAX_TOKENS, STEP, enqueue_dense
-from .tensors import data, require_aligned, require_cpu, require_equal, require_gpu
+from .tensors import address, data, require_aligned, require_cpu, require_equal, require_gpu
 
 
 def _dense[
@@ -182,8 +182,8 @@ def _dense_gpu[
     require_equal(op, "w.shape[1] = x.shape[1]", w.shape()[1], k)
     require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], tokens)
     require_equal(op, "y.shape[1] = w.shape[0]", y.shape()[1], outputs)
-    require_aligned(op, "x", Int(data(x)), 16)
-    require_aligned(op, "w", Int(data(w)), 16)
+    require_aligned(op, "x", address(x), 16)
+    require_aligned(op, "w", address(w), 16)
     if tokens == 0 or outputs == 0:
         return
     comptime if has_bias and few:

@@ -10,7 +10,7 @@ from ..cpu.dequantize import dequantize_groups
 from ..cpu.float_mode import enable_subnormals, write_float_mode
 from ..gpu.dequantize import enqueue_dequantize
 from ..format import BYTES_PER_GROUP, GROUP_SIZE
-from .tensors import data, require_aligned, require_equal
+from .tensors import address, data, require_aligned, require_equal
 
 comptime _GROUPS_PER_TASK = 4096
 """Groups that are worth a thread of their own: 70 KB read."""
@@ -80,5 +80,5 @@ struct Dequantize:
 
             sync_parallelize(expand, threads)
         else:
-            require_aligned(op, "blocks", Int(blocks_data), 4)
+            require_aligned(op, "blocks", address(blocks), 4)
             enqueue_dequantize[dtype](ctx, y_data, blocks_data, scales_data, groups)

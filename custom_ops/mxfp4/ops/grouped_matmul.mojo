@@ -13,6 +13,7 @@ from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from ..gpu.grouped_matmul import enqueue_strided
 from ..pointers import ConstPointer
 from .tensors import (
+    address,
     data,
     require_aligned,
     require_dtype,
@@ -160,8 +161,8 @@ struct GroupedMatmul:
                 BiasEpilogue[True](data(y).unsafe_bitcast[Float32](), data(bias), n),
             )
         else:
-            require_aligned(op, "x", Int(data(x)), 16)
-            require_aligned(op, "blocks", Int(data(blocks)), 16)
+            require_aligned(op, "x", address(x), 16)
+            require_aligned(op, "blocks", address(blocks), 16)
             enqueue_strided[gated=False](
                 ctx,
                 data(y).unsafe_bitcast[BFloat16](),
@@ -241,8 +242,8 @@ struct GroupedMatmulSwiglu:
                 SwigluEpilogue(data(y).unsafe_bitcast[Float32](), data(bias), n, limit),
             )
         else:
-            require_aligned(op, "x", Int(data(x)), 16)
-            require_aligned(op, "blocks", Int(data(blocks)), 16)
+            require_aligned(op, "x", address(x), 16)
+            require_aligned(op, "blocks", address(blocks), 16)
             enqueue_strided[gated=True](
                 ctx,
                 data(y).unsafe_bitcast[BFloat16](),

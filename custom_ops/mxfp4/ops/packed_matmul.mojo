@@ -10,7 +10,7 @@ from ..layouts.sm90_tiles import TILE_BYTES, Sm90Tiles
 from ..sm90.epilogue import Output
 from ..sm90.grouped_mlp import Counts
 from ..sm90.launch import enqueue_grouped_matmul, enqueue_grouped_mlp
-from .tensors import data, require_aligned, require_equal, require_gpu, tokens_top_k
+from .tensors import address, data, require_aligned, require_equal, require_gpu, tokens_top_k
 
 
 def _check[
@@ -49,8 +49,8 @@ def _check[
     require_equal(op, has_pairs, bias.shape()[1] % 2, 0)
     # Rows of activations and tiles are copied 16 bytes at a time; a lane has two biases and outputs.
     require_aligned(op, x, x_address, 16)
-    require_aligned(op, of_tiles, Int(data(tiles)), 16)
-    require_aligned(op, of_bias, Int(data(bias)), 4)
+    require_aligned(op, of_tiles, address(tiles), 16)
+    require_aligned(op, of_bias, address(bias), 4)
     require_aligned(op, "y", y_address, 4)
 
 
@@ -91,7 +91,7 @@ struct GroupedMatmulPacked:
         require_gpu[op, target]()
         var rows = x.shape()[0]
         var k = x.shape()[1]
-        _check(op, Int(data(x)), k, tiles, bias, offsets, Int(data(y)))
+        _check(op, address(x), k, tiles, bias, offsets, address(y))
         require_equal(op, "y.shape[0] = x.shape[0]", y.shape()[0], rows)
         require_equal(op, "y.shape[1] = bias.shape[1]", y.shape()[1], bias.shape()[1])
         enqueue_grouped_matmul(
@@ -145,7 +145,7 @@ struct GroupedMatmulSwigluPacked:
         require_gpu[op, target]()
         var rows = order.shape()[0]
         var k = x.shape()[1]
-        _check(op, Int(data(x)), k, tiles, bias, offsets, Int(data(y)))
+        _check(op, address(x), k, tiles, bias, offsets, address(y))
         require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
         require_equal(op, "2 * y.shape[1] = bias.shape[1]", 2 * y.shape()[1], bias.shape()[1])
         if rows == 0:
@@ -211,10 +211,10 @@ struct GroupedMlpPacked:
         var hidden = x.shape()[1]
         var experts = gate_up_tiles.shape()[0]
         _check[of="gate_up_"](
-            op, Int(data(x)), hidden, gate_up_tiles, gate_up_bias, offsets, Int(data(y))
+            op, address(x), hidden, gate_up_tiles, gate_up_bias, offsets, address(y)
         )
         _check["inner", "down_"](
-            op, Int(data(inner)), inner.shape()[1], down_tiles, down_bias, offsets, Int(data(y))
+            op, address(inner), inner.shape()[1], down_tiles, down_bias, offsets, address(y)
         )
         require_equal(op, "y.shape[0] = row_order.shape[0]", y.shape()[0], rows)
         require_equal(op, "inner.shape[0] = row_order.shape[0]", inner.shape()[0], rows)

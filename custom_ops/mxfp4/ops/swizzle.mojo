@@ -10,7 +10,7 @@ from ..format import BYTES_PER_GROUP, GROUP_SIZE
 from ..gpu.swizzle import enqueue_swizzle
 from ..layouts.sm90_swizzle import PARTS, swizzle_part
 from ..layouts.sm90_tiles import TILE_BYTES, Sm90Tiles
-from .tensors import data, require_aligned, require_equal
+from .tensors import address, data, require_aligned, require_equal
 
 
 @extensibility.register("mxfp4.swizzle")
@@ -69,5 +69,5 @@ struct Swizzle:
 
             sync_parallelize(pack, threads)
         else:
-            require_aligned(op, "blocks", Int(blocks_data), 4)
+            require_aligned(op, "blocks", address(blocks), 4)
             enqueue_swizzle(ctx, packed, blocks_data, scales_data, sizes, experts)

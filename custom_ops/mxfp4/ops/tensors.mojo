@@ -79,6 +79,30 @@ def data[
     return tensor.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
 
 
+def address(tensor: InputTensor) -> Int:
+    """Returns where an input's first element lies, or 0 where it has none: then its pointer may be anything.
+
+    Args:
+        tensor: The input.
+
+    Returns:
+        The address.
+    """
+    return Int(tensor.unsafe_ptr()) if tensor.size() > 0 else 0
+
+
+def address(tensor: OutputTensor) -> Int:
+    """Returns where an output's first element lies, or 0 where it has none: then its pointer may be anything.
+
+    Args:
+        tensor: The output.
+
+    Returns:
+        The address.
+    """
+    return Int(tensor.unsafe_ptr()) if tensor.size() > 0 else 0
+
+
 def require_equal(op: StaticString, what: StaticString, got: Int, want: Int) raises:
     """Refuses a size that does not agree with the other tensors.
 
@@ -101,7 +125,7 @@ def require_aligned(op: StaticString, what: StaticString, address: Int, bytes: I
     Args:
         op: The op's name.
         what: The tensor.
-        address: Of its first element.
+        address: Of its first element, see the function of that name.
         bytes: What the address must be a multiple of.
 
     Raises:
