@@ -37,10 +37,12 @@ from tests.reference.bfloat16 import round_to_bfloat16
 
 pytestmark = pytest.mark.gpu
 
-OUTPUT_MAXIMUM = 2**-8
-"""Of the largest output: bfloat16 has eight bits, and everything before is exact or float32."""
+ROUNDING = 2**-8
+"""Of what is rounded to bfloat16, which has eight bits, at most: half of what is between two numbers. The root mean
+square of few outputs, or of some that are far larger than the others, may be nearly as much."""
 
-OUTPUT_RMS = 2e-3
+SUMS = 1e-4
+"""Of the largest output: everything before is exact or float32."""
 
 STAGE_MAXIMUM, STAGE_RMS = 2**-7, 6e-3
 """A stage rounds to bfloat16, 2^-9 at most, three times: what SwiGLU gives, what each expert gives, and the sum. 5e-3
@@ -69,11 +71,12 @@ def random_experts(rng: np.random.Generator, experts: int, n: int, k: int) -> mo
     )
 
 
-def assert_right(got: Any, want: Any) -> None:
+def assert_right(got: Any, want: Any, rounded: Any = None) -> None:
+    """Compares with what is wanted, which is rounded once, unless something else is on the way to it."""
     assert not np.isnan(got).any()
-    difference = np.abs(got - want)
-    assert difference.max() <= OUTPUT_MAXIMUM * np.abs(want).max()
-    assert np.sqrt(np.square(difference).mean() / np.square(want).mean()) <= OUTPUT_RMS
+    bound = ROUNDING * np.abs(want if rounded is None else rounded) + SUMS * np.abs(want).max()
+    excess = np.abs(got - want) - bound
+    assert excess.max() <= 0, (np.argmax(excess), excess.max())
 
 
 def test_dequantize_every_code_and_scale(gpu: Device, models: dict[str, Model]) -> None:
@@ -267,7 +270,7 @@ def test_router(
     inputs = [send(gpu, part, DType.bfloat16) for part in (x, w, bias)]
     got = fetch(models["router"].execute(*inputs)[0])
     products = x.astype(np.float64) @ w.T.astype(np.float64)
-    assert_right(got, products + bias)
+    assert_right(got, products + bias, products)
     if tokens <= 32:
         assert relative_error(got, products + bias).maximum <= tolerances.MATMUL.maximum
     for _ in range(3):
