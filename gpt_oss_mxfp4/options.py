@@ -26,6 +26,9 @@ lines of its log."""
 API_KEY_VARIABLE = "GPT_OSS_MXFP4_API_KEY"
 """Environment variable that holds the key of a server's requests, where no file does."""
 
+Effort = Literal["low", "medium", "high"]
+"""How long a model reasons before it answers."""
+
 Activations = Literal["bfloat16", "float32", "int8"]
 """What matmuls on a CPU round their inputs to: bf16, nothing, or 8 bits with a scale per 32 (fastest). Attention
 and its KV cache take bf16 for 8 bits, too, and float32 where nothing is rounded."""
@@ -37,9 +40,6 @@ loading to 8 bits with a scale per 32, integers with a bfloat16 scale or OCP's M
 GroupedKernel = Literal["sm90", "sm90_mlp", "strided"]
 """What multiplies experts on a GPU: Hopper's tensor cores from weights packed at load, of few tokens by two kernels or
 by one for both matmuls, or the reference for any GPU from the checkpoint's own layout."""
-
-Effort = Literal["low", "medium", "high"]
-"""How long a model reasons before it answers."""
 
 AttentionKernel = Literal["max", "sm90"]
 """What a step that generates attends by on a GPU: MAX's kernel, a block of threads to a key-value head of a sequence,

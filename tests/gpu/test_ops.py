@@ -45,8 +45,8 @@ SUMS = 1e-4
 """Of the largest output: everything before is exact or float32."""
 
 STAGE_MAXIMUM, STAGE_RMS = 2**-7, 6e-3
-"""A stage rounds to bfloat16, 2^-9 at most, three times: what SwiGLU gives, what each expert gives, and the sum. 5e-3
-of the largest element and 2.4e-3 were seen on an H200."""
+"""A stage rounds to bfloat16, by `ROUNDING` at most, three times: what SwiGLU gives, what each expert gives, and the
+sum. 5e-3 of the largest element and 2.4e-3 were seen on an H200."""
 
 
 @pytest.fixture
